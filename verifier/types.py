@@ -1,0 +1,511 @@
+"""The words of the product: values that travel between its parts.
+
+Document facts (the credential that was shown) and vehicle facts (what the register says) never share a
+flag: `CredentialStatus` holds the first kind, `VehicleRecord` the second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, timezone
+from enum import IntEnum, StrEnum
+from typing import NamedTuple, NewType
+
+# China keeps one civil time and no summer time, so a fixed offset needs no time-zone data on the device.
+SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
+
+Serial = NewType("Serial", str)  # a credential's cti (RFC 8392 clause 3.1.7) as lower-case hex
+KeyId = NewType("KeyId", str)  # 8 bytes as lower-case hex
+
+
+class Month(NamedTuple):
+    """A calendar month, the unit of inspection validity; it ends with its last second in Asia/Shanghai."""
+
+    year: int
+    month: int
+
+    @classmethod
+    def parse(cls, text: str) -> Month:
+        """Read "YYYY-MM"; ValueError for anything else."""
+        if len(text) != 7 or text[4] != "-" or not text.isascii():
+            raise ValueError(f"not a month (YYYY-MM): {text[:16]!r}")
+        return cls.of_number(int(text[:4]) * 100 + int(text[5:]))
+
+    @classmethod
+    def of_number(cls, number: int) -> Month:
+        """Read the integer YYYYMM; ValueError when the month is not 1..12 or the year not 1900..9999."""
+        year, month = divmod(number, 100)
+        if not (1 <= month <= 12 and 1900 <= year <= 9999):
+            raise ValueError(f"not a month (YYYYMM): {number}")
+        return cls(year, month)
+
+    @classmethod
+    def at(cls, moment: datetime) -> Month:
+        """The month that is on the calendar in China at this moment (aware datetime)."""
+        local = moment.astimezone(SHANGHAI)
+        return cls(local.year, local.month)
+
+    def plus(self, months: int) -> Month:
+        """The month so many months later (earlier when negative)."""
+        year, month0 = divmod(self.year * 12 + self.month - 1 + months, 12)
+        return Month(year, month0 + 1)
+
+    @property
+    def number(self) -> int:
+        """The integer YYYYMM."""
+        return self.year * 100 + self.month
+
+    def __str__(self) -> str:
+        return f"{self.year:04d}-{self.month:02d}"
+
+
+class Plate(NamedTuple):
+    """A vehicle's identity: canonical plate text (hphm) and plate kind (hpzl, GA/T 16.7), None if unknown."""
+
+    text: str
+    kind: str | None
+
+
+def same_plate(a: Plate, b: Plate) -> bool:
+    """R2: texts equal, and kinds equal when both are known."""
+    return a.text == b.text and (a.kind is None or b.kind is None or a.kind == b.kind)
+
+
+class PresentationMode(StrEnum):
+    """How the credential was shown (出示)."""
+
+    LIVE = "live"
+    STORED = "stored"
+    PRINTED = "printed"
+    TAG_LABEL = "tag_label"
+
+
+class Algorithm(IntEnum):
+    """COSE algorithm numbers (RFC 9053; SM2 in the private-use range)."""
+
+    ES256 = -7
+    EDDSA = -8
+    SM2 = -65601
+
+
+class KeyRole(IntEnum):
+    """What a trusted key may sign."""
+
+    CREDENTIAL = 1
+    FRESHNESS = 2
+    STATUS = 4
+
+
+class KeyState(IntEnum):
+    """State of a trust list entry."""
+
+    ACTIVE = 1
+    RETIRED = 2
+    COMPROMISED = 3
+
+
+class CodeFault(StrEnum):
+    """First failed check of a code, in the order in which the checks run."""
+
+    NOT_A_MARK = "NOT_A_MARK"
+    VERSION = "VERSION"
+    OVERSIZE = "OVERSIZE"
+    ENCODING = "ENCODING"
+    COSE_SHAPE = "COSE_SHAPE"
+    CBOR = "CBOR"
+    HEADER = "HEADER"
+    UNKNOWN_KEY = "UNKNOWN_KEY"
+    ALG = "ALG"
+    ALG_UNAVAILABLE = "ALG_UNAVAILABLE"
+    SIGNATURE = "SIGNATURE"
+    CLAIMS = "CLAIMS"
+    KEY_COMPROMISED = "KEY_COMPROMISED"
+    JURISDICTION = "JURISDICTION"
+    KEY_WINDOW = "KEY_WINDOW"
+    KEY_RETIRED = "KEY_RETIRED"
+    LIFETIME = "LIFETIME"
+    NOT_YET_VALID = "NOT_YET_VALID"
+    EXPIRED = "EXPIRED"
+    NEEDS_PRESENTATION = "NEEDS_PRESENTATION"
+    HOLDER_KEY = "HOLDER_KEY"
+    STALE_PRESENTATION = "STALE_PRESENTATION"
+    TRUST_STALE = "TRUST_STALE"
+
+
+class CodeReading(StrEnum):
+    """What became of the code that was held before the camera."""
+
+    OK = "ok"
+    NONE = "none"
+    MALFORMED = "malformed"
+    FOREIGN = "foreign"
+    UNSUPPORTED_VERSION = "unsupported_version"
+
+
+class SignatureState(StrEnum):
+    """What the signature says of the code."""
+
+    VALID = "valid"
+    INVALID = "invalid"
+    UNKNOWN_KEY = "unknown_key"
+    REVOKED_KEY = "revoked_key"
+
+
+class TagAuth(StrEnum):
+    """Result of the mutual authentication between reader and in-car tag."""
+
+    OK = "ok"
+    UNSUPPORTED = "unsupported"
+    FAIL = "fail"
+
+
+class StatusLetter(StrEnum):
+    """Vehicle status letters; the register gives several of them in one string."""
+
+    NORMAL = "A"
+    TRANSFERRED_OUT = "B"
+    STOLEN = "C"
+    LAID_UP = "D"
+    DEREGISTERED = "E"
+    OPEN_VIOLATIONS = "G"
+    CUSTOMS = "H"
+    OPEN_ACCIDENT = "I"
+    SUSPECT = "J"
+    SEALED = "K"
+    IMPOUNDED = "L"
+    FORCED_DEREGISTRATION = "M"
+    HIT_AND_RUN = "N"
+    LOCKED = "O"
+    PLATES_VOID = "P"
+    OVERDUE = "Q"
+
+
+class CredentialState(StrEnum):
+    """Document state of the presented credential in the licence repository."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+    SUPERSEDED = "superseded"
+
+
+class CacheState(StrEnum):
+    """Whether the cache could answer."""
+
+    OK = "ok"
+    MISSING = "missing"
+    CORRUPT = "corrupt"
+
+
+class OnlineState(StrEnum):
+    """Outcome of the online look-up; only OK and NOT_FOUND are answers."""
+
+    OK = "ok"
+    NOT_FOUND = "not_found"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    DENIED = "denied"
+    BAD_SIGNATURE = "bad_signature"
+    DISABLED = "disabled"
+
+
+class Grade(StrEnum):
+    """Quality of the status source behind a verdict."""
+
+    ONLINE = "A"
+    FRESH_CACHE = "B"
+    STALE_CACHE = "C"
+    SIGNATURE_ONLY = "D"
+    NOTHING = "E"
+
+
+class Tone(StrEnum):
+    """How loud a verdict is, from good to bad."""
+
+    PASS = "pass"  # noqa: S105 - a tone, not a password
+    NOTE = "note"
+    CAUTION = "caution"
+    STOP = "stop"
+
+
+class VerdictCode(StrEnum):
+    """All verdicts, in order of precedence (the last three reading faults share one rank)."""
+
+    WANTED = "WANTED"
+    FORGED = "FORGED"
+    MISMATCH = "MISMATCH"
+    WATCH_CONFIRM = "WATCH_CONFIRM"
+    DEREGISTERED = "DEREGISTERED"
+    RESTRICTED = "RESTRICTED"
+    OUT_OF_SCOPE = "OUT_OF_SCOPE"
+    EXPIRED = "EXPIRED"
+    REVOKED = "REVOKED"
+    SUPERSEDED = "SUPERSEDED"
+    NOT_YET_VALID = "NOT_YET_VALID"
+    EXPIRED_UNCONFIRMED = "EXPIRED_UNCONFIRMED"
+    NOT_FOUND = "NOT_FOUND"
+    VALID = "VALID"
+    VALID_STALE = "VALID_STALE"
+    SIGNED_ONLY = "SIGNED_ONLY"
+    UNTRUSTED_ISSUER = "UNTRUSTED_ISSUER"
+    UNREADABLE = "UNREADABLE"
+    NOT_A_MARK = "NOT_A_MARK"
+    UNSUPPORTED_VERSION = "UNSUPPORTED_VERSION"
+    UNDECIDED = "UNDECIDED"
+
+
+class Reason(StrEnum):
+    """Why a verdict is what it is; the same codes serve device, server and reports."""
+
+    CLOCK_CORRECTED = "CLOCK_CORRECTED"
+    CLOCK_SUSPECT = "CLOCK_SUSPECT"
+    QR_UNREADABLE = "QR_UNREADABLE"
+    QR_MALFORMED = "QR_MALFORMED"
+    QR_FOREIGN = "QR_FOREIGN"
+    QR_VERSION = "QR_VERSION"
+    QR_NOT_LIVE = "QR_NOT_LIVE"
+    QR_ISSUER_UNKNOWN = "QR_ISSUER_UNKNOWN"
+    QR_KEY_REVOKED = "QR_KEY_REVOKED"
+    TAG_AUTH_FAILED = "TAG_AUTH_FAILED"
+    ID_UNCONFIRMED_MISMATCH = "ID_UNCONFIRMED_MISMATCH"
+    ID_WEAK = "ID_WEAK"
+    REPLATED = "REPLATED"
+    WATCH_STALE = "WATCH_STALE"
+    WATCH_UNCONFIRMED = "WATCH_UNCONFIRMED"
+    WATCH_LEAD = "WATCH_LEAD"
+    STATUS_NOTE = "STATUS_NOTE"
+    CTP_LAPSED = "CTP_LAPSED"
+    CREDENTIAL_NEWER_THAN_CACHE = "CREDENTIAL_NEWER_THAN_CACHE"
+    NEWLY_ISSUED = "NEWLY_ISSUED"
+    NO_STATUS_DATA = "NO_STATUS_DATA"
+    STATUS_TOO_OLD = "STATUS_TOO_OLD"
+    DATA_STALE = "DATA_STALE"
+    CREDENTIAL_REVOKED = "CREDENTIAL_REVOKED"
+    VEHICLE_VALID = "VEHICLE_VALID"
+    CREDENTIAL_OUTDATED = "CREDENTIAL_OUTDATED"
+    ONLINE_DENIED = "ONLINE_DENIED"
+    ONLINE_REJECTED = "ONLINE_REJECTED"
+    ONLINE_TIMEOUT = "ONLINE_TIMEOUT"
+    ONLINE_UNREACHABLE = "ONLINE_UNREACHABLE"
+    CACHE_REJECTED = "CACHE_REJECTED"
+
+
+class Action(StrEnum):
+    """What the officer may or should do (处置建议)."""
+
+    RELEASE = "RELEASE"
+    NO_PENALTY_NOT_SHOWN = "NO_PENALTY_NOT_SHOWN"
+    NO_PENALTY_NOT_DISPLAYED = "NO_PENALTY_NOT_DISPLAYED"
+    FOLLOW_LOCAL_DISPLAY_RULE = "FOLLOW_LOCAL_DISPLAY_RULE"
+    CONFIRM_PLATE = "CONFIRM_PLATE"
+    CONFIRM_CENTRE = "CONFIRM_CENTRE"
+    ONLINE_RECHECK = "ONLINE_RECHECK"
+    SYNC_NOW = "SYNC_NOW"
+    RESCAN = "RESCAN"
+    ENTER_PLATE = "ENTER_PLATE"
+    CHECK_VIN = "CHECK_VIN"
+    HANDLE_OVERDUE = "HANDLE_OVERDUE"
+    PRESERVE_EVIDENCE = "PRESERVE_EVIDENCE"
+    ASK_OWNER_REFRESH = "ASK_OWNER_REFRESH"
+
+
+class Purpose(StrEnum):
+    """Why the officer looks."""
+
+    ENFORCEMENT = "enforcement"
+    CHECKPOINT = "checkpoint"
+    ACCIDENT = "accident"
+
+
+class Source(StrEnum):
+    """Where a finding comes from."""
+
+    CODE = "code"
+    TAG = "tag"
+    PLATE_SEEN = "plate_seen"
+    RECORD = "record"
+    WATCH_LIST = "watch_list"
+    CACHE = "cache"
+    ONLINE = "online"
+    CLOCK = "clock"
+
+
+# ---------------------------------------------------------------------------------------- the credential
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """The claims of a credential that the decision needs (VM1 payload, docs/credential-format.md)."""
+
+    serial: Serial
+    plate: Plate
+    valid_until: Month
+    issued_at: datetime
+    mode: PresentationMode | None = None
+    issuer: str = ""  # administrative division code, 6 digits (GB/T 2260)
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+    status_list: int | None = None  # number of the Token Status List
+    status_index: int | None = None
+    ctp_until: date | None = None
+    vehicle_type: str | None = None
+    use_nature: str | None = None
+    body_colour: str | None = None
+    vin_hash: bytes | None = None
+    tid_hash: bytes | None = None
+
+
+# --------------------------------------------------------------------------------- what the sources answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VehicleRecord:
+    """Vehicle facts in the register."""
+
+    plate: Plate
+    status: frozenset[StatusLetter]
+    inspection_valid_until: Month | None
+    ecred_issued: bool
+    ctp_until: date | None = None  # last day of compulsory insurance; None when not known
+    credential_serial: Serial | None = None  # the newest credential issued for the vehicle, if the source says
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialStatus:
+    """Document facts of the presented credential."""
+
+    state: CredentialState
+    superseded_by_plate: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusAnswer:
+    """What one source says of one vehicle; `vehicle` None in an answer means "not in this set"."""
+
+    vehicle: VehicleRecord | None
+    credential: CredentialStatus | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEvidence:
+    """The cache's contribution; `as_of` is the moment its data describe, `covers` whether it holds the area."""
+
+    state: CacheState
+    as_of: datetime | None = None
+    scope: str | None = None
+    covers: bool = False
+    answer: StatusAnswer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineEvidence:
+    """The online look-up's contribution."""
+
+    state: OnlineState
+    answer: StatusAnswer | None = None
+    server_time: datetime | None = None
+
+
+# ----------------------------------------------------------------------------------------- what was seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeEvidence:
+    """The code that was shown. A credential is present only when `reading` is OK.
+
+    `fault` names the failed check behind `signature`, or the document finding kept beside a valid signature.
+    """
+
+    reading: CodeReading
+    mode: PresentationMode | None = None
+    signature: SignatureState | None = None
+    credential: Credential | None = None
+    shown_at: datetime | None = None
+    fault: CodeFault | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagEvidence:
+    """The in-car tag that was read."""
+
+    auth: TagAuth
+    tid: str
+    plate: Plate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlateSeen:
+    """The plate on the car: typed or confirmed by the officer, or read by a camera."""
+
+    plate: Plate
+    confirmed: bool
+    source: str = "officer"  # officer | anpr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchHit:
+    """A watch list (布控名单) hit; `basis` is the identity that hit."""
+
+    basis: Source
+    kind: str
+    as_of: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that was seen and answered in one check."""
+
+    code: CodeEvidence | None = None
+    tag: TagEvidence | None = None
+    plate_seen: PlateSeen | None = None
+    paper_displayed: bool | None = None
+    cache: CacheEvidence = CacheEvidence(state=CacheState.MISSING)
+    online: OnlineEvidence = OnlineEvidence(state=OnlineState.DISABLED)
+    watch: tuple[WatchHit, ...] = ()
+    clock_trusted: bool = True
+    purpose: Purpose = Purpose.ENFORCEMENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One fact that moved the verdict, and where it came from."""
+
+    reason: Reason
+    source: Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The graded answer, with what it rests on and what the officer may do."""
+
+    code: VerdictCode
+    grade: Grade
+    tone: Tone
+    findings: tuple[Finding, ...]
+    actions: tuple[Action, ...]
+    policy: str  # name and version
+    plate: Plate | None  # the vehicle the verdict speaks of
+    valid_until: Month | None
+    as_of: datetime | None  # moment the status data describe; None without status data
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """The reason codes, without repetition, in order."""
+        return tuple(dict.fromkeys(f.reason for f in self.findings))
+
+
+# ------------------------------------------------------------------------------------------ what parts see
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeSeen:
+    """A QR code found in a frame: its bytes, the corners (x, y) in frame pixels, and who read it."""
+
+    payload: bytes
+    corners: tuple[tuple[int, int], ...]
+    decoder: str
+
+
+def utc(seconds: int) -> datetime:
+    """POSIX seconds to an aware datetime."""
+    return datetime.fromtimestamp(seconds, UTC)
