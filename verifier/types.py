@@ -27,7 +27,7 @@ class Month(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Month:
         """Read "YYYY-MM"; ValueError for anything else."""
-        if len(text) != 7 or text[4] != "-" or not text.isascii():
+        if not (len(text) == 7 and text.isascii() and text[4] == "-" and (text[:4] + text[5:]).isdigit()):
             raise ValueError(f"not a month (YYYY-MM): {text[:16]!r}")
         return cls.of_number(int(text[:4]) * 100 + int(text[5:]))
 

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from verifier.errors import PolicyError
+from verifier.policy import Policy, dump_policy, load_policy
+
+GOOD = json.loads(dump_policy(Policy()))
+
+
+def test_a_policy_survives_the_file():
+    policy = Policy(name="night", version=7, fresh=timedelta(hours=20))
+    assert load_policy(dump_policy(policy)) == policy
+    assert policy.label == "night/7"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"fresh_h": -1}, "policy.fresh_h"),
+        ({"fresh_h": "26"}, "policy.fresh_h"),
+        ({"fresh_h": True}, "policy.fresh_h"),
+        ({"fresh_h": 500}, "policy.fresh_h"),
+        ({"stale_h": 10**9}, "policy.stale_h"),
+        ({"clock_skew_s": None}, "policy.clock_skew_s"),
+        ({"version": 0}, "policy.version"),
+        ({"name": "a\x1b[31m"}, "policy.name"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_the_error_names_the_setting(change, named):
+    with pytest.raises(PolicyError, match=named):
+        load_policy(json.dumps({**GOOD, **change}).encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b"[" * 60_000, b" " * 70_000])
+def test_what_is_no_policy_is_refused(data):
+    with pytest.raises(PolicyError):
+        load_policy(data)

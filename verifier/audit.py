@@ -1,0 +1,149 @@
+"""The audit log: one line for each check, chained by hashes, with all that `decide` needs to be run again.
+
+A line is JSON. It is personal data: the file belongs to the verifier's user alone (mode 0600).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from verifier.decide import decide
+from verifier.errors import AuditError, EvidenceError, PolicyError
+from verifier.evidence import evidence_from_json, evidence_to_json
+from verifier.policy import Policy, dump_policy, load_policy
+from verifier.types import Evidence, Verdict
+
+FORMAT = 1
+_FIRST = "0" * 64  # what the first line names as its predecessor
+_TAIL = 256 * 1024  # bytes; longer than any line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRecord:
+    """One check as it is logged. `inputs` holds SHA-256 digests of the raw inputs, `sources` what answered."""
+
+    check_id: str
+    evidence: Evidence
+    now: datetime
+    policy: Policy
+    verdict: Verdict
+    inputs: dict[str, str]
+    sources: dict[str, Any]
+    software: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The record without its place in the chain."""
+        return {
+            "v": FORMAT,
+            "id": self.check_id,
+            "software": self.software,
+            "policy": json.loads(dump_policy(self.policy)),
+            "sources": self.sources,
+            "inputs": self.inputs,
+            "evidence": evidence_to_json(self.evidence, self.now),
+            "verdict": verdict_to_json(self.verdict),
+        }
+
+
+def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
+    """The verdict by its codes."""
+    return {
+        "verdict": verdict.code.value,
+        "grade": verdict.grade.value,
+        "tone": verdict.tone.value,
+        "reasons": [reason.value for reason in verdict.reasons],
+        "actions": [action.value for action in verdict.actions],
+        "plate": verdict.plate.text if verdict.plate else None,
+        "plate_kind": verdict.plate.kind if verdict.plate else None,
+        "valid_until": str(verdict.valid_until) if verdict.valid_until else None,
+        "as_of": verdict.as_of.isoformat() if verdict.as_of else None,
+        "policy": verdict.policy,
+    }
+
+
+class AuditLog:
+    """Appends records to a file; each line carries the hash of the line before it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: CheckRecord) -> None:
+        """Write one line and see it to the disk; AuditError when that fails."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as exc:
+            raise AuditError(f"audit log: cannot be opened: {exc.strerror}") from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            line, broken_tail = _last_line(descriptor)
+            entry = {"prev": _digest(line) if line else _FIRST, **record.to_json()}
+            data = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            # A line that a power cut left unfinished stays as it is, on a line of its own.
+            os.write(descriptor, b"\n" + data if broken_tail else data)
+            os.fsync(descriptor)
+        except OSError as exc:
+            raise AuditError(f"audit log: cannot be written: {exc.strerror}") from exc
+        finally:
+            os.close(descriptor)
+
+
+def _last_line(descriptor: int) -> tuple[bytes, bool]:
+    """The last whole line of the file, and whether something unfinished follows it."""
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, min(size, _TAIL), max(0, size - _TAIL))
+    if not tail:
+        return b"", False
+    unfinished = not tail.endswith(b"\n")
+    lines = [line for line in tail.split(b"\n") if line]
+    if unfinished:
+        # The chain runs through every line on the disk, the unfinished one included.
+        return lines[-1], True
+    return lines[-1] if lines else b"", False
+
+
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """The records in order; AuditError names the first line that is damaged or not chained to the one before."""
+    previous = _FIRST
+    try:
+        file = path.open("rb")
+    except OSError as exc:
+        raise AuditError(f"audit log: cannot be read: {exc.strerror}") from exc
+    with file:
+        for number, raw in enumerate(file, 1):
+            line = raw.rstrip(b"\n")
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            if isinstance(entry, dict):
+                if entry.get("prev") != previous:
+                    raise AuditError(f"audit log: line {number} does not follow line {number - 1}")
+                yield entry
+            previous = _digest(line)
+
+
+def replay(entry: dict[str, Any]) -> tuple[Verdict, bool]:
+    """Decide again from a record alone: the verdict, and whether it is the recorded one.
+
+    AuditError when the record lacks what that takes.
+    """
+    try:
+        evidence, now = evidence_from_json(entry.get("evidence"))
+        policy = load_policy(json.dumps(entry.get("policy")).encode())
+    except (EvidenceError, PolicyError) as exc:
+        raise AuditError(f"audit record: {exc}") from exc
+    verdict = decide(evidence, policy, now)
+    return verdict, verdict_to_json(verdict) == entry.get("verdict")
