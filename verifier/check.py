@@ -1,9 +1,9 @@
 """One whole check: what was seen, to a verdict, to a line in the audit log.
 
-    1  decode      bytes to SignedCredential; a bad mark is a finding, go to 3
-    2  verify      to VerifiedCredential; a trust failure is a finding, go on: the vehicle may still be known
-    3  status      what the cache says of the vehicle and of the document
-    4  decide      all evidence, policy and time to the verdict
+1  decode      bytes to SignedCredential; a bad mark is a finding, go to 3
+2  verify      to VerifiedCredential; a trust failure is a finding, go on: the vehicle may still be known
+3  status      what the cache says of the vehicle and of the document
+4  decide      all evidence, policy and time to the verdict
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from verifier.audit import AuditLog, CheckRecord
-from verifier.cache.store import GenerationInfo
+from verifier.cache.store import GenerationInfo, StatusStore
 from verifier.clock import Clock
 from verifier.codec.credential import decode
 from verifier.decide import decide
@@ -43,12 +43,10 @@ from verifier.types import (
     Plate,
     PlateSeen,
     Purpose,
-    Serial,
     SignatureState,
     StatusAnswer,
     TagAuth,
     TagEvidence,
-    VehicleRecord,
     Verdict,
 )
 from verifier.verify import verify
@@ -79,19 +77,6 @@ SIGNATURES: dict[CodeFault, SignatureState] = {
 
 NOTHING_READ = b""
 """The payload that stands for a code which no decoder could read."""
-
-
-class StatusSource(Protocol):
-    """What a check asks of the cache; `verifier.cache.store.StatusStore` is one. All raise CacheError."""
-
-    def info(self) -> GenerationInfo: ...
-    def vehicle(self, plate: Plate) -> VehicleRecord | None: ...
-    def covers(self, plate: Plate) -> bool: ...
-    def credential(
-        self, serial: Serial, status_list: int, status_index: int, plates: list[Plate]
-    ) -> CredentialStatus | None: ...
-    def trust_entries(self) -> bytes: ...
-    def policy(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +114,7 @@ class Verifier:
 
     def __init__(
         self,
-        status: StatusSource,
+        status: StatusStore,
         *,
         clock: Clock,
         audit: AuditLog | None,
@@ -191,16 +176,12 @@ class Verifier:
         except CacheError:
             return CacheEvidence(state=CacheState.MISSING)
         answer = StatusAnswer(vehicle=vehicle, credential=document)
-        return CacheEvidence(
-            state=CacheState.OK, as_of=info.as_of, scope=info.scope, covers=covers, answer=answer
-        )
+        return CacheEvidence(state=CacheState.OK, as_of=info.as_of, scope=info.scope, covers=covers, answer=answer)
 
     def _document(self, credential: Credential | None, plates: list[Plate]) -> CredentialStatus | None:
         if credential is None or credential.status_list is None or credential.status_index is None:
             return None
-        return self._status.credential(
-            credential.serial, credential.status_list, credential.status_index, plates
-        )
+        return self._status.credential(credential.serial, credential.status_list, credential.status_index, plates)
 
     def _record(self, result: CheckResult, seen: Observation, info: GenerationInfo | None) -> CheckRecord:
         sources: dict[str, Any] = {"cache": None}

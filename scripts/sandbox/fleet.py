@@ -109,9 +109,7 @@ def fleet(scale: int, seed: int, today: date) -> Iterator[Vehicle]:
     if not 16 <= scale <= MAX_SCALE:
         raise ValueError(f"scale: not between 16 and {MAX_SCALE}")
     rng = random.Random(seed)  # noqa: S311 - made-up vehicles, no secret
-    starts = {
-        (prefix, kind[0]): rng.randrange(2**31) for city in CITIES for prefix in city.prefixes for kind in _KINDS
-    }
+    starts = {(prefix, kind[0]): rng.randrange(2**31) for city in CITIES for prefix in city.prefixes for kind in _KINDS}
     used: dict[tuple[str, str], int] = {}
     month = Month(today.year, today.month)
     for number in range(scale):

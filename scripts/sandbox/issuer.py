@@ -40,9 +40,7 @@ def issuing_keys(now: datetime) -> dict[str, SigningKey]:
         )
         for number, city in enumerate(CITIES)
     }
-    keys[NATIONAL] = signing_key(
-        Algorithm.ES256, issuer=NATIONAL, regions=("*",), role=KeyRole.FRESHNESS, now=now
-    )
+    keys[NATIONAL] = signing_key(Algorithm.ES256, issuer=NATIONAL, regions=("*",), role=KeyRole.FRESHNESS, now=now)
     return keys
 
 
@@ -103,5 +101,5 @@ class Issuer:
 
 
 def _sign1(key: SigningKey, typ: int, payload: bytes) -> bytes:
-    protected = cose.protected_header(int(key.entry.alg), key.entry.kid, typ)
+    protected = cose.protected_header(key.entry.alg, key.entry.kid, typ)
     return cose.join(protected, payload, key.sign(cose.sig_structure(protected, payload)))

@@ -73,9 +73,7 @@ def sign_raw(private: PrivateKey, message: bytes) -> bytes:
     return r.to_bytes(32) + s.to_bytes(32)
 
 
-def signing_key(
-    alg: Algorithm, *, issuer: str, regions: tuple[str, ...], role: KeyRole, now: datetime
-) -> SigningKey:
+def signing_key(alg: Algorithm, *, issuer: str, regions: tuple[str, ...], role: KeyRole, now: datetime) -> SigningKey:
     """A fresh key with its entry, good from a year before `now`."""
     return _with_entry(make_private_key(alg), alg, issuer, regions, role, int(now.timestamp()) - BACKDATED)
 
@@ -114,9 +112,7 @@ def save_keys(folder: Path, keys: Iterable[SigningKey]) -> None:
         write_secret(folder / f"{key.entry.issuer}-{key.entry.role.name.lower()}.pem", pem)
 
 
-def load_key(
-    folder: Path, *, issuer: str, regions: tuple[str, ...], role: KeyRole, begin: datetime
-) -> SigningKey:
+def load_key(folder: Path, *, issuer: str, regions: tuple[str, ...], role: KeyRole, begin: datetime) -> SigningKey:
     """Read a key that `save_keys` wrote; `begin` is the moment the authority was made."""
     private = load_pem_private_key((folder / f"{issuer}-{role.name.lower()}.pem").read_bytes(), None)
     if isinstance(private, Ed25519PrivateKey):
@@ -124,5 +120,5 @@ def load_key(
     elif isinstance(private, EllipticCurvePrivateKey):
         alg = Algorithm.ES256
     else:
-        raise ValueError(f"{issuer}-{role.name.lower()}.pem: neither P-256 nor Ed25519")
+        raise TypeError(f"{issuer}-{role.name.lower()}.pem: neither P-256 nor Ed25519")
     return _with_entry(private, alg, issuer, regions, role, int(begin.timestamp()) - BACKDATED)

@@ -40,8 +40,7 @@ class Registry:
         self.replated: dict[Serial, Plate] = {}
         self._current: dict[Plate, CredentialEntry] = {}
         for vehicle in vehicles:
-            self.vehicles[vehicle.plate] = vehicle
-            self._issue(vehicle.plate)
+            self.register(vehicle)
 
     def vehicle(self, plate: Plate) -> Vehicle:
         """The vehicle with this plate; RegistryError when there is none."""
@@ -63,6 +62,13 @@ class Registry:
         return entry
 
     # ----------------------------------------------------------------------------------------- events
+
+    def register(self, vehicle: Vehicle) -> CredentialEntry:
+        """A new vehicle, with its first credential."""
+        if vehicle.plate in self.vehicles:
+            raise RegistryError("the plate is taken")
+        self.vehicles[vehicle.plate] = vehicle
+        return self._issue(vehicle.plate)
 
     def revoke(self, plate: Plate) -> CredentialEntry:
         """Withdraw the document; the vehicle's facts stay as they are."""
@@ -86,9 +92,7 @@ class Registry:
     def lapse(self, plate: Plate, valid_until: Month) -> None:
         """The inspection month has passed and the register says so."""
         vehicle = self.vehicle(plate)
-        self.vehicles[plate] = replace(
-            vehicle, valid_until=valid_until, status=vehicle.status | {StatusLetter.OVERDUE}
-        )
+        self.vehicles[plate] = replace(vehicle, valid_until=valid_until, status=vehicle.status | {StatusLetter.OVERDUE})
 
     def set_status(self, plate: Plate, letters: str) -> None:
         """Give the vehicle these status letters."""

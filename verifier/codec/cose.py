@@ -37,7 +37,7 @@ def sig_structure(protected: bytes, payload: bytes) -> bytes:
 
 def protected_header(alg: int, kid: bytes | None, typ: int) -> bytes:
     """The encoded protected header: alg, kid (left out when None) and typ."""
-    header: dict[int, int | bytes] = {_ALG: alg, _TYP: typ}
+    header: dict[int, int | bytes] = {_ALG: int(alg), _TYP: typ}
     if kid is not None:
         header[_KID] = kid
     return cbor.encode(header)

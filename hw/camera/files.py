@@ -1,0 +1,187 @@
+"""Pictures from disk in place of a camera: one file, or a folder of them. Nothing in a file is trusted.
+
+A file is refused by its size before it is read, and a picture by its header before its pixels are decoded.
+At the worst, 100 megapixels with four bytes each, one picture takes half a gigabyte while it is read.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from hw.errors import FrameError, one_line
+from hw.interfaces import Frame
+
+MAX_BYTES = 20_000_000
+MAX_PIXELS = 100_000_000
+MAX_SIDE = 4096  # pixels; what is larger is scaled down to it
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows many more, hardly ever looked after
+
+_DEEP = frozenset({"I", "I;16", "I;16B", "I;16L"})  # older Pillow gives 16-bit PNG as "I"
+_WITH_ALPHA = frozenset({"LA", "PA", "RGBA", "RGBa"})
+_PLAIN = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr", "CMYK"})
+_STRIP_PIXELS = 4_000_000  # converted at a time, so that copies stay small beside the picture
+
+_TOO_LARGE = f"larger than {MAX_BYTES // 1_000_000} MB"
+_TOO_MANY_PIXELS = f"more than {MAX_PIXELS // 1_000_000} megapixels"
+_OS_PROBLEMS = {
+    errno.ENOENT: "no such file or folder",
+    errno.EACCES: "no permission to read it",
+    errno.EPERM: "no permission to read it",
+    errno.ELOOP: "a link that leads back to itself",
+}
+
+
+class FileSource:
+    """A picture file, or the pictures directly in a folder in the order of their names.
+
+    Each file gives one `Frame` or one `FrameError`; so do a missing path and an empty folder. Subfolders are
+    not entered, other files in a folder are passed over, and of an animation the first picture counts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._closed = False
+
+    def frames(self) -> Iterator[Frame | FrameError]:
+        """One value for each file, read when it is asked for."""
+        try:
+            paths = _pictures(self._path)
+        except FrameError as error:
+            yield error
+            return
+        for path in paths:
+            if self._closed:
+                return
+            try:
+                frame: Frame | FrameError = load_picture(path)
+            except FrameError as error:
+                frame = error
+            yield frame
+
+    def close(self) -> None:
+        """End the iteration; harmless twice."""
+        self._closed = True
+
+
+def load_picture(path: Path) -> Frame:
+    """The luminance of one picture file, upright or not, at most MAX_SIDE long; FrameError when unusable."""
+    name = _name(path)
+    data = _bytes(path, name)
+    with warnings.catch_warnings():
+        # Pillow warns of what is checked below (many pixels) and of what does no harm (odd metadata).
+        warnings.simplefilter("ignore")
+        with _decoded(data, name) as image:
+            gray = _fitted(_luminance(image, name))
+    return Frame(gray=gray, name=one_line(name))
+
+
+def _name(path: Path) -> str:
+    return path.name or str(path)
+
+
+def _pictures(path: Path) -> list[Path]:
+    name = _name(path)
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return [path]
+        found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+    except (OSError, ValueError) as exc:
+        raise FrameError(name, _os_problem(exc)) from exc
+    if not found:
+        raise FrameError(name, "no pictures in this folder")
+    return found
+
+
+def _bytes(path: Path, name: str) -> bytes:
+    try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):  # opening a pipe waits for ever, opening a device may do anything
+            raise FrameError(name, "not a file")
+        if info.st_size > MAX_BYTES:
+            raise FrameError(name, _TOO_LARGE)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)  # one more than allowed, in case the file grows meanwhile
+    except (OSError, ValueError) as exc:
+        raise FrameError(name, _os_problem(exc)) from exc
+    if len(data) > MAX_BYTES:
+        raise FrameError(name, _TOO_LARGE)
+    if not data:
+        raise FrameError(name, "the file is empty")
+    return data
+
+
+def _os_problem(exc: OSError | ValueError) -> str:
+    if isinstance(exc, OSError):
+        return _OS_PROBLEMS.get(exc.errno or 0, exc.strerror or "cannot be read")
+    return "not a possible file name"  # an embedded null byte
+
+
+def _decoded(data: bytes, name: str) -> Image.Image:
+    """The picture with its pixels decoded, not yet converted."""
+    # Pillow raises almost any exception for damaged data, so nothing but its own calls stands in these blocks.
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as exc:
+        raise FrameError(name, _TOO_MANY_PIXELS) from exc
+    except UnidentifiedImageError as exc:
+        raise FrameError(name, "not a picture of a known format") from exc
+    except Exception as exc:
+        raise FrameError(name, "damaged picture header") from exc
+    if image.width * image.height > MAX_PIXELS:
+        raise FrameError(name, _TOO_MANY_PIXELS)
+    try:
+        # JPEG can decode to luminance alone, and to a fraction of its size; for other formats nothing happens.
+        image.draft("L", _fitting_size(image.size))
+        image.load()
+    except Exception as exc:
+        raise FrameError(name, "damaged or cut short") from exc
+    return image
+
+
+def _luminance(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    """The picture in grey, height x width, strip by strip."""
+    if image.mode not in _PLAIN | _WITH_ALPHA | _DEEP:
+        raise FrameError(name, f"pixels of the kind {image.mode} are not supported")
+    width, height = image.size
+    gray = np.empty((height, width), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        gray[top:bottom] = _gray(image.crop((0, top, width, bottom)))
+    return gray
+
+
+def _gray(part: Image.Image) -> NDArray[np.uint8]:
+    if part.mode in _DEEP:
+        return np.asarray(np.clip(np.asarray(part), 0, 0xFFFF) // 256, np.uint8)
+    if part.mode in _WITH_ALPHA or "transparency" in part.info:
+        # Codes are printed on white; transparent pixels often hold black.
+        white = Image.new("RGBA", part.size, "white")
+        part = Image.alpha_composite(white, part.convert("RGBA"))
+    elif part.mode == "CMYK":
+        part = part.convert("RGB")
+    return np.asarray(part.convert("L"), np.uint8)
+
+
+def _fitting_size(size: tuple[int, int]) -> tuple[int, int]:
+    share = min(1.0, MAX_SIDE / max(size))
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
+
+
+def _fitted(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = gray.shape
+    size = _fitting_size((width, height))
+    if size == (width, height):
+        return gray
+    return np.array(Image.fromarray(gray).resize(size, Image.Resampling.LANCZOS))

@@ -1,0 +1,132 @@
+"""OLED panels that luma.oled drives: SSD1309 and SSD1306, 128 x 64 pixels, on SPI or I2C."""
+
+from __future__ import annotations
+
+import errno
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from hw.errors import DeviceFaultError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# model → name of the driver class in luma.oled.device, width, height. A new panel is a new row.
+MODELS: dict[str, tuple[str, int, int]] = {
+    "ssd1309": ("ssd1309", 128, 64),
+    "ssd1306": ("ssd1306", 128, 64),
+}
+
+
+class LumaPanel:
+    """A luma.oled device as the program's display, for the one thread that owns the panel."""
+
+    def __init__(self, device: Any) -> None:
+        self._device = device
+        # luma clears every panel when the interpreter ends. The last picture is ours to keep or to remove
+        # (`close`), and a device that stays lit must not be woken by a hook that runs after its bus is gone.
+        device.persist = True
+        self._contrast: int | None = None
+        self._last: Image.Image | None = None
+        self._closed = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        width, height = self._device.size
+        return width, height
+
+    def show(self, image: Image.Image) -> None:
+        """Put a picture of exactly `size` on the panel; grey becomes black or white at the middle."""
+        if image.size != self.size:
+            raise ValueError(f"picture of {image.size[0]}x{image.size[1]} for a panel of {self.size}")
+        self._last = _one_bit(image)
+        with _bus("picture not taken"):
+            self._device.display(self._last)
+
+    def contrast(self, level: int) -> None:
+        """Brightness of the lit pixels, 0 to 255; 0 is dim and not dark."""
+        if not 0 <= level <= 255:
+            raise ValueError(f"contrast not in 0..255: {level}")
+        self._contrast = level
+        with _bus("contrast not taken"):
+            self._device.contrast(level)
+
+    def reset(self) -> None:
+        """Tell the controller everything again, then the last contrast and picture.
+
+        For after an error and for every few minutes: a controller that lost its supply for a moment is dark
+        and does not say so.
+        """
+        # luma sends the start sequence in the constructor only. The same object is used again because luma keeps
+        # every device it has made alive until the program ends.
+        try:
+            with _bus("start sequence not taken"):
+                type(self._device).__init__(self._device, self._device._serial_interface)
+        finally:
+            self._device.persist = True
+        if self._contrast is not None:
+            self.contrast(self._contrast)
+        if self._last is not None:
+            self.show(self._last)
+
+    def close(self, *, keep_picture: bool = False) -> None:
+        """Switch the panel off, unless its picture is to stay, and give the bus back; harmless twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if not keep_picture:
+            # A lost panel is dark already, and nobody is left who could do something about it.
+            with suppress(DeviceFaultError), _bus("not switched off"):
+                self._device.hide()
+        serial, self._device._serial_interface = self._device._serial_interface, _NoBus()
+        with suppress(DeviceFaultError), _bus("not given back"):
+            serial.cleanup()
+
+
+def open_panel(model: str, serial: Any) -> LumaPanel:
+    """Start the panel of this model on a luma serial interface, or on a `SimulatedPanel` in its place."""
+    if model not in MODELS:
+        raise ValueError(f"panel: unknown model {model!r}; known: {', '.join(MODELS)}")
+    driver, width, height = MODELS[model]
+    import luma.oled.device  # noqa: PLC0415 - 57 ms, and only where there is such a panel
+
+    with _bus("start sequence not taken"):
+        return LumaPanel(getattr(luma.oled.device, driver)(serial, width=width, height=height))
+
+
+class _NoBus:
+    """Stands in for a bus that was given back; luma's hook calls it once more when the interpreter ends."""
+
+    def command(self, *_: int) -> None:
+        raise OSError(errno.EBADF, "panel closed")
+
+    def data(self, _: object) -> None:
+        raise OSError(errno.EBADF, "panel closed")
+
+    def cleanup(self) -> None:
+        pass
+
+
+def _one_bit(image: Image.Image) -> Image.Image:
+    if image.mode == "1":
+        return image.copy()
+    return image.convert("L").point(lambda value: 255 if value >= 128 else 0, mode="1")
+
+
+@contextmanager
+def _bus(problem: str) -> Iterator[None]:
+    """Errors of the bus become DeviceFaultError; mistakes in our own code pass as they are."""
+    import luma.core.error  # noqa: PLC0415 - see open_panel
+
+    with warnings.catch_warnings():
+        # luma.oled 3.16 calls Image.getdata, which Pillow 13 announces to drop in version 14.
+        warnings.filterwarnings("ignore", message="Image.Image.getdata", category=DeprecationWarning)
+        try:
+            yield
+        except (OSError, luma.core.error.Error) as exc:
+            cause = exc if isinstance(exc, OSError) else exc.__context__
+            code = getattr(cause, "errno", None) or 0
+            raise DeviceFaultError("panel", f"{problem} ({type(exc).__name__})", code) from exc

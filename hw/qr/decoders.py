@@ -1,0 +1,89 @@
+"""The libraries that read QR codes, each behind the same two names: `name` and `decode`.
+
+Either may be missing: there is no zxing-cpp wheel for 32-bit ARM, and pyzbar needs the shared library zbar.
+Only QR model 2 is asked for: any wider choice reads noise as 1-D bars or Micro QR.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hw.errors import DeviceNotFoundError
+from hw.interfaces import CodeDecoder
+from verifier.types import CodeSeen
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Not installed; installed without its shared library; installed in a version without what is used here.
+_UNUSABLE = (ImportError, OSError, AttributeError)
+
+
+class ZxingDecoder:
+    """zxing-cpp: a millisecond a frame, payload bytes exactly as encoded. ImportError when not installed."""
+
+    name = "zxing"
+
+    def __init__(self) -> None:
+        import zxingcpp  # noqa: PLC0415 - optional
+
+        self._read = zxingcpp.read_barcodes
+        self._formats = zxingcpp.BarcodeFormats(zxingcpp.BarcodeFormat.QRCodeModel2)
+        self._text_mode = zxingcpp.TextMode.Plain  # the default rewrites control bytes
+
+    def decode(self, gray: NDArray[np.uint8]) -> list[CodeSeen]:
+        """All codes in a uint8 height x width picture; corners clockwise from the code's own top left."""
+        if gray.size == 0:
+            return []
+        return [
+            CodeSeen(payload=code.bytes, corners=_zxing_corners(code.position), decoder=self.name)
+            for code in self._read(gray, formats=self._formats, text_mode=self._text_mode)
+        ]
+
+
+def _zxing_corners(position: object) -> tuple[tuple[int, int], ...]:
+    names = ("top_left", "top_right", "bottom_right", "bottom_left")
+    return tuple((point.x, point.y) for point in (getattr(position, name) for name in names))
+
+
+class ZbarDecoder:
+    """pyzbar: slower, but reads some dirty codes and moiré that zxing does not. ImportError when not usable.
+
+    zbar turns a payload into UTF-8 text. Pure ASCII comes back byte for byte, and the payload of a mark is
+    base45, thus ASCII. Any other payload comes back as zbar's guess at its text (a byte order mark is
+    dropped): good enough to call the code foreign, and no other bytes could be recovered from it.
+    """
+
+    name = "zbar"
+
+    def __init__(self) -> None:
+        from pyzbar import pyzbar  # noqa: PLC0415 - optional
+
+        self._read = pyzbar.decode
+        # Without this list zbar also runs its 1-D readers, which find bars in noise and warn on stderr.
+        self._symbols = [pyzbar.ZBarSymbol.QRCODE]
+
+    def decode(self, gray: NDArray[np.uint8]) -> list[CodeSeen]:
+        """All codes in a uint8 height x width picture; corners are the hull of what zbar saw."""
+        if gray.size == 0:
+            return []
+        return [
+            CodeSeen(payload=code.data, corners=tuple((x, y) for x, y in code.polygon), decoder=self.name)
+            for code in self._read(gray, symbols=self._symbols)
+        ]
+
+
+def available_decoders() -> list[CodeDecoder]:
+    """The decoders that work here, the quick one first; DeviceNotFoundError when there is none."""
+    found: list[CodeDecoder] = []
+    for make in (ZxingDecoder, ZbarDecoder):
+        try:
+            found.append(make())
+        except _UNUSABLE:
+            continue
+    if not found:
+        raise DeviceNotFoundError(
+            "decoder", "no QR library: install zxing-cpp, or pyzbar with the system package libzbar0"
+        )
+    return found

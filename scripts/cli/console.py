@@ -1,0 +1,71 @@
+"""What all commands share: remarks on stderr, progress bars, options."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from firmware.config import Home, default_home
+
+EXIT_USAGE = 2
+F = TypeVar("F", bound=Callable[..., Any])
+
+ProgressCallback = Callable[[str, int, int], None]
+
+
+def problem(text: str) -> None:
+    """One line on stderr about what went wrong."""
+    click.echo(f"markcheck: {text}", err=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON object on one line on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+@contextmanager
+def progress_bar() -> Iterator[ProgressCallback]:
+    """A bar on stderr for each named step; nothing where stderr is no terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def update(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield update
+
+
+def _home(_: click.Context, __: click.Parameter, value: Path | None) -> Home:
+    return Home(value or default_home())
+
+
+def home_option(function: F) -> F:
+    """--home DIR, given to the command as a `Home`."""
+    return click.option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        callback=_home,
+        help="Folder of the device's files.  [default: $MARKCHECK_HOME or ~/.local/share/markcheck]",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """--json, given to the command as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines, one object a line.")(function)

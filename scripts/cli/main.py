@@ -1,0 +1,53 @@
+"""The command `markcheck`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from scripts.cli.cache import cache, sync
+from scripts.cli.check import check
+from scripts.cli.console import EXIT_USAGE, problem
+from scripts.cli.decide import decide, replay
+from scripts.cli.sandbox import sandbox
+from verifier.errors import VerifierError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="markcheck")
+def cli() -> None:
+    """Check a vehicle's electronic inspection mark.
+
+    \b
+    Examples:
+      markcheck sandbox serve                      an authority with made-up vehicles, on this machine
+      markcheck sync --from http://127.0.0.1:8122/ --root sandbox/root.json
+      markcheck check photo.png                    the verdict on a picture of a code
+      markcheck check --plate 京A12345             the verdict on a plate
+    """
+
+
+for command in (check, sync, cache, decide, replay, sandbox):
+    cli.add_command(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status: 0 done, 1 not done, 2 wrong usage."""
+    try:
+        status = cli.main(args=argv, prog_name="markcheck", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        return EXIT_USAGE
+    except click.exceptions.Abort:
+        problem("stopped")
+        return 130
+    except (VerifierError, OSError) as exc:
+        problem(str(exc))
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

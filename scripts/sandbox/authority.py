@@ -1,0 +1,204 @@
+"""The sandbox authority: register, issuer and publisher as one object.
+
+Kept in memory for tests, or in a folder so that several commands can speak of the same authority:
+
+    FOLDER/private/   authority.json, keys (mode 0600), epoch.key, events.jsonl
+    FOLDER/public/    what a web server hands out
+    FOLDER/root.json  the root that a device is given once, by hand
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from scripts.sandbox.fleet import CITIES, Vehicle, fleet
+from scripts.sandbox.folder_store import FolderStore
+from scripts.sandbox.issuer import NATIONAL, Issuer, issuing_keys, regions_of
+from scripts.sandbox.keys import SigningKey, load_key, save_keys, write_secret
+from scripts.sandbox.publisher import Published, Publisher
+from scripts.sandbox.publisher_keys import PublisherKeys
+from scripts.sandbox.registry import STATUS_LIST, Registry, RegistryError
+from verifier.clock import Clock
+from verifier.codec.status import pack
+from verifier.policy import Policy, dump_policy
+from verifier.types import SHANGHAI, Credential, KeyRole, Month, Plate, PresentationMode, VehicleRecord
+
+STATUS_BITS = 2
+KEY_EPOCH = 1
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What the fleet is made from: the same values give the same vehicles."""
+
+    scale: int
+    seed: int
+    began: datetime
+
+
+class Authority:
+    """Issues credentials, changes the register and publishes the signed distribution."""
+
+    def __init__(
+        self,
+        made_from: Fleet,
+        *,
+        clock: Clock,
+        issuer: Issuer,
+        store: MutableMapping[str, bytes],
+        publisher_keys: PublisherKeys | None = None,
+        epoch_key: bytes,
+        policy: Policy | None = None,
+    ) -> None:
+        today = made_from.began.astimezone(SHANGHAI).date()
+        self.registry = Registry(fleet(made_from.scale, made_from.seed, today), made_from.seed)
+        self.made_from = made_from
+        self.clock = clock
+        self.issuer = issuer
+        self.store = store
+        self.publisher = Publisher(store, clock, keys=publisher_keys)
+        self.epoch_key = epoch_key
+        self.policy = policy or Policy()
+        self.trust_version = 1
+
+    def vehicle(self, plate: Plate) -> Vehicle:
+        """The vehicle with this plate; RegistryError when there is none."""
+        return self.registry.vehicle(plate)
+
+    def credential(self, plate: Plate, mode: PresentationMode, issued_at: datetime | None = None) -> Credential:
+        """The claims of the vehicle's credential in force, issued now or at another moment."""
+        entry = self.registry.credential(plate)
+        return self.issuer.credential(self.vehicle(plate), entry, mode, issued_at or self.clock())
+
+    def text(self, plate: Plate, mode: PresentationMode, issued_at: datetime | None = None) -> str:
+        """The text of the vehicle's code; a live one is shown now."""
+        return self.issuer.text(self.credential(plate, mode, issued_at), shown_at=self.clock())
+
+    def publish(self, progress: Progress | None = None) -> Published:
+        """Publish the register as it stands: snapshot, status list, trust list, policy, index."""
+        return self.publisher.publish(
+            vehicles=self._records(),
+            status_list=pack(self.registry.states, STATUS_BITS),
+            status_list_number=STATUS_LIST,
+            replated=self.registry.replated,
+            entries=self.issuer.trust_entries(),
+            trust_version=self.trust_version,
+            policy=dump_policy(self.policy),
+            policy_version=self.policy.version,
+            epoch_key=self.epoch_key,
+            key_epoch=KEY_EPOCH,
+            progress=progress,
+        )
+
+    def _records(self) -> Iterator[tuple[VehicleRecord, str | None]]:
+        return ((vehicle.record(), vehicle.tid) for vehicle in self.registry.vehicles.values())
+
+
+def new_authority(
+    store: MutableMapping[str, bytes],
+    *,
+    clock: Clock,
+    scale: int,
+    seed: int,
+    policy: Policy | None = None,
+) -> Authority:
+    """A fresh authority with fresh keys, publishing into `store`."""
+    now = clock()
+    return Authority(
+        Fleet(scale, seed, now),
+        clock=clock,
+        issuer=Issuer(issuing_keys(now)),
+        store=store,
+        epoch_key=secrets.token_bytes(32),
+        policy=policy,
+    )
+
+
+# --------------------------------------------------------------------------------------- kept in a folder
+
+EVENTS: dict[str, Callable[[Registry, dict[str, Any]], object]] = {
+    "revoke": lambda registry, e: registry.revoke(_plate(e)),
+    "renew": lambda registry, e: registry.renew(_plate(e), Month.parse(e["until"])),
+    "lapse": lambda registry, e: registry.lapse(_plate(e), Month.parse(e["until"])),
+    "status": lambda registry, e: registry.set_status(_plate(e), e["letters"]),
+    "replate": lambda registry, e: registry.replate(_plate(e), Plate(e["new_plate"], e["new_kind"])),
+}
+
+
+def _plate(event: dict[str, Any]) -> Plate:
+    return Plate(event["plate"], event["kind"])
+
+
+class AuthorityFolder:
+    """An authority that several commands share. Private keys lie in FOLDER/private, for this sandbox only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.private = folder / "private"
+        self.public = folder / "public"
+        self.root_file = folder / "root.json"
+        self.epoch_key_file = self.private / "epoch.key"
+
+    def exists(self) -> bool:
+        """Whether an authority was made here."""
+        return (self.private / "authority.json").is_file()
+
+    def create(self, *, clock: Clock, scale: int, seed: int) -> Authority:
+        """Make a fresh authority and keep it here."""
+        self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
+        authority = new_authority(FolderStore(self.public), clock=clock, scale=scale, seed=seed)
+        save_keys(self.private, authority.issuer.keys.values())
+        authority.publisher.save_keys(self.private / "tuf")
+        write_secret(self.epoch_key_file, authority.epoch_key.hex().encode() + b"\n")
+        self.root_file.write_bytes(authority.publisher.root_bytes())
+        made_from = authority.made_from
+        state = {"scale": scale, "seed": seed, "began": made_from.began.isoformat()}
+        (self.private / "authority.json").write_text(json.dumps(state) + "\n")
+        return authority
+
+    def open(self, *, clock: Clock) -> Authority:
+        """The authority kept here, with all events so far; RegistryError when there is none."""
+        if not self.exists():
+            raise RegistryError(f"no sandbox authority in {self.folder}: make one with 'markcheck sandbox publish'")
+        state = json.loads((self.private / "authority.json").read_text())
+        made_from = Fleet(state["scale"], state["seed"], datetime.fromisoformat(state["began"]))
+        authority = Authority(
+            made_from,
+            clock=clock,
+            issuer=Issuer(self._issuing_keys(made_from.began)),
+            store=FolderStore(self.public),
+            publisher_keys=PublisherKeys.load(self.private / "tuf"),
+            epoch_key=bytes.fromhex(self.epoch_key_file.read_text().strip()),
+        )
+        for event in self._events():
+            EVENTS[event["event"]](authority.registry, event)
+        return authority
+
+    def record(self, authority: Authority, event: dict[str, Any]) -> None:
+        """Carry an event out and keep it; RegistryError when the register refuses it, and then nothing is kept."""
+        EVENTS[event["event"]](authority.registry, event)
+        with (self.private / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event, ensure_ascii=False) + "\n")
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        path = self.private / "events.jsonl"
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                yield json.loads(line)
+
+    def _issuing_keys(self, began: datetime) -> dict[str, SigningKey]:
+        keys = {
+            city.code: load_key(
+                self.private, issuer=city.code, regions=regions_of(city), role=KeyRole.CREDENTIAL, begin=began
+            )
+            for city in CITIES
+        }
+        keys[NATIONAL] = load_key(self.private, issuer=NATIONAL, regions=("*",), role=KeyRole.FRESHNESS, begin=began)
+        return keys

@@ -1,0 +1,59 @@
+"""The direction of imports, and other habits that a reader may rely on."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+from tests.conftest import ROOT
+
+PACKAGES = ("verifier", "hw", "firmware", "scripts")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+
+def test_imports_go_in_one_direction(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(no_cache=True) == 0
+
+
+def test_package_files_stay_empty():
+    assert all(path.read_text() == "" for path in MODULES if path.name == "__init__.py")
+
+
+def test_only_verify_makes_a_verified_credential():
+    makers = [p.relative_to(ROOT).as_posix() for p in MODULES if re.search(r"\bVerifiedCredential\(", p.read_text())]
+    assert makers == ["verifier/verify.py"]
+
+
+def test_importing_the_officers_path_loads_no_heavy_library():
+    code = (
+        "import sys; before = set(sys.modules); import firmware.build, verifier.check;"
+        "print(*sorted({'tuf','sqlite_utils','requests','cv2','numpy','PIL','luma','click'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_no_handler_catches_everything(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler):
+            names = ast.unparse(node.type) if node.type else ""
+            cleans_up = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+            assert cleans_up or names not in ("", "Exception", "BaseException"), f"line {node.lineno}"
+
+
+def test_no_index_address_or_machine_path_is_committed():
+    listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=True, cwd=ROOT).stdout.decode()
+    hosts = re.compile(r"(?:files\.)?pythonhosted\.org|pypi\.org|--(?:extra-)?index-url|/root/|/home/\w+/")
+    for name in filter(None, listed.split("\0")):
+        path = ROOT / name
+        if path.suffix in (".png", ".jpg") or not path.is_file() or path == Path(__file__).resolve():
+            continue
+        assert not hosts.search(path.read_text(encoding="utf-8")), name

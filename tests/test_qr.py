@@ -1,0 +1,325 @@
+"""Reading codes: each library alone, the ladder of stages, and photographs that others took."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hw.camera.files import load_picture
+from hw.errors import DeviceNotFoundError
+from hw.interfaces import CodeDecoder
+from hw.qr.decoders import ZbarDecoder, ZxingDecoder, available_decoders
+from hw.qr.pipeline import STAGES, Stage, decode_frame, find_region, pick_mark
+from tests.roadside import CONDITIONS, FRAME, Gray, draw, mark_text, roadside
+from verifier.types import CodeSeen
+
+AMPLE_S = 60.0
+MARK = mark_text(3)
+URL = "https://example.org/not-a-mark"
+VECTORS = Path(os.environ.get("MARKCHECK_VECTORS", Path(__file__).resolve().parents[1] / "../shared/vectors"))
+
+
+class SteppingClock:
+    """Time that passes only by being looked at: `step_s` seconds each time."""
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s = step_s
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += self.step_s
+        return self.now_s
+
+
+class Counting:
+    """A decoder that counts how often it is asked."""
+
+    def __init__(self, decoder: CodeDecoder) -> None:
+        self.decoder, self.name, self.calls = decoder, decoder.name, 0
+
+    def decode(self, gray: Gray) -> list[CodeSeen]:
+        self.calls += 1
+        return self.decoder.decode(gray)
+
+
+def zxing() -> CodeDecoder:
+    pytest.importorskip("zxingcpp", reason="zxing-cpp is not installed")
+    return ZxingDecoder()
+
+
+@pytest.fixture(params=[zxing, ZbarDecoder], ids=["zxing", "zbar"])
+def decoder(request: pytest.FixtureRequest) -> CodeDecoder:
+    return request.param()
+
+
+def payloads(codes: list[CodeSeen]) -> list[bytes]:
+    return [code.payload for code in codes]
+
+
+def read(gray: Gray, decoders: list[CodeDecoder] | None = None) -> list[bytes]:
+    return payloads(decode_frame(gray, decoders or available_decoders(), budget_s=AMPLE_S))
+
+
+def on_white(*codes: Gray) -> Gray:
+    """The codes beside each other in a frame, 40 pixels apart."""
+    frame = np.full(FRAME, 255, np.uint8)
+    left = 40
+    for code in codes:
+        height, width = code.shape
+        frame[60 : 60 + height, left : left + width] = code
+        left += width + 40
+    return frame
+
+
+# ---------------------------------------------------------------------------------------- each library alone
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(MARK, id="a mark"),
+        pytest.param("0123456789" * 9, id="digits"),
+        pytest.param(b"back\\slash ~ {lower} \x1d\x00\t\r\n.", id="control bytes"),
+        pytest.param("https://example.org/?a=%20b", id="a URL"),
+    ],
+)
+def test_ascii_comes_back_byte_for_byte(decoder: CodeDecoder, content: str | bytes) -> None:
+    expected = content if isinstance(content, bytes) else content.encode()
+    assert payloads(decoder.decode(draw(content))) == [expected]
+
+
+def test_zxing_gives_all_256_bytes_unchanged() -> None:
+    everything = bytes(range(256))
+    assert payloads(zxing().decode(draw(everything, mode="byte"))) == [everything]
+
+
+def test_zbar_gives_other_bytes_as_its_guess_at_their_text() -> None:
+    [payload] = payloads(ZbarDecoder().decode(draw(b"\xe9t\xe9", mode="byte")))
+    assert payload.decode("utf-8") == "été"
+
+
+def test_corners_lie_on_the_code(decoder: CodeDecoder) -> None:
+    code = draw(MARK, module_px=4)
+    quiet_px = 4 * 4
+    [seen] = decoder.decode(on_white(code))
+    first, last = np.array(seen.corners).min(axis=0), np.array(seen.corners).max(axis=0)
+    np.testing.assert_allclose(first, np.array([40, 60]) + quiet_px, atol=6)
+    np.testing.assert_allclose(last, np.array([40, 60]) + code.shape[0] - quiet_px, atol=6)
+    assert seen.decoder == decoder.name
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (1, 1), (1, 300), (300, 1), (2, 2)])
+def test_a_tiny_picture_holds_no_code(decoder: CodeDecoder, shape: tuple[int, int]) -> None:
+    assert decoder.decode(np.zeros(shape, np.uint8)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [("EAN13", "4006381333931"), ("Code128", "VM1:ABC"), ("DataMatrix", "VM1:ABC")]
+)
+def test_other_symbols_are_not_read_as_codes(decoder: CodeDecoder, kind: str, content: str) -> None:
+    zxingcpp = pytest.importorskip("zxingcpp", reason="zxing-cpp draws the bars")
+    symbol = zxingcpp.create_barcode(content, getattr(zxingcpp.BarcodeFormat, kind))
+    picture = np.ascontiguousarray(np.asarray(symbol.to_image(scale=5)))
+    assert [found.text for found in zxingcpp.read_barcodes(picture)] == [content]
+    assert read(on_white(picture), [decoder]) == []
+
+
+def test_micro_qr_is_not_read(decoder: CodeDecoder) -> None:
+    assert read(on_white(draw("12345", module_px=6, micro=True)), [decoder]) == []
+
+
+# ------------------------------------------------------------------------------------- what is installed here
+
+
+def test_zxing_comes_first_and_either_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    zxing()
+    assert [found.name for found in available_decoders()] == ["zxing", "zbar"]
+    monkeypatch.setitem(sys.modules, "zxingcpp", None)  # None makes the import fail as if not installed
+    assert [found.name for found in available_decoders()] == ["zbar"]
+    assert read(draw(MARK)) == [MARK.encode()]
+    monkeypatch.setitem(sys.modules, "pyzbar", None)
+    with pytest.raises(DeviceNotFoundError, match="install zxing-cpp"):
+        available_decoders()
+
+
+def test_zxing_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    zxing()
+    monkeypatch.setitem(sys.modules, "pyzbar", None)
+    assert [found.name for found in available_decoders()] == ["zxing"]
+    assert read(draw(MARK)) == [MARK.encode()]
+
+
+# ------------------------------------------------------------------------------------------------ the ladder
+
+
+def test_a_clean_frame_costs_one_zxing_call() -> None:
+    first, second = Counting(zxing()), Counting(ZbarDecoder())
+    assert read(on_white(draw(MARK)), [first, second]) == [MARK.encode()]
+    assert (first.calls, second.calls) == (1, 0)
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: f"{stage.decoder}, {stage.name}")
+def test_each_stage_reads_and_says_where(stage: Stage) -> None:
+    if stage.decoder == "zxing":
+        zxing()
+    frame, payload = roadside("plain", 1)
+    shown = 255 - frame if "inverted" in stage.name else frame
+    [seen] = decode_frame(shown, available_decoders(), budget_s=AMPLE_S, stages=[stage])
+    [plain] = ZbarDecoder().decode(frame)
+    assert (seen.payload, seen.decoder) == (payload, stage.decoder)
+    for edge in (np.min, np.max):
+        np.testing.assert_allclose(edge(seen.corners, axis=0), edge(plain.corners, axis=0), atol=8)
+
+
+def test_the_ladder_reads_what_one_call_does_not() -> None:
+    pictures = [roadside(name, seed) for name in CONDITIONS for seed in (1, 2)]
+    first, second = zxing(), ZbarDecoder()
+    by_zxing = [payloads(first.decode(frame)) == [payload] for frame, payload in pictures]
+    by_zbar = [payloads(second.decode(frame)) == [payload] for frame, payload in pictures]
+    by_ladder = [read(frame, [first, second]) for frame, _ in pictures]
+    by_zbar_ladder = [read(frame, [second]) for frame, _ in pictures]
+
+    for ladder in (by_ladder, by_zbar_ladder):
+        assert all(got in ([], [payload]) for got, (_, payload) in zip(ladder, pictures, strict=True))
+    assert sum(map(bool, by_ladder)) >= len(pictures) - 1
+    assert sum(map(bool, by_ladder)) >= sum(by_zxing) + 3
+    assert sum(map(bool, by_zbar_ladder)) >= sum(by_zbar) + 3
+
+
+def test_two_codes_in_one_frame_are_both_returned(decoder: CodeDecoder) -> None:
+    frame = on_white(draw(URL), draw(MARK))
+    assert sorted(read(frame, [decoder])) == sorted([URL.encode(), MARK.encode()])
+
+
+def test_the_same_code_twice_is_one(decoder: CodeDecoder) -> None:
+    assert read(on_white(draw(MARK), draw(MARK)), [decoder]) == [MARK.encode()]
+
+
+WATCHED = ("socket.", "subprocess.", "webbrowser.", "os.exec", "os.fork", "os.posix_spawn", "os.system", "open")
+
+
+def test_a_url_is_bytes_and_nothing_is_opened(decoder: CodeDecoder) -> None:
+    frame = on_white(draw(URL))
+    decoder.decode(frame)  # whatever is loaded on first use is loaded now
+    events: list[str] = []
+    watching = True
+    sys.addaudithook(lambda event, _: events.append(event) if watching and event.startswith(WATCHED) else None)
+    seen = read(frame, [decoder])
+    watching = False  # a hook cannot be removed
+    assert seen == [URL.encode()]
+    assert events == []
+
+
+# ------------------------------------------------------------------------------- when there is nothing to read
+
+
+def test_the_budget_ends_the_ladder() -> None:
+    frame = np.random.default_rng(4).integers(0, 256, FRAME, dtype=np.uint8)
+    clock = SteppingClock(0.1)
+    counted = [Counting(decoder) for decoder in available_decoders()]
+    assert decode_frame(frame, counted, budget_s=0.25, clock=clock) == []
+    assert sum(decoder.calls for decoder in counted) == 3
+    assert clock.now_s == pytest.approx(0.4)
+
+
+def test_one_look_is_taken_without_any_budget(decoder: CodeDecoder) -> None:
+    counted = Counting(decoder)
+    codes = decode_frame(on_white(draw(MARK)), [counted], budget_s=0, clock=SteppingClock(1))
+    assert payloads(codes) == [MARK.encode()]
+    assert counted.calls == 1
+
+
+def test_a_frame_without_code_goes_through_all_stages() -> None:
+    counted = [Counting(decoder) for decoder in available_decoders()]
+    names = {decoder.name for decoder in counted}
+    frame = np.tile(np.linspace(0, 255, 320).astype(np.uint8), (240, 1))
+    assert decode_frame(frame, counted, budget_s=AMPLE_S, clock=SteppingClock(0)) == []
+    assert sum(decoder.calls for decoder in counted) == sum(stage.decoder in names for stage in STAGES)
+
+
+def test_no_decoders_read_nothing() -> None:
+    assert decode_frame(draw(MARK), [], budget_s=AMPLE_S) == []
+
+
+def test_a_grid_of_finder_patterns_comes_to_an_end() -> None:
+    finder = np.pad(np.pad(np.zeros((3, 3)), 1, constant_values=255), 1)
+    tile = np.kron(np.pad(finder, 1, constant_values=255), np.ones((4, 4))).astype(np.uint8)
+    grid = np.tile(tile, (1500 // tile.shape[0] + 1, 2000 // tile.shape[1] + 1))[:1500, :2000]
+    assert read(np.ascontiguousarray(grid)) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_any_small_picture_is_taken(height: int, width: int, kind: int, seed: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    gray = [noise, noise // 128 * 255, np.zeros_like(noise), np.full_like(noise, 255)][kind]
+    view = find_region(gray)
+    rows, columns = view.pixels.shape
+    assert rows >= 1
+    assert columns >= 1
+    np.testing.assert_array_equal(view.pixels, gray[view.top : view.top + rows, view.left : view.left + columns])
+    assert read(gray) == []
+
+
+# --------------------------------------------------------------------------------------------------- choosing
+
+
+def seen(payload: bytes) -> CodeSeen:
+    return CodeSeen(payload=payload, corners=(), decoder="test")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], []),
+        ([b"https://a", b"VM1:A"], [b"VM1:A", b"https://a"]),
+        ([b"VM1:B", b"WIFI:", b"VM1:A", b"VM2:C"], [b"VM1:B", b"VM1:A", b"VM2:C", b"WIFI:"]),
+        ([b"VMX:", b"", b" VM1:A", b"VM3"], [b"VM3", b"VMX:", b"", b" VM1:A"]),
+    ],
+)
+def test_marks_are_tried_first_and_nothing_is_left_out(before: list[bytes], after: list[bytes]) -> None:
+    assert payloads(pick_mark([seen(payload) for payload in before])) == after
+
+
+# ----------------------------------------------------------------------------------------------- photographs
+
+
+def texts(payload: bytes) -> set[str]:
+    """All readings of a payload: zxing gives the bytes, whose encoding the code does not always name."""
+    found = set()
+    for encoding in ("utf-8", "latin-1", "shift_jis"):
+        try:
+            found.add(payload.decode(encoding))
+        except UnicodeDecodeError:
+            continue
+    return found
+
+
+def test_photographs_that_others_took() -> None:
+    zxing()
+    manifest = VECTORS / "qr" / "manifest.csv"
+    if not manifest.is_file():
+        pytest.skip("no photographs here: set MARKCHECK_VECTORS to the folder that holds qr/manifest.csv")
+    with manifest.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))[::6]
+    decoders = available_decoders()
+    right, missed, phantoms = 0, [], []
+    for row in rows:
+        expected = set(json.loads(row["all_expected_json"]))
+        got = read(load_picture(manifest.parent / row["file"]).gray, decoders)
+        if not expected:
+            phantoms += [row["file"]] * bool(got)
+        elif any(texts(payload) & expected for payload in got):
+            right += 1
+        else:
+            missed.append(row["file"])
+    assert phantoms == []
+    assert right >= 0.95 * (right + len(missed)), missed

@@ -1,0 +1,296 @@
+"""Words and pixels of the officer's screens: everything fits, nothing is missing, nothing hostile gets out."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from dataclasses import replace
+from datetime import timedelta
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageChops
+
+from firmware import fonts
+from firmware.fonts import FontFile, FontMissingError, headline_font, plate_font, text_font
+from firmware.icons import ICON_PX, draw_icon
+from firmware.screens import PANEL, LayoutError, _Sheet, render_pages, render_verdict
+from firmware.views import SHORT_ACTIONS, columns, printable, terminal_card, verdict_view
+from tests.make_screens import AGES, HEADLINE_BOX, NOW, PLATES, STORED, hashes, main, make_verdict, stored_views
+from verifier.plates import LETTERS, PLATE_KINDS, PROVINCES
+from verifier.types import Action, Grade, Month, Reason, Tone, VerdictCode
+from verifier.wording import ACTIONS, LANGUAGES, REASONS, VERDICTS, Language
+
+CODES_AND_LANGUAGES = list(product(VerdictCode, LANGUAGES))
+
+
+def view_of(code: VerdictCode, language: Language = "zh", **facts: object):
+    return verdict_view(make_verdict(code, **facts), now=NOW, language=language)
+
+
+def same(a: Image.Image, b: Image.Image) -> bool:
+    return ImageChops.difference(a.convert("L"), b.convert("L")).getbbox() is None
+
+
+# ---------------------------------------------------------------------------------------------- words
+
+
+def test_the_four_lines_of_the_design() -> None:
+    view = view_of(VerdictCode.VALID, actions=(Action.RELEASE,))
+    assert view.lines == ("检验有效", "京A·12345", "至2027年08月", "放行 8小时前 B")
+    mismatch = view_of(VerdictCode.MISMATCH, grade=Grade.ONLINE, age=timedelta(seconds=2), actions=(Action.CHECK_VIN,))
+    assert mismatch.lines[3] == "核车架号 在线 A"
+    old = view_of(
+        VerdictCode.EXPIRED_UNCONFIRMED,
+        grade=Grade.STALE_CACHE,
+        age=timedelta(days=5),
+        month=Month(2026, 6),
+        actions=(Action.ONLINE_RECHECK,),
+    )
+    assert old.lines == ("疑似逾期待核实", "京A·12345", "至2026年06月", "联网复核 5天前 C")
+
+
+def test_the_four_lines_in_english() -> None:
+    view = view_of(VerdictCode.VALID, "en", actions=(Action.RELEASE,))
+    assert view.lines == ("VALID", "京A·12345", "TO 2027-08", "RELEASE 8h AGO B")
+
+
+@pytest.mark.parametrize(("code", "language"), CODES_AND_LANGUAGES)
+def test_every_line_fits_eight_full_columns(code: VerdictCode, language: Language) -> None:
+    ages = (*AGES, timedelta(hours=47), timedelta(days=999), timedelta(days=1000), timedelta(days=-1))
+    for number, (grade, age, action) in enumerate(product((Grade.ONLINE, Grade.NOTHING), ages, Action)):
+        plate = PLATES[number % len(PLATES)]
+        lines = view_of(code, language, plate=plate, grade=grade, age=age, actions=(action,)).lines
+        assert all(columns(line) <= 16 for line in lines), lines
+        assert lines[3].endswith(f" {grade}")
+
+
+def test_short_actions_are_complete_and_short() -> None:
+    assert set(SHORT_ACTIONS) == set(Action)
+    for text in SHORT_ACTIONS.values():
+        assert columns(text.zh) <= 8
+        assert columns(text.en) <= 9
+
+
+AGE_WORDS = [
+    (None, "无数据", "--", "NO DATA", "--"),
+    (timedelta(days=-1), "--", "--", "--", "--"),
+    (timedelta(seconds=-301), "--", "--", "--", "--"),
+    (timedelta(seconds=-2), "刚刚", "刚刚", "NOW", "NOW"),
+    (timedelta(minutes=59), "刚刚", "刚刚", "NOW", "NOW"),
+    (timedelta(hours=1), "1小时前", "1时", "1h AGO", "1h"),
+    (timedelta(hours=47, minutes=59), "47小时前", "47时", "47h AGO", "47h"),
+    (timedelta(hours=48), "2天前", "2天", "2d AGO", "2d"),
+    (timedelta(days=999), "999天前", "999天", "999d AGO", "999d"),
+    (timedelta(days=1000), "2年前", "2年", "2y AGO", "2y"),
+]
+
+
+@pytest.mark.parametrize(("age", "zh", "zh_short", "en", "en_short"), AGE_WORDS)
+def test_ages(age: timedelta | None, zh: str, zh_short: str, en: str, en_short: str) -> None:
+    chinese, english = (view_of(VerdictCode.VALID, language, age=age) for language in LANGUAGES)
+    assert (chinese.age, chinese.age_short) == (zh, zh_short)
+    assert (english.age, english.age_short) == (en, en_short)
+
+
+@pytest.mark.parametrize("grade", Grade)
+def test_online_exactly_at_grade_a(grade: Grade) -> None:
+    assert (view_of(VerdictCode.VALID, grade=grade).source == "在线") == (grade is Grade.ONLINE)
+    assert (view_of(VerdictCode.VALID, "en", grade=grade).source == "ONLINE") == (grade is Grade.ONLINE)
+
+
+def test_a_verdict_without_facts() -> None:
+    view = view_of(VerdictCode.UNDECIDED, plate=None, month=None, age=None, grade=Grade.NOTHING, reasons=(), actions=())
+    assert view.lines == ("无法判定", "--·-----", "有效期未知", "-- 无数据 E")
+    assert len(render_pages(view)) == 1
+
+
+def test_reasons_and_actions_keep_their_order() -> None:
+    view = view_of(VerdictCode.VALID, reasons=(Reason.ID_WEAK, Reason.CTP_LAPSED, Reason.ID_WEAK))
+    assert view.reasons == ("号牌未经确认", "交强险已过期")
+    assert view.actions == ("核对车架号", "联系中心核实")
+
+
+# --------------------------------------------------------------------------------------------- pixels
+
+
+@pytest.mark.parametrize(("code", "language"), CODES_AND_LANGUAGES)
+def test_every_verdict_fits_with_every_plate_grade_and_age(code: VerdictCode, language: Language) -> None:
+    for plate, (grade, age) in product(PLATES, [*zip(Grade, AGES, strict=False), (Grade.SIGNATURE_ONLY, AGES[4])]):
+        for month in (Month(2027, 8), None):
+            picture = render_verdict(view_of(code, language, plate=plate, grade=grade, age=age, month=month))
+            assert (picture.mode, picture.size) == ("1", PANEL)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_reason_and_action_fits_its_page(language: Language) -> None:
+    everything = view_of(VerdictCode.VALID, language, age=AGES[4], reasons=tuple(Reason), actions=tuple(Action))
+    pages = render_pages(everything)
+    assert len(pages) == 1 + -(-len(Reason) // 3) + -(-len(Action) // 3)
+
+
+def test_every_fact_is_on_the_verdict_page() -> None:
+    """Changing one fact changes the picture: none of them is left out in any arrangement."""
+    changes = {"source": "在线", "age_short": "9天", "grade": "C", "plate": "沪A·12345", "month_short": "2026-01"}
+    changes["text"] = "检验无效"
+    for code in VerdictCode:
+        view = view_of(code, grade=Grade.SIGNATURE_ONLY, age=AGES[2])
+        for name, value in changes.items():
+            changed = replace(view, **{name: value, "month_tiny": value[2:]} if "month" in name else {name: value})
+            assert not same(render_verdict(view), render_verdict(changed)), (code, name)
+
+
+plate_glyphs = st.sampled_from(PROVINCES + LETTERS + "0123456789使领港澳学挂警应急")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(plate_glyphs, max_size=24), st.sampled_from(CODES_AND_LANGUAGES), st.sampled_from(AGES))
+def test_a_plate_of_any_length_never_costs_the_verdict(
+    plate: str, code_and_language: tuple[VerdictCode, Language], age: timedelta | None
+) -> None:
+    code, language = code_and_language
+    render_verdict(view_of(code, language, plate=plate, age=age, grade=Grade.SIGNATURE_ONLY))
+
+
+def test_stop_is_the_inverted_panel_and_icons_differ_in_shape() -> None:
+    for code in VerdictCode:
+        corner = render_verdict(view_of(code)).getpixel((127, 63))
+        assert (corner == 255) == (VERDICTS[code].tone is Tone.STOP)
+    icons = [draw_icon(tone, VerdictCode.VALID) for tone in Tone] + [draw_icon(Tone.CAUTION, VerdictCode.UNDECIDED)]
+    assert len({icon.tobytes() for icon in icons}) == 5
+    assert all(icon.size == (ICON_PX, ICON_PX) for icon in icons)
+
+
+@pytest.mark.parametrize("code", VerdictCode)
+def test_the_chinese_headline_is_28_pixels_high(code: VerdictCode) -> None:
+    """An ordinary plate never pushes the headline to a smaller size."""
+    for age in AGES:
+        stop = VERDICTS[code].tone is Tone.STOP
+        picture = render_verdict(view_of(code, age=age, grade=Grade.SIGNATURE_ONLY))
+        drawn = headline_font(28).draw(VERDICTS[code].headline.zh)
+        box = picture.crop((HEADLINE_BOX[0], 0, HEADLINE_BOX[0] + drawn.width, 28))
+        assert same(ImageChops.invert(box) if stop else box, drawn)
+
+
+def test_text_that_does_not_fit_is_refused() -> None:
+    sheet = _Sheet()
+    sheet.place(Image.new("1", (20, 20)), 10, 10)
+    for left, top in ((-1, 40), (109, 40), (0, 50), (28, 29), (31, 10)):
+        with pytest.raises(LayoutError):
+            sheet.place(Image.new("1", (20, 20)), left, top)
+    sheet.place(Image.new("1", (20, 20)), 32, 10)
+
+
+def test_too_long_a_text_and_another_panel_are_refused() -> None:
+    view = view_of(VerdictCode.VALID)
+    with pytest.raises(LayoutError):
+        render_verdict(replace(view, text="检验有效检验有效检验有效"))
+    with pytest.raises(LayoutError):
+        render_pages(replace(view, reasons=("检验有效检验有效检验有效",)))
+    with pytest.raises(LayoutError, match="256x64"):
+        render_verdict(view, (256, 64))
+
+
+@pytest.mark.parametrize("name", stored_views())
+def test_screens_are_the_stored_ones(name: str) -> None:
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    assert hashes(stored_views()[name]) == stored[name], "look at: python -m tests.make_screens --sheet out.png"
+
+
+def test_the_stored_set_is_the_made_set(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.make_screens.STORED", tmp_path / "screens.json")
+    assert main(["--sheet", str(tmp_path / "sheet.png")]) == 0
+    assert (tmp_path / "screens.json").read_bytes() == STORED.read_bytes()
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+# ---------------------------------------------------------------------------------------------- fonts
+
+
+def test_no_glyph_is_missing() -> None:
+    headlines = "".join("".join(words.headline) for words in VERDICTS.values())
+    texts = "".join("".join(text) for table in (REASONS, ACTIONS, SHORT_ACTIONS) for text in table.values())
+    texts += "".join("".join(words.text) for words in VERDICTS.values())
+    for view in stored_views().values():
+        texts += "".join((*view.lines, view.source, view.age_short, view.month_short, view.month_tiny))
+        texts += view.reasons_title + view.actions_title
+    plates = PROVINCES + LETTERS + "IO0123456789-使领港澳学挂警应急…"
+    assert headline_font(28).missing_glyphs(headlines) == set()
+    assert text_font().missing_glyphs(texts + "0123456789") == set()
+    assert plate_font().missing_glyphs(plates) == set()
+    assert text_font().missing_glyphs("".join(PLATE_KINDS.values())) == set()
+
+
+def test_a_missing_glyph_is_noticed() -> None:
+    for font in (text_font(), plate_font(), headline_font(20)):
+        assert font.missing_glyphs("有 \ue123") == {"\ue123"}
+
+
+@pytest.mark.parametrize("font", [fonts.TEXT, fonts.PLATE, fonts.HEADLINE], ids=lambda font: font.package)
+def test_a_missing_font_names_its_package(font: FontFile, tmp_path) -> None:
+    nowhere = replace(font, paths=(str(tmp_path / "none.ttf"),))
+    with pytest.raises(FontMissingError, match=f"apt-get install {font.package}"):
+        fonts.find(nowhere)
+
+
+def test_a_broken_font_names_its_package(tmp_path) -> None:
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    with pytest.raises(FontMissingError, match="reinstall some-package"):
+        fonts._load(FontFile("Some Font", "some-package", (str(tmp_path / "broken.ttf"),)), 12, 0)
+
+
+# ------------------------------------------------------------------------------------------- terminal
+
+HOSTILE = [
+    ("\x1b[31m京A12345", "京A12345"),
+    ("京A\x1b]0;title\x0712345", "京A12345"),
+    ("京A\x9b2J12345", "京A12345"),
+    ("\x1bPq#0\x1b\\京A", "京A"),
+    ("京A\u202e54321\u202c", "京A54321"),
+    ("京\u2066A\u2069\u200f1\u200b2", "京A12"),
+    ("京A\r\n\x00\x071", "京A1"),
+    ("京A\u03011", "京A1"),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), HOSTILE)
+def test_printable_keeps_only_what_prints(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text(max_size=200), st.integers(2, 40))
+def test_printable_is_bounded_and_stays_as_it_is(text: str, limit: int) -> None:
+    shown = printable(text, limit)
+    assert columns(shown) <= limit
+    assert printable(shown, limit) == shown
+    assert all(unicodedata.category(char)[0] not in "C" for char in shown)
+
+
+@pytest.mark.parametrize("text", [text for text, _ in HOSTILE])
+def test_a_hostile_plate_is_harmless_on_card_and_panel(text: str) -> None:
+    view = view_of(VerdictCode.VALID, plate=text[:24])
+    card = terminal_card(view, colour=False)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", card)
+    render_verdict(view)
+    hostile = replace(view, plate=text * 20, reasons=(text,))
+    assert {columns(line) for line in terminal_card(hostile, colour=False).split("\n")} == {40}
+
+
+@pytest.mark.parametrize(("code", "language"), CODES_AND_LANGUAGES)
+def test_the_card_is_a_box_with_everything_in_it(code: VerdictCode, language: Language) -> None:
+    view = view_of(code, language)
+    card = terminal_card(view, colour=False)
+    assert {columns(line) for line in card.split("\n")} == {40}
+    for words in (view.headline, *view.lines, view.source, *view.reasons, *view.actions):
+        assert words in card
+    coloured = terminal_card(view, colour=True)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == card
+    assert coloured != card
+
+
+def test_the_tone_tells_the_colour() -> None:
+    cards = [terminal_card(replace(view_of(VerdictCode.VALID), tone=tone), colour=True) for tone in Tone]
+    assert len({card[:6] for card in cards}) == len(Tone)

@@ -1,0 +1,113 @@
+"""Tables and `meta` of base.db, and the folder of one generation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from verifier.cache.values import SEE_EXACT, ValueScheme, combo_text, parse_combo
+from verifier.errors import CacheCorruptError
+
+FORMAT = 1
+PAGE_SIZE = 4096  # bytes
+
+BASE, STATUS_LIST, INDEX, ENTRIES, POLICY = "base.db", "tsl.bin", "index.cbor", "entries.cbor", "policy.json"
+GENERATION_FILES = (BASE, STATUS_LIST, INDEX, ENTRIES, POLICY)
+CURRENT, GENERATIONS, STAGE, TRUST, STATE, LOCK = "current", "gen", "stage", "trust", "state.db", "lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseMeta:
+    """What base.db says of itself; `n` counts vehicles, `keys` the rows of all blocks (plates and tags)."""
+
+    region: str
+    seq: int
+    n: int
+    keys: int
+    key_epoch: int
+    key_check: bytes
+    scheme: ValueScheme
+
+    def to_rows(self) -> dict[str, str]:
+        """The rows of the table `meta`, with a digest over all of them: one wrong bit in day0 shifts every date."""
+        rows = {
+            "format": str(FORMAT),
+            "region": self.region,
+            "seq": str(self.seq),
+            "n": str(self.n),
+            "keys": str(self.keys),
+            "key_epoch": str(self.key_epoch),
+            "key_check": self.key_check.hex(),
+            "day0": str(self.scheme.day0),
+            "month0": str(self.scheme.month0),
+            "combos": json.dumps([combo_text(c) for c in self.scheme.combos]),
+        }
+        return rows | {"digest": _digest(rows)}
+
+    @classmethod
+    def from_rows(cls, rows: Mapping[str, str]) -> BaseMeta:
+        """Read the table; CacheCorruptError when it is damaged or of another format."""
+        plain = {key: value for key, value in rows.items() if key != "digest"}
+        if rows.get("digest") != _digest(plain):
+            raise CacheCorruptError("meta: digest")
+        if plain.get("format") != str(FORMAT):
+            raise CacheCorruptError("meta: a format that this program does not know")
+        try:
+            combos = tuple(parse_combo(text) for text in json.loads(plain["combos"]))
+            return cls(
+                region=plain["region"],
+                seq=int(plain["seq"]),
+                n=int(plain["n"]),
+                keys=int(plain["keys"]),
+                key_epoch=int(plain["key_epoch"]),
+                key_check=bytes.fromhex(plain["key_check"]),
+                scheme=ValueScheme(int(plain["day0"]), int(plain["month0"]), combos[:SEE_EXACT]),
+            )
+        except (KeyError, ValueError, TypeError) as exc:
+            raise CacheCorruptError("meta: not readable") from exc
+
+
+def open_base(path: Path) -> sqlite3.Connection:
+    """Open a base for reading, from any thread; sqlite3.Error when that fails.
+
+    `immutable` spares all locking and is true of a base: it is never written after it was built. No mmap: its
+    read-ahead costs megabytes a look-up on a cold card.
+    """
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
+    return sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+
+
+def read_meta(connection: sqlite3.Connection) -> BaseMeta:
+    """The `meta` of an open base; CacheCorruptError, sqlite3.Error."""
+    rows = connection.execute("SELECT key, value FROM meta").fetchall()
+    if not all(isinstance(k, str) and isinstance(v, str) for k, v in rows):
+        raise CacheCorruptError("meta: not text")
+    return BaseMeta.from_rows(dict(rows))
+
+
+def content_hash(index: bytes, entries: bytes, policy: bytes) -> str:
+    """16 hex digits over the small files: a changed trust list or policy alone makes another generation."""
+    whole = hashlib.sha256()
+    for part in (index, entries, policy):
+        whole.update(hashlib.sha256(part).digest())
+    return whole.hexdigest()[:16]
+
+
+def generation_name(region: str, seq: int, content: str, attempt: int = 0) -> str:
+    """The folder's name; a later attempt replaces a generation that was found damaged on the card."""
+    return f"{region}-{seq}-{content}" + (f".{attempt}" if attempt else "")
+
+
+def content_of_name(name: str) -> str:
+    """The content hash in a generation's name."""
+    return name.rpartition("-")[2].partition(".")[0]
+
+
+def _digest(rows: Mapping[str, str]) -> str:
+    text = "\n".join(f"{key}={rows[key]}" for key in sorted(rows))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,100 @@
+"""Resumable download of a base in content-named chunks."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from verifier.codec.index import BaseEntry
+from verifier.errors import DigestError
+from verifier.net import Fetcher, read_file
+from verifier.snapshot import check_digest
+
+SYNC_EVERY = 8  # chunks; what a power cut may cost
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+class Meter:
+    """A fetcher that counts what goes through it."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+        self.requests = 0
+        self.bytes = 0
+
+    def fetch(self, path: str, max_length: int) -> Iterator[bytes]:
+        """As `Fetcher.fetch`."""
+        self.requests += 1
+        for piece in self._fetcher.fetch(path, max_length):
+            self.bytes += len(piece)
+            yield piece
+
+
+def chunk_path(digest: bytes) -> str:
+    """Where a chunk lies on the server."""
+    name = digest.hex()
+    return f"chunk/{name[:2]}/{name}"
+
+
+def status_list_path(region: str, digest: bytes) -> str:
+    """Where a region's status list lies on the server."""
+    return f"tsl/{region}/{digest.hex()}"
+
+
+def fetch_base(entry: BaseEntry, part: Path, fetcher: Fetcher, progress: Callable[[int, int], None]) -> None:
+    """Complete the partial file; whatever of it has the right digests is not fetched again.
+
+    DigestError for a chunk that is not what the index names: what came before it stays. FetchError, OSError.
+    """
+    whole = hashlib.sha256()
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("r+b" if part.exists() else "x+b") as handle:
+        done = _verified_prefix(entry, handle, whole)
+        for number in range(done, len(entry.hashes)):
+            progress(number * entry.chunk, entry.length)
+            length, digest = entry.chunk_length(number), entry.hashes[number]
+            data = read_file(fetcher, chunk_path(digest), length)
+            check_digest(f"chunk {number}", data, length, digest)
+            handle.write(data)
+            whole.update(data)
+            if (number + 1) % SYNC_EVERY == 0:
+                _to_disk(handle)
+        _to_disk(handle)
+    progress(entry.length, entry.length)
+    if whole.digest() != entry.sha256:
+        part.unlink()
+        raise DigestError("base: digest differs from the signed one")
+
+
+def held_bytes(part: Path) -> int:
+    """How much of a partial file there is."""
+    try:
+        return part.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _verified_prefix(entry: BaseEntry, handle: BinaryIO, whole: _Hash) -> int:
+    """Number of leading chunks that are right; the file is cut behind them."""
+    done = 0
+    for number, digest in enumerate(entry.hashes):
+        length = entry.chunk_length(number)
+        data = handle.read(length)
+        if len(data) != length or hashlib.sha256(data).digest() != digest:
+            break
+        whole.update(data)
+        done = number + 1
+    handle.truncate(min(done * entry.chunk, entry.length))
+    handle.seek(0, os.SEEK_END)
+    return done
+
+
+def _to_disk(handle: BinaryIO) -> None:
+    handle.flush()
+    os.fsync(handle.fileno())

@@ -1,0 +1,221 @@
+"""Fetching from a static file server: bounded in size and in time, never interpreting what it gets."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from verifier.errors import FetchError
+
+READ_SIZE = 1 << 16  # bytes
+_PATH = re.compile(r"[A-Za-z0-9_.%-]+(/[A-Za-z0-9_.%-]+)*")
+
+
+class StatusError(FetchError):
+    """The server answered with another status than 200; `code` is that status."""
+
+    def __init__(self, url_path: str, code: int) -> None:
+        super().__init__(url_path, f"the server answered {code}")
+        self.code = code
+
+
+class NotFoundError(StatusError):
+    """The server says that it does not have this file."""
+
+    def __init__(self, url_path: str) -> None:
+        super().__init__(url_path, 404)
+
+
+class FetchTimeoutError(FetchError):
+    """Not done within the time for one file."""
+
+
+class RejectedError(FetchError):
+    """An answer of a form that is not accepted: a redirect, an encoding, more bytes than allowed."""
+
+
+class Fetcher(Protocol):
+    """Where files come from."""
+
+    def fetch(self, path: str, max_length: int) -> Iterator[bytes]:
+        """The bytes of the file at `path` (relative, no leading slash), in pieces.
+
+        FetchError when it cannot be had, NotFoundError when there is none, RejectedError as soon as more than
+        `max_length` bytes come.
+        """
+
+
+def read_file(fetcher: Fetcher, path: str, max_length: int) -> bytes:
+    """The whole file; RejectedError when a fetcher gives more than it was allowed to, FetchError as above."""
+    out = bytearray()
+    for piece in fetcher.fetch(path, max_length):
+        out += piece
+        if len(out) > max_length:
+            raise RejectedError(path, f"more than {max_length} bytes")
+    return bytes(out)
+
+
+def check_path(path: str) -> None:
+    """RejectedError for a path that is not plain and relative."""
+    if not _PATH.fullmatch(path) or ".." in path:
+        raise RejectedError(path[:80], "not a plain relative path")
+
+
+class HttpFetcher:
+    """Fetches over HTTP(S) from below one base address; a context manager.
+
+    `connect_timeout`, `read_timeout` (the longest silence) and `total_timeout` (one file, from the first byte sent
+    to the last received) are in seconds. No redirects, no proxies or credentials from the environment, no
+    decompression, no retries. The host must answer 404 for a file it does not have.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 10.0,
+        total_timeout: float = 60.0,
+        ca_file: str | None = None,
+        client_certificate: tuple[str, str] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise FetchError("base address", "not an http or https address")
+        self._base = base_url.rstrip("/") + "/"
+        self._timeouts = (connect_timeout, read_timeout)
+        self._total = total_timeout
+        self._monotonic = monotonic
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers.clear()
+        self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": "markcheck"})
+        self._session.verify = ca_file or True
+        self._session.cert = client_certificate
+        adapter = _GuardedAdapter(total_timeout)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def __enter__(self) -> HttpFetcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    def fetch(self, path: str, max_length: int) -> Iterator[bytes]:
+        """As `Fetcher.fetch`; FetchTimeoutError when the file takes longer than the total timeout."""
+        check_path(path)
+        deadline = self._monotonic() + self._total
+        with _translated(path):
+            response = self._session.get(self._base + path, stream=True, allow_redirects=False, timeout=self._timeouts)
+            with response:
+                _check_answer(path, response, max_length)
+                received = 0
+                while self._monotonic() < deadline:
+                    # read1 returns after one receive; read and stream wait until a whole piece has dripped in.
+                    piece = response.raw.read1(READ_SIZE, decode_content=False)
+                    if not piece:
+                        return
+                    received += len(piece)
+                    if received > max_length:
+                        raise RejectedError(path, f"more than {max_length} bytes")
+                    yield piece
+                raise FetchTimeoutError(path, f"not done within {self._total:g} s")
+
+
+def _check_answer(path: str, response: requests.Response, max_length: int) -> None:
+    if 300 <= response.status_code < 400:
+        raise RejectedError(path, "redirects are not followed")
+    if response.status_code == 404:
+        raise NotFoundError(path)
+    if response.status_code != 200:
+        raise StatusError(path, response.status_code)
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise RejectedError(path, "an encoding that was not asked for")
+    length = response.headers.get("Content-Length", "")
+    if length.isascii() and length.isdigit() and int(length[:18]) > max_length:
+        raise RejectedError(path, f"more than {max_length} bytes")
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """What the libraries raise, as ours; texts from outside stay out of ours."""
+    try:
+        yield
+    except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as exc:
+        raise FetchTimeoutError(path, "the server did not answer in time") from exc
+    except (requests.ConnectionError, urllib3.exceptions.ProtocolError, ConnectionError) as exc:
+        raise FetchError(path, "no connection, or it broke off") from exc
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
+        raise FetchError(path, f"fetching failed ({type(exc).__name__})") from exc
+
+
+class _GuardedAdapter(HTTPAdapter):
+    """No retries, and connections that are cut when the answer's head does not come in time.
+
+    The libraries' timeout counts from one received byte to the next, so a head that drips in would hold the caller
+    for hours; nobody can look at a clock meanwhile.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        seconds = self._seconds
+
+        class Http(HTTPConnection):
+            def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+                with _cut_after(self.sock, seconds):
+                    return super().getresponse()
+
+        class Https(HTTPSConnection):
+            def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+                with _cut_after(self.sock, seconds):
+                    return super().getresponse()
+
+        class HttpPool(HTTPConnectionPool):
+            ConnectionCls = Http
+
+        class HttpsPool(HTTPSConnectionPool):
+            ConnectionCls = Https
+
+        self.poolmanager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
+
+
+@contextmanager
+def _cut_after(sock: socket.socket | None, seconds: float) -> Iterator[None]:
+    def cut() -> None:
+        if sock is not None:
+            with suppress(OSError):
+                # The plain method: an SSL socket's own one takes its state apart under the reading thread.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
