@@ -182,6 +182,12 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
     assert error_of(path).problem == "more than 100 megapixels"
 
 
+def test_webp_has_a_limit_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "large.webp"
+    Image.new("L", (8_000, 4_126)).save(path, quality=1, method=0)
+    assert error_of(path).problem == "more than 33 megapixels"
+
+
 def test_pillows_warning_size_is_no_problem_below_our_own(tmp_path: Path) -> None:
     path = tmp_path / "wide.png"
     path.write_bytes(png(9_500, 9_500))  # 90 megapixels, which Pillow warns of

@@ -119,6 +119,7 @@ def test_corners_lie_on_the_code(decoder: CodeDecoder) -> None:
 @pytest.mark.parametrize("shape", [(0, 0), (1, 1), (1, 300), (300, 1), (2, 2)])
 def test_a_tiny_picture_holds_no_code(decoder: CodeDecoder, shape: tuple[int, int]) -> None:
     assert decoder.decode(np.zeros(shape, np.uint8)) == []
+    assert read(np.zeros(shape, np.uint8), [decoder]) == []
 
 
 @pytest.mark.parametrize(

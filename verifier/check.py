@@ -25,6 +25,7 @@ from verifier.errors import (
     CacheError,
     CacheMissingError,
     CodeError,
+    EpochKeyError,
     PolicyError,
     TrustListError,
     UntrustedError,
@@ -167,16 +168,26 @@ class Verifier:
     def _look_up(self, info: GenerationInfo, seen: Observation, code: CodeEvidence | None) -> CacheEvidence:
         plates = _identities(seen, code)
         credential = code.credential if code and code.signature is SignatureState.VALID else None
+        state, covers, document, vehicle = CacheState.OK, False, None, None
         try:
+            # The list of document states is checked on its own, so it counts even where the vehicles' data fail.
             document = self._document(credential, plates)
-            covers = bool(plates) and self._status.covers(plates[0])
-            vehicle = self._status.vehicle(plates[0]) if covers else None
+            if plates and self._status.covers(plates[0]):
+                vehicle = self._status.vehicle(plates[0])
+                covers = True
         except CacheCorruptError:
-            return CacheEvidence(state=CacheState.CORRUPT, as_of=info.as_of, scope=info.scope)
-        except CacheError:
-            return CacheEvidence(state=CacheState.MISSING)
-        answer = StatusAnswer(vehicle=vehicle, credential=document)
-        return CacheEvidence(state=CacheState.OK, as_of=info.as_of, scope=info.scope, covers=covers, answer=answer)
+            state = CacheState.CORRUPT
+        except EpochKeyError:
+            covers = False  # cannot say: nothing in this set can be found under the key at hand
+        except CacheMissingError:
+            state = CacheState.MISSING
+        return CacheEvidence(
+            state=state,
+            as_of=info.as_of,
+            scope=info.scope,
+            covers=covers,
+            answer=StatusAnswer(vehicle=vehicle, credential=document),
+        )
 
     def _document(self, credential: Credential | None, plates: list[Plate]) -> CredentialStatus | None:
         if credential is None or credential.status_list is None or credential.status_index is None:

@@ -148,8 +148,9 @@ class _Case:
             self.note(_NO_ANSWER[online.state], Source.ONLINE)
         if cache.state is CacheState.CORRUPT:
             self.note(R.CACHE_REJECTED, Source.CACHE)
-        if cache.state is CacheState.OK and cache.answer is not None:
-            # The list of credential states is national: it speaks of the serial, whatever plates are covered.
+        if cache.answer is not None:
+            # The list of credential states is national and checked on its own: it speaks of the serial, whatever
+            # plates are covered and whatever became of the vehicles' data.
             self.document = cache.answer.credential
         if online.state is OnlineState.OK and online.answer is not None and online.answer.vehicle is not None:
             self.document = online.answer.credential or self.document

@@ -190,7 +190,7 @@ def _plate_seen(seen: _Fields | None) -> PlateSeen | None:
 
 
 def _answer(fields: _Fields) -> StatusAnswer:
-    vehicle, credential, record = None, None, fields.child("record")
+    vehicle, record = None, fields.child("record")
     if record is not None:
         vehicle = VehicleRecord(
             plate=_plate(record),
@@ -202,13 +202,16 @@ def _answer(fields: _Fields) -> StatusAnswer:
             updated_at=record.get("updated_at", _time, None),
         )
     # The presented credential's state stands in the record, or beside it where there is no record.
-    presented = fields.child("presented") or record
-    if presented is not None and "presented_state" in presented.values:
-        credential = CredentialStatus(
-            state=presented.get("presented_state", CredentialState),
-            superseded_by_plate=presented.get("superseded_by_plate", _text, None),
-        )
-    return StatusAnswer(vehicle=vehicle, credential=credential)
+    return StatusAnswer(vehicle=vehicle, credential=_document(fields.child("presented") or record))
+
+
+def _document(presented: _Fields | None) -> CredentialStatus | None:
+    if presented is None or "presented_state" not in presented.values:
+        return None
+    return CredentialStatus(
+        state=presented.get("presented_state", CredentialState),
+        superseded_by_plate=presented.get("superseded_by_plate", _text, None),
+    )
 
 
 def _serial(value: Any) -> Serial:
@@ -219,14 +222,16 @@ def _cache(cache: _Fields | None) -> CacheEvidence:
     if cache is None:
         return CacheEvidence(state=CacheState.MISSING)
     state = cache.get("state", CacheState)
-    if state is CacheState.MISSING:
-        return CacheEvidence(state=state)
+    if state is CacheState.OK:
+        answer = _answer(cache)
+    else:  # records of a cache that failed its checks are not read
+        answer = StatusAnswer(vehicle=None, credential=_document(cache.child("presented")))
     return CacheEvidence(
         state=state,
         as_of=cache.get("as_of", _time, _REQUIRED if state is CacheState.OK else None),
         scope=cache.get("scope", _text, None),
         covers=cache.get("covers", _bool, False),
-        answer=_answer(cache) if state is CacheState.OK else None,
+        answer=answer,
     )
 
 

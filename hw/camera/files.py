@@ -1,7 +1,7 @@
 """Pictures from disk in place of a camera: one file, or a folder of them. Nothing in a file is trusted.
 
 A file is refused by its size before it is read, and a picture by its header before its pixels are decoded.
-At the worst, 100 megapixels with four bytes each, one picture takes half a gigabyte while it is read.
+At the worst one picture takes about 600 MB while it is read: 100 megapixels of four bytes and the luminance.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import io
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from hw.interfaces import Frame
 
 MAX_BYTES = 20_000_000
 MAX_PIXELS = 100_000_000
+MAX_PIXELS_WEBP = 33_000_000  # its decoder holds several copies, 15 bytes a pixel
 MAX_SIDE = 4096  # pixels; what is larger is scaled down to it
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -33,7 +36,6 @@ _PLAIN = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr", "CMYK"})
 _STRIP_PIXELS = 4_000_000  # converted at a time, so that copies stay small beside the picture
 
 _TOO_LARGE = f"larger than {MAX_BYTES // 1_000_000} MB"
-_TOO_MANY_PIXELS = f"more than {MAX_PIXELS // 1_000_000} megapixels"
 _OS_PROBLEMS = {
     errno.ENOENT: "no such file or folder",
     errno.EACCES: "no permission to read it",
@@ -121,6 +123,22 @@ def _bytes(path: Path, name: str) -> bytes:
     return data
 
 
+# What Pillow's decoders are known to raise for damaged data; they promise no single type.
+_PILLOW_ERRORS = (
+    OSError,  # EOF included; the usual one
+    ValueError,
+    SyntaxError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,  # NotImplementedError included
+    struct.error,
+    zlib.error,
+)
+
+
 def _os_problem(exc: OSError | ValueError) -> str:
     if isinstance(exc, OSError):
         return _OS_PROBLEMS.get(exc.errno or 0, exc.strerror or "cannot be read")
@@ -129,24 +147,29 @@ def _os_problem(exc: OSError | ValueError) -> str:
 
 def _decoded(data: bytes, name: str) -> Image.Image:
     """The picture with its pixels decoded, not yet converted."""
-    # Pillow raises almost any exception for damaged data, so nothing but its own calls stands in these blocks.
+    # Nothing but Pillow's own calls stands in these blocks.
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as exc:
-        raise FrameError(name, _TOO_MANY_PIXELS) from exc
+        raise FrameError(name, _too_many(MAX_PIXELS)) from exc
     except UnidentifiedImageError as exc:
         raise FrameError(name, "not a picture of a known format") from exc
-    except Exception as exc:
+    except _PILLOW_ERRORS as exc:
         raise FrameError(name, "damaged picture header") from exc
-    if image.width * image.height > MAX_PIXELS:
-        raise FrameError(name, _TOO_MANY_PIXELS)
+    limit = MAX_PIXELS_WEBP if image.format == "WEBP" else MAX_PIXELS
+    if image.width * image.height > limit:
+        raise FrameError(name, _too_many(limit))
     try:
         # JPEG can decode to luminance alone, and to a fraction of its size; for other formats nothing happens.
         image.draft("L", _fitting_size(image.size))
         image.load()
-    except Exception as exc:
+    except _PILLOW_ERRORS as exc:
         raise FrameError(name, "damaged or cut short") from exc
     return image
+
+
+def _too_many(pixels: int) -> str:
+    return f"more than {pixels // 1_000_000} megapixels"
 
 
 def _luminance(image: Image.Image, name: str) -> NDArray[np.uint8]:

@@ -31,9 +31,6 @@ _FINDER_SHARE = 0.4  # of the strongest energy; lower lets the background in, hi
 _FINDER_MARGIN = 0.25  # of the region's side, on each side: the quiet zone and what the shadow hid
 _ENLARGE_LIMIT = 1280  # pixels, longest side; beyond, modules are large enough and time is not
 
-# Light falls on a code as a factor. In logarithms a shaded half has the energy of the sunlit one.
-_LOGARITHM = np.rint(np.log1p(np.arange(256) / 8) / np.log1p(255 / 8) * 255).astype(np.uint8)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
@@ -84,7 +81,7 @@ def find_region(gray: Gray) -> View:
     """
     height, width = gray.shape
     scale = min(1.0, _FINDER_SIDE / max(height, width))
-    small = cv2.LUT(_resized(gray, scale), _LOGARITHM)
+    small = cv2.LUT(_resized(gray, scale), _logarithm())
     window = (_FINDER_WINDOW, _FINDER_WINDOW)
     across, down = (
         cv2.boxFilter(cv2.convertScaleAbs(cv2.Sobel(small, cv2.CV_16S, dx, dy, ksize=1)), cv2.CV_32F, window)
@@ -100,6 +97,11 @@ def find_region(gray: Gray) -> View:
     left, right = (_clamp((x + w / 2 + side) / scale, width) for side in (-reach, reach))
     top, bottom = (_clamp((y + h / 2 + side) / scale, height) for side in (-reach, reach))
     return View(np.ascontiguousarray(gray[top:bottom, left:right]), left=left, top=top)
+
+
+def _logarithm() -> Gray:
+    """Light falls on a code as a factor: in logarithms its shaded half has the energy of the sunlit one."""
+    return np.asarray(np.rint(np.log1p(np.arange(256) / 8) / np.log1p(255 / 8) * 255), np.uint8)
 
 
 def _clamp(value: float, limit: int) -> int:
@@ -204,6 +206,8 @@ def decode_frame(
     Empty when no stage reads anything or `budget_s` seconds are spent. The budget is looked at between stages:
     the first always runs, and one that has begun is not cut short.
     """
+    if gray.size == 0:
+        return []
     by_name = {decoder.name: decoder for decoder in decoders}
     deadline = clock() + budget_s
     views = Views(gray)

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 import click
 
+from firmware.fonts import FontMissingError
+from hw.errors import HardwareError
 from scripts.cli.cache import cache, sync
 from scripts.cli.check import check
 from scripts.cli.console import EXIT_USAGE, problem
 from scripts.cli.decide import decide, replay
 from scripts.cli.sandbox import sandbox
+from scripts.sandbox.registry import RegistryError
 from verifier.errors import VerifierError
 
 
@@ -43,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.exceptions.Abort:
         problem("stopped")
         return 130
-    except (VerifierError, OSError) as exc:
+    except (VerifierError, HardwareError, FontMissingError, RegistryError, OSError) as exc:
         problem(str(exc))
         return 1
     return status if isinstance(status, int) else 0

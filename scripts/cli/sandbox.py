@@ -15,7 +15,6 @@ from scripts.cli.console import json_option, print_json, progress_bar
 from scripts.sandbox.authority import EVENTS, Authority, AuthorityFolder
 from scripts.sandbox.codes import Code, print_sheet, qr_picture
 from scripts.sandbox.fleet import MAX_SCALE, Vehicle
-from scripts.sandbox.registry import RegistryError
 from scripts.sandbox.server import serve as serve_files
 from verifier.clock import system_clock
 from verifier.errors import PlateError
@@ -233,10 +232,7 @@ def event(
         new = _parse(new_plate or "", None)
         wanted |= {"new_plate": new.text, "new_kind": new.kind}
     home = AuthorityFolder(folder)
-    try:
-        home.record(home.open(clock=system_clock), wanted)
-    except RegistryError as exc:
-        raise click.ClickException(str(exc)) from exc
+    home.record(home.open(clock=system_clock), wanted)
 
 
 def _month(text: str | None) -> str:

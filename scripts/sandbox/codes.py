@@ -57,4 +57,6 @@ def print_sheet(codes: Sequence[Code], path: Path) -> None:
         picture = qr_picture(code.text, scale=int(_CODE_SIDE // modules))
         sheet.paste(picture, (left, top))
         sheet.paste(ImageOps.invert(caption.draw(code.caption).convert("L")), (left, top + picture.height + 20))
+    footer = caption.draw("测试数据  TEST DATA")
+    sheet.paste(ImageOps.invert(footer.convert("L")), ((_A4[0] - footer.width) // 2, _A4[1] - 80))
     sheet.save(path, dpi=(SHEET_DPI, SHEET_DPI), resolution=SHEET_DPI)

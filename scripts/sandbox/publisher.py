@@ -136,7 +136,7 @@ class Publisher:
 
         `status_list` is the packed array of two-bit statuses; BuildError and PlateError as `build_base`.
         """
-        issued_at = self._clock()
+        issued_at = self._clock().replace(microsecond=0)  # the moment at which the register is read
         seq = self._last_seq() + 1
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "base.db"

@@ -25,7 +25,6 @@ Progress = Callable[[str, int, int], None]
 REPORT_EVERY = 65536  # vehicles
 _BUCKETS = 256  # by the highest 8 bits of the key: what is left of it and a 24-bit number fill one machine word
 _LOW_BITS = 40
-_LOW_MASK = (1 << _LOW_BITS) - 1
 _ID_BITS = 24
 _ID_MASK = (1 << _ID_BITS) - 1
 _REST = 10  # bytes of a hash behind its key
@@ -55,7 +54,7 @@ class _Gathered:
         if number > _ID_MASK:
             raise BuildError("more than 16 million different values")
         bucket = self.buckets[digest[0]]
-        bucket.rows.append((key48(digest) & _LOW_MASK) << _ID_BITS | number)
+        bucket.rows.append(int.from_bytes(digest[1:6], "big") << _ID_BITS | number)
         bucket.rests += digest[6:]
 
 

@@ -20,6 +20,10 @@ BASE, STATUS_LIST, INDEX, ENTRIES, POLICY = "base.db", "tsl.bin", "index.cbor", 
 GENERATION_FILES = (BASE, STATUS_LIST, INDEX, ENTRIES, POLICY)
 CURRENT, GENERATIONS, STAGE, TRUST, STATE, LOCK = "current", "gen", "stage", "trust", "state.db", "lock"
 
+# What reading a damaged base may raise: a flipped bit in a page can also become an error text that is not UTF-8, or
+# a length for which there is no memory.
+DAMAGE = (sqlite3.Error, UnicodeError, MemoryError)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseMeta:
@@ -83,7 +87,7 @@ def open_base(path: Path) -> sqlite3.Connection:
 
 
 def read_meta(connection: sqlite3.Connection) -> BaseMeta:
-    """The `meta` of an open base; CacheCorruptError, sqlite3.Error."""
+    """The `meta` of an open base; CacheCorruptError, or one of DAMAGE."""
     rows = connection.execute("SELECT key, value FROM meta").fetchall()
     if not all(isinstance(k, str) and isinstance(v, str) for k, v in rows):
         raise CacheCorruptError("meta: not text")

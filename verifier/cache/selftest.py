@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from verifier.cache.blocks import read_block
 from verifier.cache.keys import MAX_KEY
-from verifier.cache.schema import open_base, read_meta
+from verifier.cache.schema import DAMAGE, open_base, read_meta
 from verifier.codec.index import Index
 from verifier.errors import CacheCorruptError
 
@@ -30,7 +29,7 @@ def check_base(path: Path, index: Index) -> int:
                 if low != next_low:
                     raise CacheCorruptError("base: a gap between blocks")
                 next_low, keys = k + 1, keys + len(block_keys)
-    except (sqlite3.Error, TypeError) as exc:
+    except (*DAMAGE, TypeError) as exc:
         raise CacheCorruptError("base: not readable") from exc
     if next_low != MAX_KEY + 1 or keys != meta.keys:
         raise CacheCorruptError("base: blocks are missing")

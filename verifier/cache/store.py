@@ -250,7 +250,7 @@ class _Generation:
     def _row(self, statement: str, key: int) -> tuple[int, bytes] | None:
         try:
             row = self._connection.execute(statement, (key,)).fetchone()
-        except sqlite3.Error as exc:
+        except schema.DAMAGE as exc:
             raise CacheCorruptError("base: not readable") from exc
         if row is None:
             return None
@@ -265,7 +265,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, schema.BaseMeta]:
     try:
         connection = schema.open_base(path)
         return connection, schema.read_meta(connection)
-    except (sqlite3.Error, CacheCorruptError) as exc:
+    except (*schema.DAMAGE, CacheCorruptError) as exc:
         if connection is not None:
             connection.close()
         if not os.path.lexists(path):  # swept away meanwhile: worth a second look

@@ -88,14 +88,10 @@ def from_wide(wide: int, plate: Plate) -> VehicleRecord:
     day, month = wide >> _DAY_SHIFT, wide >> _MONTH_SHIFT & _MONTH_MASK
     if not (0 <= day <= date.max.toordinal() and (month == 0 or 12 < month <= _MAX_MONTH_NUMBER)):
         raise CacheCorruptError("value: a date that does not exist")
-    until = None
-    if month:
-        year, month0 = divmod(month - 1, 12)
-        until = Month(year, month0 + 1)
     return VehicleRecord(
         plate=plate,
         status=_letters(wide & 0xFFFF),
-        inspection_valid_until=until,
+        inspection_valid_until=_month(month) if month else None,
         ecred_issued=bool(wide & _ECRED_BIT),
         ctp_until=date.fromordinal(day) if day else None,
     )
@@ -152,3 +148,9 @@ def _best_start(counts: Counter[int], width: int) -> int:
 @lru_cache(maxsize=256)
 def _letters(bits: int) -> frozenset[StatusLetter]:
     return frozenset(StatusLetter(letter) for i, letter in enumerate(LETTERS) if bits >> i & 1)
+
+
+@lru_cache(maxsize=256)
+def _month(number: int) -> Month:
+    year, month0 = divmod(number - 1, 12)
+    return Month(year, month0 + 1)

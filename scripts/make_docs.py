@@ -1,0 +1,106 @@
+"""Writes the tables of docs/decision.md from the tables in the code: `python -m scripts.make_docs`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from verifier import decide
+from verifier.check import READINGS, SIGNATURES
+from verifier.policy import Policy
+from verifier.types import Action, CodeFault, Reason, StatusLetter, VerdictCode
+from verifier.wording import ACTIONS, REASONS, STATUS_LETTERS, VERDICTS
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "decision.md"
+_SECTION = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    heads = list(head)
+    lines = [heads, ["---"] * len(heads), *([str(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _verdicts() -> str:
+    rows = []
+    for number, (code, _) in enumerate(decide.PRECEDENCE, 1):
+        words = VERDICTS[code]
+        clock = code is VerdictCode.UNDECIDED and number < len(decide.PRECEDENCE)
+        actions = ", ".join(decide.ACTIONS[code]) or "–"
+        rows.append((number, f"{code} (clock)" if clock else code, words.text.zh, words.text.en, words.tone, actions))
+    return _table(("#", "code", "zh", "en", "tone", "actions"), rows)
+
+
+def _policy() -> str:
+    policy = Policy()
+    names = ("fresh", "stale", "watch_stale", "propagation", "live_code_max_age", "clock_skew")
+    return _table(("setting", "default"), ((name, getattr(policy, name)) for name in names))
+
+
+def _reasons() -> str:
+    def effect(reason: Reason) -> str:
+        if reason in decide.CAUTION_REASONS:
+            return "caution"
+        return "note" if reason in decide.NOTE_REASONS else ""
+
+    return _table(
+        ("code", "zh", "en", "tone", "brings"),
+        ((r, REASONS[r].zh, REASONS[r].en, effect(r), decide.REASON_ACTIONS.get(r, "")) for r in Reason),
+    )
+
+
+def _actions() -> str:
+    return _table(("code", "zh", "en"), ((a, ACTIONS[a].zh, ACTIONS[a].en) for a in Action))
+
+
+def _letters() -> str:
+    effects = {
+        "watch": decide.WATCH_LETTERS,
+        "deregistered": decide.DEREGISTERED_LETTERS,
+        "restricted": decide.RESTRICTED_LETTERS,
+        "note": decide.NOTE_LETTERS,
+        "overdue": {StatusLetter.OVERDUE},
+    }
+
+    def effect(letter: StatusLetter) -> str:
+        return next((name for name, letters in effects.items() if letter in letters), "none")
+
+    return _table(
+        ("letter", "zh", "en", "effect"),
+        ((s.value, STATUS_LETTERS[s].zh, STATUS_LETTERS[s].en, effect(s)) for s in StatusLetter),
+    )
+
+
+def _faults() -> str:
+    rows = []
+    for fault in CodeFault:
+        if fault in READINGS:
+            rows.append((fault, READINGS[fault], "–"))
+        else:
+            rows.append((fault, "ok", SIGNATURES.get(fault, "valid, the fault kept as a finding")))
+    return _table(("fault", "code", "signature"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "verdicts": _verdicts,
+    "policy": _policy,
+    "reasons": _reasons,
+    "actions": _actions,
+    "letters": _letters,
+    "faults": _faults,
+}
+
+
+def with_tables(page: str) -> str:
+    """The page with every table made anew."""
+    return _SECTION.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], page)
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

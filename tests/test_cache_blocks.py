@@ -1,0 +1,148 @@
+"""Blocks: exact round trips, and a wrong bit is noticed before it can be an answer."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from verifier.cache.blocks import (
+    HEADER,
+    MAX_SPAN,
+    PER,
+    ROW,
+    encode_block,
+    encode_group,
+    find_in_block,
+    find_in_group,
+    read_block,
+    split_blocks,
+)
+from verifier.cache.keys import MAX_KEY
+from verifier.errors import CacheCorruptError
+
+keys = st.integers(0, MAX_KEY) | st.integers(0, 5000) | st.integers(MAX_KEY - 5000, MAX_KEY)
+rows = st.dictionaries(keys, st.integers(0, (1 << 24) - 1), max_size=200)
+
+
+def find(blocks: list[tuple[int, bytes]], key: int) -> int | None:
+    k, d = next((k, d) for k, d in blocks if k >= key)
+    return find_in_block(k, d, key)
+
+
+@given(rows, st.lists(keys, max_size=20))
+def test_every_key_is_found_and_no_other(table: dict[int, int], others: list[int]) -> None:
+    blocks = list(split_blocks(sorted(table.items())))
+    for key in [*table, *others]:
+        assert find(blocks, key) == table.get(key)
+
+
+@given(rows)
+def test_blocks_leave_no_gap(table: dict[int, int]) -> None:
+    low, seen = 0, 0
+    for k, d in split_blocks(sorted(table.items())):
+        block_low, block_keys, values = read_block(k, d)
+        assert block_low == low
+        assert dict(zip(block_keys, values, strict=True)).items() <= table.items()
+        low, seen = k + 1, seen + len(block_keys)
+    assert low == MAX_KEY + 1
+    assert seen == len(table)
+
+
+def test_the_ends_of_the_key_space() -> None:
+    blocks = list(split_blocks([(0, 1), (MAX_KEY, 2)]))
+    assert [find(blocks, key) for key in (0, 1, MAX_KEY - 1, MAX_KEY)] == [1, None, None, 2]
+
+
+def test_an_empty_set_answers_for_every_key() -> None:
+    blocks = list(split_blocks([]))
+    assert len(blocks) == 1
+    assert find(blocks, 0) is find(blocks, MAX_KEY) is None
+
+
+@pytest.mark.parametrize("gap", [MAX_SPAN - 1, MAX_SPAN, MAX_SPAN + 1])
+def test_blocks_split_where_the_span_does_not_fit(gap: int) -> None:
+    blocks = list(split_blocks([(10, 1), (10 + gap, 2)]))
+    assert len(blocks) == (2 if gap <= MAX_SPAN else 3)  # the last one is the empty end of the key space
+    assert [find(blocks, key) for key in (10, 11, 9 + gap, 10 + gap)] == [1, None, None, 2]
+
+
+def test_a_full_block_fills_one_page() -> None:
+    (k, d), (_, rest), _ = split_blocks((i, i % 7) for i in range(PER + 1))
+    assert len(d) == HEADER + ROW * PER <= 4096 - 35 - 17
+    assert read_block(k, d)[1] == list(range(PER))
+    assert len(rest) == HEADER + ROW
+
+
+@settings(max_examples=20)
+@given(st.dictionaries(st.integers(10**9, 10**9 + 10**6), st.integers(0, (1 << 24) - 1), min_size=1, max_size=12))
+def test_a_flipped_bit_is_never_an_answer(table: dict[int, int]) -> None:
+    k, d = next(iter(split_blocks(sorted(table.items()))))
+    for bit in range(8 * len(d)):
+        spoiled = bytearray(d)
+        spoiled[bit // 8] ^= 1 << bit % 8
+        for key in table:
+            with pytest.raises(CacheCorruptError):
+                find_in_block(k, bytes(spoiled), key)
+    for bit in range(48):
+        # The key by which the block was found may be the wrong part.
+        for key in table:
+            with pytest.raises(CacheCorruptError):
+                find_in_block(k ^ 1 << bit, d, key)
+
+
+@given(rows.filter(bool), st.integers(0, 5000))
+def test_a_shortened_block_is_refused(table: dict[int, int], cut: int) -> None:
+    k, d = next(iter(split_blocks(sorted(table.items()))))
+    shorter = d[: cut % len(d)]
+    with pytest.raises(CacheCorruptError):
+        find_in_block(k, shorter, k)
+
+
+def test_a_block_found_for_another_key_is_refused() -> None:
+    # A flipped bit in an inner page of the tree leads to a sound block that does not hold the key.
+    (k1, d1), (k2, d2), _ = split_blocks([(100, 1), (100 + 2 * MAX_SPAN, 2)])
+    with pytest.raises(CacheCorruptError):
+        find_in_block(k2, d2, 100)
+    with pytest.raises(CacheCorruptError):
+        find_in_block(k1, d1, 101)
+
+
+@pytest.mark.parametrize("k", [-1, 1 << 48, 1 << 62])
+def test_a_key_outside_48_bits_is_refused(k: int) -> None:
+    with pytest.raises(CacheCorruptError):
+        find_in_block(k, encode_block(0, [5], [1]), 5)
+
+
+@pytest.mark.parametrize("keys", [[2, 1], [1, 1]])
+def test_rows_out_of_order_are_not_encoded(keys: list[int]) -> None:
+    with pytest.raises(ValueError, match="order"):
+        encode_block(0, keys, [0] * len(keys))
+
+
+digests = st.binary(min_size=10, max_size=10).map(lambda rest: b"\0\0\0\0\0\7" + rest)
+
+
+@given(st.dictionaries(digests, st.integers(0, (1 << 56) - 1), max_size=6), digests)
+def test_groups_round_trip(table: dict[bytes, int], other: bytes) -> None:
+    d = encode_group(7, table.items())
+    for digest in [*table, other]:
+        assert find_in_group(7, d, digest) == table.get(digest)
+
+
+def test_a_flipped_bit_in_a_group_is_never_an_answer() -> None:
+    digest = bytes(16)
+    d = encode_group(0, [(digest, 99)])
+    for bit in range(8 * len(d)):
+        spoiled = bytearray(d)
+        spoiled[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CacheCorruptError):
+            find_in_group(0, bytes(spoiled), digest)
+    for length in range(len(d)):
+        with contextlib.suppress(CacheCorruptError):
+            assert find_in_group(0, d[:length], digest) is None
+            pytest.fail("a shortened group was accepted")
+    with pytest.raises(CacheCorruptError):
+        find_in_group(1, d, digest)

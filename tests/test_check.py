@@ -1,0 +1,293 @@
+"""The whole road in one process: sandbox authority, sync in memory, picture, verdict."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from firmware.build import build_device
+from firmware.config import REGION, Home
+from firmware.scan import payloads
+from hw.camera.files import FileSource
+from hw.qr.decoders import available_decoders
+from scripts.sandbox.authority import Authority, new_authority
+from scripts.sandbox.folder_store import MemoryFetcher
+from scripts.sandbox.keys import write_secret
+from scripts.sandbox.showcase import Exhibit, Showcase
+from verifier.audit import read_log, replay
+from verifier.check import NOTHING_READ, READINGS, SIGNATURES, Observation, code_evidence
+from verifier.errors import AuditError
+from verifier.sync import SyncClient
+from verifier.trust import TrustList
+from verifier.types import (
+    CodeFault,
+    CodeReading,
+    Grade,
+    KeyState,
+    Plate,
+    PlateSeen,
+    PresentationMode,
+    Reason,
+    SignatureState,
+    TagAuth,
+    TagEvidence,
+    Tone,
+    VerdictCode,
+)
+
+START = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
+
+
+class World:
+    """An authority, a device, and a clock that the test turns."""
+
+    def __init__(self, folder) -> None:
+        self.now = START
+        self.store: dict[str, bytes] = {}
+        self.authority: Authority = new_authority(self.store, clock=self.clock, scale=2000, seed=3)
+        self.showcase = Showcase(self.authority)
+        self.showcase.before_publication()
+        self.authority.publish()
+        self.home = Home(folder)
+        write_secret(self.home.epoch_key, self.authority.epoch_key.hex().encode())
+        self.device = build_device(self.home, self.clock)
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def sync(self):
+        root = self.authority.publisher.root_bytes()
+        return SyncClient(self.home.cache, MemoryFetcher(self.store), self.clock, root, REGION).refresh()
+
+    def check(self, **seen):
+        return self.device.verifier.check(Observation(**seen)).verdict
+
+    def ordinary(self):
+        """A vehicle with nothing against it that no exhibit uses."""
+        return next(self.showcase._used)
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path)
+    world.sync()
+    yield world
+    world.device.store.close()
+
+
+def test_every_exhibit_ends_in_its_verdict(world, tmp_path):
+    for exhibit in world.showcase.after_sync():
+        verdict = world.check(**observation(exhibit, tmp_path))
+        assert verdict.code is exhibit.expect, exhibit.name
+
+
+def observation(exhibit: Exhibit, folder) -> dict:
+    """From a picture on the disk, as the product reads it."""
+    code = None
+    if exhibit.picture is not None:
+        path = folder / f"{exhibit.name}.png"
+        exhibit.picture().save(path)
+        (frame,) = FileSource(path).frames()
+        (code,) = payloads(frame, available_decoders())
+    seen = PlateSeen(plate=exhibit.plate, confirmed=True) if exhibit.plate else None
+    return {"code": code, "plate_seen": seen, "paper_displayed": exhibit.paper}
+
+
+def test_the_same_data_grow_old(world):
+    vehicle = world.ordinary()
+    text = world.authority.text(vehicle.plate, PresentationMode.PRINTED, START - timedelta(days=5)).encode()
+    for hours, code, grade in (
+        (0, VerdictCode.VALID, Grade.FRESH_CACHE),
+        (26, VerdictCode.VALID, Grade.FRESH_CACHE),
+        (27, VerdictCode.VALID_STALE, Grade.STALE_CACHE),
+        (169, VerdictCode.SIGNED_ONLY, Grade.SIGNATURE_ONLY),
+    ):
+        world.now = START + timedelta(hours=hours)
+        verdict = world.check(code=text)
+        assert (verdict.code, verdict.grade) == (code, grade)
+
+
+def test_a_clock_behind_the_data_withholds_the_verdict(world):
+    vehicle = world.ordinary()
+    world.now = START - timedelta(days=3)
+    verdict = world.check(plate_seen=PlateSeen(plate=vehicle.plate, confirmed=True))
+    assert (verdict.code, Reason.CLOCK_SUSPECT in verdict.reasons) == (VerdictCode.UNDECIDED, True)
+
+
+def test_the_next_look_up_follows_a_new_generation(world):
+    vehicle = world.ordinary()
+    text = world.authority.text(vehicle.plate, PresentationMode.STORED, START - timedelta(days=5)).encode()
+    assert world.check(code=text).code is VerdictCode.VALID
+    world.authority.registry.revoke(vehicle.plate)
+    world.now = START + timedelta(hours=1)
+    world.authority.publish()
+    assert world.check(code=text).code is VerdictCode.VALID
+    world.sync()
+    assert world.check(code=text).code is VerdictCode.REVOKED
+
+
+def test_a_key_that_is_withdrawn_reaches_the_device_with_the_trust_list(world):
+    vehicle = world.ordinary()
+    text = world.authority.text(vehicle.plate, PresentationMode.STORED, START - timedelta(days=5)).encode()
+    assert world.check(code=text).code is VerdictCode.VALID
+
+    keys = world.authority.issuer.keys
+    keys[vehicle.city.code] = keys[vehicle.city.code].in_state(KeyState.COMPROMISED)
+    world.authority.trust_version += 1
+    world.now = START + timedelta(hours=1)
+    world.authority.publish()
+    world.sync()
+    verdict = world.check(code=text)
+    assert (verdict.code, Reason.QR_KEY_REVOKED in verdict.reasons) == (VerdictCode.UNTRUSTED_ISSUER, True)
+
+
+def test_a_typed_plate_that_is_nowhere_is_not_found(world):
+    verdict = world.check(plate_seen=PlateSeen(plate=Plate("京Z00000", "02"), confirmed=True))
+    assert (verdict.code, verdict.grade) == (VerdictCode.NOT_FOUND, Grade.FRESH_CACHE)
+
+
+def test_the_same_text_of_another_kind_is_another_vehicle(world):
+    vehicle = world.ordinary()
+    verdict = world.check(plate_seen=PlateSeen(plate=Plate(vehicle.plate.text, "15"), confirmed=True))
+    assert verdict.code is VerdictCode.NOT_FOUND
+
+
+def test_tag_code_and_plate_are_compared(world):
+    vehicle, other = world.ordinary(), world.ordinary()
+    text = world.authority.text(vehicle.plate, PresentationMode.STORED, START - timedelta(days=5)).encode()
+    tag = TagEvidence(auth=TagAuth.OK, tid="E28011602000", plate=other.plate)
+    assert world.check(code=text, tag=tag).code is VerdictCode.MISMATCH
+    weak = replace(tag, auth=TagAuth.UNSUPPORTED)
+    assert world.check(code=text, tag=weak).tone is Tone.CAUTION
+    assert world.check(tag=replace(tag, plate=vehicle.plate)).code is VerdictCode.VALID
+
+
+def test_without_a_cache_nothing_is_trusted_and_nothing_is_lost(tmp_path):
+    world = World(tmp_path)
+    vehicle = world.ordinary()
+    text = world.authority.text(vehicle.plate, PresentationMode.STORED).encode()
+    assert world.check(code=text).code is VerdictCode.UNTRUSTED_ISSUER
+    assert world.check(plate_seen=PlateSeen(plate=vehicle.plate, confirmed=True)).code is VerdictCode.UNDECIDED
+    assert len(list(read_log(world.home.audit))) == 2
+
+
+def test_a_wrong_epoch_key_cannot_say_and_a_revocation_still_stands(world):
+    vehicle, revoked = world.ordinary(), world.ordinary()
+    world.authority.registry.revoke(revoked.plate)
+    world.now = START + timedelta(hours=1)
+    world.authority.publish()
+    world.sync()
+    world.home.epoch_key.write_text("00" * 32)
+    device = build_device(world.home, world.clock)
+    seen = Observation(plate_seen=PlateSeen(plate=vehicle.plate, confirmed=True))
+    assert device.verifier.check(seen).verdict.code is VerdictCode.UNDECIDED
+    text = world.authority.text(revoked.plate, PresentationMode.STORED, START - timedelta(days=5)).encode()
+    assert device.verifier.check(Observation(code=text)).verdict.code is VerdictCode.REVOKED
+    device.store.close()
+
+
+def test_a_flipped_bit_in_the_cache_never_says_not_found(world):
+    vehicles = [world.ordinary() for _ in range(20)]
+    base = world.home.cache / "current" / "base.db"
+    data = bytearray(base.read_bytes())
+    for place in range(5000, len(data), 97):
+        data[place] ^= 0x10
+    base.chmod(0o644)
+    base.write_bytes(data)
+    world.device.store.close()
+    for vehicle in vehicles:
+        verdict = world.check(plate_seen=PlateSeen(plate=vehicle.plate, confirmed=True))
+        assert (verdict.code, Reason.CACHE_REJECTED in verdict.reasons) == (VerdictCode.UNDECIDED, True)
+
+
+def test_an_unreadable_code_beside_a_plate_leaves_the_plates_verdict(world):
+    vehicle = world.ordinary()
+    seen = PlateSeen(plate=vehicle.plate, confirmed=True)
+    verdict = world.check(code=NOTHING_READ, plate_seen=seen)
+    assert (verdict.code, verdict.tone) == (VerdictCode.VALID, Tone.NOTE)
+
+
+# --------------------------------------------------------------------------------- faults to evidence
+
+
+def test_every_fault_has_its_place_in_the_decision():
+    kept = {
+        CodeFault.LIFETIME,
+        CodeFault.NOT_YET_VALID,
+        CodeFault.EXPIRED,
+        CodeFault.NEEDS_PRESENTATION,
+        CodeFault.STALE_PRESENTATION,
+    }
+    assert set(READINGS) | set(SIGNATURES) | kept == set(CodeFault)
+    assert not set(READINGS) & set(SIGNATURES)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reading", "signature"),
+    [
+        (NOTHING_READ, CodeReading.NONE, None),
+        (b"https://example.com", CodeReading.FOREIGN, None),
+        (b"VM7:0", CodeReading.UNSUPPORTED_VERSION, None),
+        (b"VM1:", CodeReading.MALFORMED, None),
+    ],
+)
+def test_bytes_to_evidence(payload, reading, signature):
+    evidence = code_evidence(payload, TrustList(()), START)
+    assert (evidence.reading, evidence.signature) == (reading, signature)
+
+
+def test_an_unknown_key_keeps_what_the_code_says_as_a_claim(world):
+    vehicle = world.ordinary()
+    text = world.authority.text(vehicle.plate, PresentationMode.STORED)
+    evidence = code_evidence(text.encode(), TrustList(()), START)
+    assert evidence.signature is SignatureState.UNKNOWN_KEY
+    assert evidence.credential.plate == vehicle.plate
+
+
+# -------------------------------------------------------------------------------------------- audit log
+
+
+def test_every_check_leaves_a_line_from_which_it_is_decided_again(world):
+    vehicle = world.ordinary()
+    text = world.authority.text(vehicle.plate, PresentationMode.STORED, START - timedelta(days=5)).encode()
+    world.check(code=text)
+    world.check(code=NOTHING_READ)
+    world.check(plate_seen=PlateSeen(plate=vehicle.plate, confirmed=True), paper_displayed=False)
+    entries = list(read_log(world.home.audit))
+    assert [replay(entry)[1] for entry in entries] == [True, True, True]
+    assert entries[0]["sources"]["cache"]["generation"].startswith("national-1-")
+    assert entries[0]["software"].startswith("markcheck ")
+    assert set(entries[0]["inputs"]) == {"code_sha256"}
+    assert world.home.audit.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_changed_removed_or_swapped_line_is_found(world):
+    for _ in range(4):
+        world.check(code=NOTHING_READ)
+    lines = world.home.audit.read_bytes().splitlines(keepends=True)
+    changed = lines[1].replace(b"UNREADABLE", b"VALID")
+    for broken in ([lines[0], changed, *lines[2:]], lines[1:], [*lines[:1], *lines[2:]], [lines[1], lines[0]]):
+        world.home.audit.write_bytes(b"".join(broken))
+        with pytest.raises(AuditError, match="does not follow"):
+            list(read_log(world.home.audit))
+
+
+def test_a_line_cut_by_a_power_loss_costs_that_line_only(world):
+    world.check(code=NOTHING_READ)
+    with world.home.audit.open("ab") as file:
+        file.write(b'{"prev":"half a li')
+    world.check(code=NOTHING_READ)
+    assert len(list(read_log(world.home.audit))) == 2
+
+
+def test_a_record_that_lacks_something_says_what(world):
+    world.check(code=NOTHING_READ)
+    (entry,) = read_log(world.home.audit)
+    for key in ("evidence", "policy"):
+        with pytest.raises(AuditError, match=key):
+            replay({k: v for k, v in entry.items() if k != key})
+    entry["verdict"]["grade"] = "A"
+    assert replay(json.loads(json.dumps(entry)))[1] is False

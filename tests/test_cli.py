@@ -1,0 +1,317 @@
+"""The commands as a user runs them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+from pathlib import Path
+
+import click
+import pytest
+from PIL import Image
+
+from scripts import batch_demo
+from scripts.cli.main import cli, main
+from scripts.sandbox.authority import AuthorityFolder
+from scripts.sandbox.codes import any_qr_picture
+from scripts.sandbox.folder_store import FolderStore
+from scripts.sandbox.server import serve
+from tests.conftest import DATA, load_data
+from verifier.clock import system_clock
+from verifier.types import Month, StatusLetter
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sandbox")
+    AuthorityFolder(folder).create(clock=system_clock, scale=500, seed=5).publish()
+    return folder
+
+
+@pytest.fixture
+def server(sandbox):
+    with serve(FolderStore(sandbox / "public")) as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MARKCHECK_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def synced(home, server, sandbox) -> Path:
+    assert sync(server.url, sandbox) == 0
+    return home
+
+
+def sync(url: str, sandbox: Path, *more: str) -> int:
+    root, key = sandbox / "root.json", sandbox / "private" / "epoch.key"
+    return main(["sync", "--from", url, "--root", str(root), "--epoch-key", str(key), *more])
+
+
+def good_vehicle(sandbox: Path):
+    authority = AuthorityFolder(sandbox).open(clock=system_clock)
+    return next(
+        v
+        for v in authority.registry.vehicles.values()
+        if v.status == {StatusLetter.NORMAL} and v.valid_until > Month.at(system_clock()) and v.plate.kind == "02"
+    )
+
+
+def issue(sandbox: Path, out: Path, *more: str) -> Path:
+    assert main(["sandbox", "issue", "--folder", str(sandbox), "--out", str(out), *more]) == 0
+    return out
+
+
+# -------------------------------------------------------------------------------------------------- help
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()):
+    for name, command in group.commands.items():
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("path", [(), *commands(cli)], ids=" ".join)
+def test_help_gives_examples_before_options(path, capsys):
+    assert main([*path, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert 0 < out.index("Examples:") < out.index("Options:")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["check", "check --plate 京", "check --kind 02", "nonsense", "sync", "sync --from http://127.0.0.1:1", "decide"],
+)
+def test_wrong_usage_is_2_with_a_sentence(line, home, capsys):
+    assert main(line.split()) == 2
+    assert "Error: " in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------- main road
+
+
+def test_sync_says_what_it_did(home, server, sandbox, capsys):
+    assert sync(server.url, sandbox, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["outcome"], report["seq_before"], report["seq_after"]) == ("snapshot", None, 1)
+    assert (report["vehicles"], report["bytes"] > 1000) == (500, True)
+    assert main(["sync", "--from", server.url]) == 0
+    assert "sync done (fresh): 500 vehicles" in capsys.readouterr().out
+    assert (home / "root.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_cache_info(synced, capsys):
+    capsys.readouterr()
+    assert main(["cache", "info", "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["region"], info["vehicles"], info["trusted_keys"], info["last_failure"]) == ("national", 500, 17, None)
+    assert main(["cache", "info"]) == 0
+    shown = capsys.readouterr()
+    assert "trusted keys   17" in shown.out
+    assert "for demos only" in shown.err
+
+
+def test_check_a_picture_and_a_plate(synced, sandbox, tmp_path, capsys):
+    vehicle = good_vehicle(sandbox)
+    picture = issue(sandbox, tmp_path / "code.png", "--plate", vehicle.plate.text, "--kind", "02")
+    capsys.readouterr()
+    assert main(["check", str(picture), "--json", "--screens", str(tmp_path / "panel")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["verdict"], found["grade"], found["plate"]) == ("VALID", "B", vehicle.plate.text)
+    with Image.open(found["panel"]) as panel:
+        assert panel.size == (512, 256)
+    assert main(["check", "--plate", vehicle.plate.text, "--kind", "02", "--no-paper", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["actions"][:2] == ["RELEASE", "NO_PENALTY_NOT_SHOWN"]
+    assert main(["check", "--plate", vehicle.plate.text, "--lang", "en"]) == 0
+    assert "NOT SHOWN: OK" in capsys.readouterr().out
+    assert main(["replay", str(synced / "audit.jsonl")]) == 0
+    assert "3 checks, 3 with the same verdict" in capsys.readouterr().out
+
+
+def test_a_folder_of_pictures_gives_a_verdict_each(synced, sandbox, tmp_path, capsys):
+    folder = tmp_path / "codes"
+    issue(sandbox, folder, "--count", "3", "--mode", "printed")
+    capsys.readouterr()
+    assert main(["check", str(folder), "--json"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_an_event_is_published_with_the_next_publication(synced, server, sandbox, tmp_path, capsys):
+    vehicle = good_vehicle(sandbox)
+    picture = issue(sandbox, tmp_path / "code.png", "--plate", vehicle.plate.text, "--mode", "printed")
+    assert main(["sandbox", "event", "revoke", "--folder", str(sandbox), "--plate", vehicle.plate.text]) == 0
+    assert main(["sandbox", "publish", "--folder", str(sandbox)]) == 0
+    assert main(["sync", "--from", server.url]) == 0
+    capsys.readouterr()
+    assert main(["check", str(picture), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "REVOKED"
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("event revoke", 2),
+        ("event revoke --plate 京Z00000", 1),
+        ("event renew --plate 京Z00000 --until 2026-13", 2),
+        ("event status --plate 京Z00000 --letters Z", 1),
+        ("issue --plate 京Z00000", 1),
+    ],
+)
+def test_what_the_register_refuses_changes_nothing(line, status, sandbox, capsys):
+    events = sandbox / "private" / "events.jsonl"
+    before = events.read_bytes() if events.exists() else None
+    assert main(["sandbox", *line.split(), "--folder", str(sandbox)]) == status
+    assert "Traceback" not in capsys.readouterr().err
+    assert (events.read_bytes() if events.exists() else None) == before
+
+
+def test_a_sheet_to_print_can_be_read_again(synced, sandbox, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    issuing = ["sandbox", "issue", "--folder", str(sandbox), "--mode", "printed"]
+    assert main([*issuing, "--count", "6", "--sheet", str(sheet)]) == 0
+    capsys.readouterr()
+    assert main(["check", str(sheet), "--json"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert main([*issuing, "--sheet", str(tmp_path / "sheet.pdf")]) == 0
+    assert (tmp_path / "sheet.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_no_private_key_is_readable_by_others(sandbox):
+    for path in (sandbox / "private").rglob("*"):
+        if path.is_file() and path.suffix in (".pem", ".key"):
+            assert path.stat().st_mode & 0o077 == 0, path.name
+
+
+@pytest.mark.parametrize("case", load_data("decision_cases.json")["cases"], ids=lambda c: c["id"])
+def test_decide_from_a_file(case, tmp_path, capsys):
+    path = tmp_path / "case.json"
+    path.write_text(json.dumps(case))
+    assert main(["decide", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expect = case["expect"]
+    assert (found["verdict"], found["grade"], found["tone"]) == (expect["verdict"], expect["grade"], expect["tone"])
+
+
+# -------------------------------------------------------------------------------------------- bad input
+
+
+def one_line(capsys) -> str:
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    lines = [line for line in shown.err.splitlines() if "note:" not in line]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_files_that_are_no_usable_pictures(synced, tmp_path, capsys):
+    whole = tmp_path / "whole.png"
+    any_qr_picture("https://example.com").save(whole)
+    files = {
+        "text.png": b"this is a text file\n",
+        "cut.png": whole.read_bytes()[: whole.stat().st_size // 2],
+        "empty.png": b"",
+        "huge.png": bytes(21_000_000),
+    }
+    capsys.readouterr()
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        assert main(["check", str(tmp_path / name)]) == 1
+        assert name in one_line(capsys)
+    (tmp_path / "nothing").mkdir()
+    assert main(["check", str(tmp_path / "nothing")]) == 1
+    one_line(capsys)
+    assert main(["check", str(tmp_path / "absent.png")]) == 1
+    one_line(capsys)
+
+
+def test_a_bad_file_does_not_cost_the_good_ones_beside_it(synced, sandbox, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    issue(sandbox, folder, "--count", "2")
+    (folder / "0.png").write_bytes(b"broken")
+    capsys.readouterr()
+    assert main(["check", str(folder), "--json"]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("text", ["https://example.com/?a=1", "\x1b[2J\x1b]0;owned\x07", "\u202e逾期", "VM1:<script>"])
+def test_hostile_codes_are_named_and_never_opened_or_printed(text, synced, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "code.png"
+    any_qr_picture(text).save(path)
+    capsys.readouterr()
+
+    def no_network(*_):
+        pytest.fail("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    assert main(["check", str(path)]) == 0
+    shown = capsys.readouterr()
+    assert "非标志" in shown.out or "重扫" in shown.out
+    assert not {"\x1b", "\x07", "\u202e", "example.com", "script"} & {*shown.out, *shown.out.split()}
+    assert "example" not in shown.out + shown.err
+
+
+def test_without_data_a_check_still_answers(home, capsys):
+    assert main(["cache", "info"]) == 1
+    assert "no data" in one_line(capsys)
+    assert main(["check", "--plate", "京A12345", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "UNDECIDED"
+
+
+def test_a_flipped_bit_in_the_cache_is_a_caution_and_not_an_absence(synced, sandbox, capsys):
+    vehicle = good_vehicle(sandbox)
+    base = synced / "cache" / "current" / "base.db"
+    data = bytearray(base.read_bytes())
+    data[4096:] = bytes(byte ^ 0x01 for byte in data[4096:])
+    base.chmod(0o644)
+    base.write_bytes(data)
+    capsys.readouterr()
+    assert main(["check", "--plate", vehicle.plate.text, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["verdict"], "CACHE_REJECTED" in found["reasons"]) == ("UNDECIDED", True)
+
+
+def test_a_server_that_is_down_leaves_the_old_data(synced, sandbox, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    capsys.readouterr()
+    assert main(["sync", "--from", f"http://127.0.0.1:{port}"]) == 1
+    one_line(capsys)
+    assert main(["cache", "info", "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["vehicles"], info["last_failure"] is not None) == (500, True)
+
+
+def test_a_second_sync_at_the_same_time_gives_way(synced, server, sandbox, capsys):
+    capsys.readouterr()
+    with (synced / "cache" / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["sync", "--from", server.url]) == 1
+    assert "another sync" in one_line(capsys)
+
+
+def test_files_that_are_no_case_or_log(tmp_path, capsys):
+    bad = tmp_path / "bad.json"
+    for text, named in (("{", "not JSON"), ("[]", "not an object"), ('{"now":"2026-08-20T10:00:00"}', "now")):
+        bad.write_text(text)
+        assert main(["decide", str(bad)]) == 1
+        assert named in one_line(capsys)
+    assert main(["decide", str(DATA)]) == 2
+
+
+# ------------------------------------------------------------------------------------------------- demo
+
+
+def test_the_demo_ends_as_prepared(tmp_path, capsys):
+    assert batch_demo.main(["--batch", "--out", str(tmp_path), "--scale", "500"]) == 0
+    out = capsys.readouterr().out
+    assert "sync done (snapshot): 500 vehicles" in out
+    assert "15 checks, 15 as expected" in out
+    assert len(list((tmp_path / "panel").glob("*-zh.png"))) == 15

@@ -1,0 +1,688 @@
+"""The sync: whatever happens, the set in use stays whole, and the next run succeeds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from scripts.sandbox.folder_store import FolderStore, MemoryFetcher
+from scripts.sandbox.publisher import Publisher
+from tests.nightly import BEGAN, EPOCH_KEY, Device, FakeClock, Night, fleet, record, trust_list
+from verifier.cache.store import StatusStore
+from verifier.codec.index import Index, decode_index, encode_index
+from verifier.errors import DigestError, FetchError, RollbackError, SyncBusyError, SyncError
+from verifier.net import NotFoundError
+from verifier.policy import Policy, load_policy
+from verifier.repository import ExpiredError, SignatureError
+from verifier.snapshot import ClientTooOldError, NoSpaceError
+from verifier.sync import StorageError, SyncClient, SyncOutcome, sync_history
+from verifier.trust import load_trust_list
+from verifier.types import Serial
+
+STEPS = (
+    "verified", "downloaded", "written", "before-rename", "after-rename", "before-accept", "after-accept",
+    "before-symlink", "after-symlink", "before-marks", "after-marks",
+)  # fmt: skip
+
+
+class PowerCut(BaseException):
+    """Nothing may catch this, as nothing catches a power cut."""
+
+
+def seed_in_use(device: Device) -> int:
+    """Checks that one whole set is in use, and tells which one by the seed of its fleet."""
+    with closing(StatusStore(device.root, EPOCH_KEY)) as store:
+        info = store.info()
+        seed = info.seq - 1
+        for vehicle, tid in device.night.vehicles[:40]:
+            assert store.vehicle(vehicle.plate) == record(vehicle.plate, seed)
+            if tid is not None:
+                assert store.vehicle_by_tag(tid, vehicle.plate) == record(vehicle.plate, seed)
+        assert len(load_trust_list(store.trust_entries()).keys) == 6 + seed
+        assert load_policy(store.policy()).version == 1 + seed
+        assert store.credential(Serial("00"), 7, 4 * seed, ()) is not None
+        assert store.credential(Serial("00"), 7, 4 * seed + 4, ()) is None
+    return seed
+
+
+def publish_seed(night: Night, seed: int) -> None:
+    """A publication whose every part tells its number."""
+    night.vehicles = fleet(120, seed)
+    night.states = [0] * (4 * seed + 1)
+    night.keys = 6 + seed
+    night.trust_version = 1 + seed
+    night.policy = Policy(version=1 + seed)
+    night.publish()
+
+
+@pytest.fixture
+def night() -> Night:
+    night = Night()
+    publish_seed(night, 0)
+    return night
+
+
+@pytest.fixture
+def device(night: Night, tmp_path: Path) -> Device:
+    """A device that holds the first publication; a second one is waiting."""
+    device = night.device(tmp_path / "cache")
+    device.client().refresh()
+    night.clock.move(hours=24)
+    publish_seed(night, 1)
+    return device
+
+
+def refused(device: Device, error: type[SyncError], **options: object) -> str:
+    """A refresh that must fail so, after which the old set is in use and the failure is noted."""
+    with pytest.raises(error) as caught:
+        device.client(**options).refresh()
+    assert seed_in_use(device) == 0
+    history = sync_history(device.root)
+    assert history.last_failure == str(caught.value)
+    assert history.last_failure_at == device.night.clock()
+    assert history.last_good == BEGAN
+    text = str(caught.value)
+    assert "\n" not in text
+    assert not any(vehicle.plate.text in text for vehicle, _ in device.night.vehicles)
+    return text
+
+
+def recovers(device: Device, seed: int = 1) -> None:
+    """The next refresh from the good store succeeds and leaves nothing behind."""
+    report = device.client().refresh()
+    assert report.seq_after == seed + 1
+    assert seed_in_use(device) == seed
+    assert len(list((device.root / "gen").iterdir())) == 1
+    assert list((device.root / "stage").iterdir()) == []
+    assert sync_history(device.root).last_failure is None
+
+
+# ------------------------------------------------------------------------------------------ the good road
+
+
+def test_first_sync_takes_a_snapshot(night: Night, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    device = night.device(tmp_path)
+    report = device.client(progress=lambda *args: told.append(args)).refresh()
+    assert report.outcome is SyncOutcome.SNAPSHOT
+    assert (report.region, report.seq_before, report.seq_after) == ("national", None, 1)
+    assert (report.vehicles, report.as_of, report.notes) == (120, BEGAN, ())
+    assert report.requests == len(device.fetcher.requests)
+    assert report.bytes_fetched > 20_000
+    assert seed_in_use(device) == 0
+    downloads = [(done, whole) for step, done, whole in told if step == "download"]
+    assert downloads[-1][0] == downloads[-1][1]
+    assert sorted(downloads) == downloads
+
+
+def test_nothing_new_costs_two_requests(device: Device) -> None:
+    device.client().refresh()
+    device.fetcher.requests.clear()
+    report = device.client().refresh()
+    assert (report.outcome, report.seq_before, report.seq_after) == (SyncOutcome.FRESH, 2, 2)
+    assert device.fetcher.requests == ["metadata/2.root.json", "metadata/timestamp.json"]
+    assert report.bytes_fetched < 1024
+    assert sync_history(device.root).last_good == device.night.clock()
+
+
+def test_a_second_night(device: Device) -> None:
+    report = device.client().refresh()
+    assert (report.outcome, report.seq_before, report.seq_after) == (SyncOutcome.SNAPSHOT, 1, 2)
+    assert seed_in_use(device) == 1
+    recovers(device)
+
+
+def test_an_unchanged_status_list_is_not_fetched_again(device: Device) -> None:
+    device.client().refresh()
+    device.night.publish()
+    device.fetcher.requests.clear()
+    device.client().refresh()
+    assert not [path for path in device.fetcher.requests if path.startswith(("tsl", "targets/trust", "targets/policy"))]
+
+
+def test_a_new_trust_list_alone_makes_a_generation_without_a_download(device: Device) -> None:
+    device.client().refresh()
+    inode = (device.root / "current" / "base.db").stat().st_ino
+    name = (device.root / "current").readlink()
+    device.night.publisher.publish_trust(
+        entries=trust_list(9),
+        trust_version=3,
+        policy=(device.root / "current/policy.json").read_bytes(),
+        policy_version=2,
+    )
+    device.fetcher.requests.clear()
+    report = device.client().refresh()
+    assert (report.outcome, report.seq_before, report.seq_after) == (SyncOutcome.SNAPSHOT, 2, 2)
+    assert (device.root / "current").readlink() != name
+    assert (device.root / "current" / "base.db").stat().st_ino == inode
+    assert not [path for path in device.fetcher.requests if path.startswith(("chunk", "tsl", "targets/nightly"))]
+    with closing(StatusStore(device.root, EPOCH_KEY)) as store:
+        assert len(load_trust_list(store.trust_entries()).keys) == 9
+
+
+def test_regions_share_a_repository_and_a_device_may_change_its_region(device: Device, tmp_path: Path) -> None:
+    device.night.publisher.save_keys(tmp_path / "keys")
+    other = Publisher(device.night.store, device.night.clock, "beijing", chunk=4096)
+    other.load_keys(tmp_path / "keys")
+    device.night.publisher = other
+    publish_seed(device.night, 0)
+    device.night.region = "beijing"
+    report = device.client().refresh()
+    assert (report.region, report.seq_before, report.seq_after) == ("beijing", None, 1)
+    assert seed_in_use(device) == 0
+    device.night.region = "national"
+    publish_seed(device.night, 1)  # by the publisher of the other region: the trust list is everybody's
+    assert device.client().refresh().seq_after == 2
+
+
+def test_a_region_that_is_not_published(device: Device) -> None:
+    device.night.region = "tibet"
+    assert "nightly/tibet/index.cbor" in refused(device, SyncError)
+
+
+def test_publisher_goes_on_in_another_process(tmp_path: Path) -> None:
+    clock = FakeClock()
+    folder = FolderStore(tmp_path / "public")
+    night = Night(store=folder, clock=clock)
+    publish_seed(night, 0)
+    night.publisher.save_keys(tmp_path / "keys")
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "keys").iterdir()} == {0o600}
+    device = night.device(tmp_path / "cache")
+    device.client().refresh()
+    night.publisher = Publisher(folder, clock, chunk=4096)
+    with pytest.raises(ValueError, match="keys"):
+        night.publish()
+    night.publisher.load_keys(tmp_path / "keys")
+    publish_seed(night, 1)
+    assert device.client().refresh().seq_after == 2
+    assert seed_in_use(device) == 1
+    Publisher({}, clock).save_keys(tmp_path / "others")
+    with pytest.raises(ValueError, match="not those"):
+        Publisher(folder, clock).load_keys(tmp_path / "others")
+
+
+# ---------------------------------------------------------------------------------------------- resuming
+
+
+class Breaking:
+    """A fetcher whose connection breaks after some chunks."""
+
+    def __init__(self, inner: MemoryFetcher, chunks: int) -> None:
+        self.inner, self.left = inner, chunks
+
+    def fetch(self, path: str, max_length: int) -> Iterator[bytes]:
+        if path.startswith("chunk"):
+            self.left -= 1
+            if self.left < 0:
+                raise FetchError(path, "no connection, or it broke off")
+        yield from self.inner.fetch(path, max_length)
+
+
+def chunk_count(device: Device) -> int:
+    return sum(path.startswith("chunk") for path in device.fetcher.requests)
+
+
+def test_a_broken_download_fetches_only_what_is_missing(device: Device) -> None:
+    total = len(index_of(device.night).base.hashes)
+    part = total * 6 // 10
+    refused(device, FetchError, fetcher=Breaking(device.fetcher, part))
+    device.fetcher.requests.clear()
+    recovers(device)
+    assert chunk_count(device) == total - part
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "longer"])
+def test_a_partial_file_is_verified_before_it_is_used(device: Device, damage: str) -> None:
+    refused(device, FetchError, fetcher=Breaking(device.fetcher, 5))
+    (part,) = (device.root / "stage").iterdir()
+    data = part.read_bytes()
+    spoiled = {"cut": data[:-100], "flip": data[:9000] + b"x" + data[9001:], "longer": data + b"more"}[damage]
+    part.write_bytes(spoiled)
+    device.fetcher.requests.clear()
+    recovers(device)
+    kept = {"cut": 4, "flip": 2, "longer": 5}[damage]
+    assert chunk_count(device) == len(index_of(device.night).base.hashes) - kept
+
+
+def test_a_new_publication_while_downloading_drops_the_old_part(device: Device) -> None:
+    refused(device, FetchError, fetcher=Breaking(device.fetcher, 5))
+    publish_seed(device.night, 2)
+    recovers(device, seed=2)
+
+
+# -------------------------------------------------------------------------------- tampering and old stands
+
+
+def index_path(night: Night) -> str:
+    """The newest index's path in the store."""
+    paths = [path for path in night.store if path.startswith("targets/nightly/")]
+    return max(paths, key=lambda path: decode_index(night.store[path]).seq)
+
+
+def index_of(night: Night) -> Index:
+    return decode_index(night.store[index_path(night)])
+
+
+def objects(night: Night) -> dict[str, str]:
+    """One path of each kind of object that the second sync fetches."""
+    index = index_of(night)
+    chunk = index.base.hashes[3].hex()
+    entries = sorted(path for path in night.store if path.startswith("targets/trust/"))
+    return {
+        "chunk": f"chunk/{chunk[:2]}/{chunk}",
+        "index": index_path(night),
+        "tsl": f"tsl/national/{index.tsl.sha256.hex()}",
+        "entries": next(p for p in entries if night.store[p] == trust_list(7)),
+        "policy": next(p for p in night.store if p.startswith("targets/policy/") and b'"version": 2' in night.store[p]),
+        "timestamp": "metadata/timestamp.json",
+        "snapshot": "metadata/2.snapshot.json",
+        "targets": "metadata/2.targets.json",
+        "nightly": "metadata/2.nightly-national.json",
+    }
+
+
+SPOIL: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda d: d[:-1],
+    "longer": lambda d: d + b"\0",
+    "flipped": lambda d: d[: len(d) // 2] + bytes([d[len(d) // 2] ^ 0x10]) + d[len(d) // 2 + 1 :],
+    "empty": lambda _: b"",
+    "html": lambda _: b"<html>please log in</html>",
+}
+
+
+@pytest.mark.parametrize("how", SPOIL)
+@pytest.mark.parametrize(
+    "what", ["chunk", "index", "tsl", "entries", "policy", "timestamp", "snapshot", "targets", "nightly"]
+)
+def test_spoiled_objects_are_refused_and_old_data_kept(device: Device, what: str, how: str) -> None:
+    path = objects(device.night)[what]
+    store = dict(device.night.store)
+    store[path] = SPOIL[how](store[path])
+    refused(device, SyncError, fetcher=MemoryFetcher(store))
+    recovers(device)
+
+
+@pytest.mark.parametrize(
+    "what", ["chunk", "index", "tsl", "entries", "policy", "timestamp", "snapshot", "targets", "nightly"]
+)
+def test_absent_objects_are_refused_and_old_data_kept(device: Device, what: str) -> None:
+    store = dict(device.night.store)
+    del store[objects(device.night)[what]]
+    refused(device, NotFoundError, fetcher=MemoryFetcher(store))
+    recovers(device)
+
+
+@pytest.mark.parametrize("lost", [(), ("trust",), ("state.db",)])
+def test_an_old_publication_is_refused(night: Night, tmp_path: Path, lost: tuple[str, ...]) -> None:
+    old = dict(night.store)
+    night.clock.move(hours=12)  # the old timestamp is still good for another 36 hours
+    publish_seed(night, 1)
+    device = night.device(tmp_path)
+    device.client().refresh()
+    for name in lost:
+        path = tmp_path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(RollbackError):
+        device.client(fetcher=MemoryFetcher(old)).refresh()
+    assert seed_in_use(device) == 1
+    device.client().refresh()
+    assert seed_in_use(device) == 1
+
+
+def test_lost_marks_are_rebuilt_from_the_set_in_use(device: Device) -> None:
+    (device.root / "state.db").write_bytes(b"no database at all" * 99)
+    report = device.client().refresh()
+    assert any("state.db" in note for note in report.notes)
+    assert seed_in_use(device) == 1
+
+
+def test_two_contents_under_one_number_are_refused(device: Device) -> None:
+    device.client().refresh()
+    # A second publisher with the same keys signs other data under a number that was accepted.
+    keys = device.root.parent / "keys"
+    device.night.publisher.save_keys(keys)
+    store = {path: data for path, data in device.night.store.items() if "nightly" not in path}
+    twin = Night(store=store, clock=device.night.clock)
+    twin.publisher.load_keys(keys)
+    twin.clock.move(hours=1)
+    publish_seed(twin, 0)
+    publish_seed(twin, 1)
+    shutil.rmtree(device.root / "trust")
+    with pytest.raises(RollbackError, match="other contents"):
+        device.client(fetcher=MemoryFetcher(store)).refresh()
+    assert seed_in_use(device) == 1
+
+
+def test_another_publisher_is_not_believed(device: Device) -> None:
+    other = Night(clock=device.night.clock)
+    publish_seed(other, 0)
+    publish_seed(other, 1)
+    with pytest.raises((SignatureError, RollbackError)):
+        device.client(fetcher=MemoryFetcher(other.store)).refresh()
+    shutil.rmtree(device.root / "trust")
+    assert "signature" in refused(device, SignatureError, fetcher=MemoryFetcher(other.store))
+    recovers(device)
+
+
+def test_the_nightly_key_cannot_sign_the_trust_list(device: Device) -> None:
+    from tuf.api.metadata import Metadata, TargetFile
+
+    night, store = device.night, dict(device.night.store)
+    metadata = Metadata.from_bytes(store["metadata/2.targets.json"])
+    forged = TargetFile.from_data("trust/entries.cbor", trust_list(1, seed=9), ["sha256"])
+    metadata.signed.targets["trust/entries.cbor"] = forged
+    metadata.sign(night.publisher._signers["nightly-national"])
+    store["metadata/2.targets.json"] = metadata.to_bytes()
+    refused(device, SyncError, fetcher=MemoryFetcher(store))
+    recovers(device)
+
+
+def test_a_newer_format_and_a_newer_client_are_refused(
+    night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = night.device(tmp_path)
+    device.client().refresh()
+    night.clock.move(hours=24)
+    monkeypatch.setattr(
+        "scripts.sandbox.publisher.encode_index", lambda index: encode_index(replace(index, min_client=2))
+    )
+    publish_seed(night, 1)
+    refused(device, ClientTooOldError)
+
+
+# ----------------------------------------------------------------------------------- clock and dead servers
+
+
+class Dead:
+    """A server that is down."""
+
+    def fetch(self, path: str, max_length: int) -> Iterator[bytes]:
+        raise FetchError(path, "no connection, or it broke off")
+
+
+def test_a_dead_server_leaves_the_set_in_use(device: Device) -> None:
+    assert "metadata" in refused(device, FetchError, fetcher=Dead())
+    recovers(device)
+
+
+def test_a_dead_publisher_leaves_the_set_in_use(device: Device) -> None:
+    device.night.clock.move(hours=49)
+    assert "expired" in refused(device, ExpiredError)
+    device.night.publisher.renew()
+    recovers(device)
+
+
+def test_a_clock_far_ahead_is_an_expiry_error(device: Device) -> None:
+    device.night.clock.move(days=400)
+    refused(device, ExpiredError)
+    device.night.clock.move(days=-400)
+    recovers(device)
+
+
+def test_a_clock_behind_signed_time_is_replaced_by_it(device: Device) -> None:
+    device.client().refresh()
+    device.night.clock.now = BEGAN - timedelta(days=5000)
+    report = device.client().refresh()
+    assert any("clock" in note for note in report.notes)
+    # With the floor of signed time, metadata that have expired stay expired.
+    device.night.clock.now = BEGAN + timedelta(hours=24)
+    old = dict(device.night.store)
+    device.night.clock.move(days=10)
+    publish_seed(device.night, 2)
+    device.client().refresh()
+    shutil.rmtree(device.root / "trust")
+    device.night.clock.now = BEGAN
+    with pytest.raises(ExpiredError):
+        device.client(fetcher=MemoryFetcher(old)).refresh()
+    assert seed_in_use(device) == 2
+
+
+# --------------------------------------------------------------------------------- trust list and policy
+
+
+@pytest.mark.parametrize(("keys", "kept"), [(0, True), (2, True), (3, False), (6, False), (40, False)])
+def test_a_trust_list_that_shrinks_too_far_is_not_taken(night: Night, tmp_path: Path, keys: int, kept: bool) -> None:
+    device = night.device(tmp_path)
+    device.client().refresh()
+    night.publish(entries=trust_list(keys, seed=5), trust_version=2, vehicles=fleet(50, seed=1))
+    report = device.client().refresh()
+    assert report.seq_after == 2  # the vehicles are taken all the same
+    with closing(StatusStore(tmp_path, EPOCH_KEY)) as store:
+        assert len(load_trust_list(store.trust_entries()).keys) == (6 if kept else keys)
+        assert store.vehicle(fleet(1)[0][0].plate) == fleet(1, seed=1)[0][0]
+    assert bool(report.notes) == kept
+    if kept:
+        assert "trust list refused, the old one stays" in report.notes[0]
+        assert device.client().refresh().outcome is SyncOutcome.FRESH
+        night.publish(entries=trust_list(5), trust_version=3)
+        assert not device.client().refresh().notes
+
+
+def test_an_unreadable_trust_list_or_policy_is_not_taken(device: Device) -> None:
+    device.night.publish(entries=b"\x80nonsense", policy=b"{}")
+    report = device.client().refresh()
+    assert len(report.notes) == 2
+    with closing(StatusStore(device.root, EPOCH_KEY)) as store:
+        assert len(load_trust_list(store.trust_entries()).keys) == 6
+        assert load_policy(store.policy()).version == 1
+
+
+@pytest.mark.parametrize("bad", [{"entries": trust_list(0)}, {"policy": b"{}"}])
+def test_a_first_sync_needs_a_usable_trust_list_and_policy(tmp_path: Path, bad: dict[str, bytes]) -> None:
+    night = Night()
+    night.publish(**bad)
+    device = night.device(tmp_path)
+    with pytest.raises(SyncError, match="refused"):
+        device.client().refresh()
+    assert not (tmp_path / "current").exists()
+
+
+@pytest.mark.parametrize("lower", [{"trust_version": 1}, {"policy_version": 1}, {"key_epoch": 0}])
+def test_versions_never_go_down(device: Device, lower: dict[str, int]) -> None:
+    device.client().refresh()
+    publish_seed(device.night, 2)
+    device.night.publish(**lower)
+    with pytest.raises(RollbackError):
+        device.client().refresh()
+    assert seed_in_use(device) == 1
+
+
+# ------------------------------------------------------------------------------------- disk and processes
+
+
+def test_no_room_is_said_before_anything_is_fetched(device: Device) -> None:
+    device.fetcher.requests.clear()
+    assert "MiB" in refused(device, NoSpaceError, free_space=lambda _: 100_000)
+    assert chunk_count(device) == 0
+    recovers(device)
+
+
+def test_a_failing_card_is_a_storage_error(device: Device) -> None:
+    shutil.rmtree(device.root / "stage")
+    (device.root / "stage").write_text("a file where the folder should be")
+    with pytest.raises(StorageError):
+        device.client().refresh()
+    assert seed_in_use(device) == 0
+    assert "card" in (sync_history(device.root).last_failure or "")
+    (device.root / "stage").unlink()
+    recovers(device)
+
+
+def test_a_damaged_base_is_replaced_when_it_is_rechecked(device: Device) -> None:
+    device.client().refresh()
+    base = device.root / "current" / "base.db"
+    data = bytearray(base.read_bytes())
+    data[len(data) // 2] ^= 1
+    base.write_bytes(data)
+    assert device.client().refresh().outcome is SyncOutcome.FRESH
+    assert device.client().refresh(recheck=True).outcome is SyncOutcome.SNAPSHOT
+    recovers(device)
+    assert device.client().refresh(recheck=True).outcome is SyncOutcome.FRESH
+
+
+@pytest.mark.parametrize("name", ["tsl.bin", "entries.cbor", "index.cbor", "base.db"])
+def test_a_damaged_generation_is_replaced_by_the_next_sync(device: Device, name: str) -> None:
+    device.client().refresh()
+    (device.root / "current" / name).write_bytes(b"")
+    assert device.client().refresh().outcome is SyncOutcome.SNAPSHOT
+    recovers(device)
+
+
+def test_a_second_sync_at_the_same_time_is_turned_away(device: Device) -> None:
+    def second(step: str) -> None:
+        if step == "downloaded":
+            with pytest.raises(SyncBusyError):
+                device.client().refresh()
+
+    device.client(on_step=second).refresh()
+    with (device.root / "lock").open("ab") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(SyncBusyError):
+            device.client().refresh()
+    assert sync_history(device.root).last_failure is None
+    recovers(device)
+
+
+def test_the_steps_are_those_that_are_tested(device: Device) -> None:
+    steps: list[str] = []
+    device.client(on_step=steps.append).refresh()
+    assert tuple(steps) == STEPS
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_cut_at_any_step_leaves_the_old_or_the_new_set(device: Device, step: str) -> None:
+    def cut(name: str) -> None:
+        if name == step:
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        device.client(on_step=cut).refresh()
+    seed = seed_in_use(device)
+    assert seed == (1 if STEPS.index(step) >= STEPS.index("after-symlink") else 0)
+    device.fetcher.requests.clear()
+    recovers(device)
+    if step != "verified":
+        assert chunk_count(device) == 0  # what was downloaded is not downloaded again
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_after_a_cut_the_older_publication_is_still_refused(device: Device, night: Night, step: str) -> None:
+    def cut(name: str) -> None:
+        if name == step:
+            raise PowerCut
+
+    old = dict(night.store)
+    publish_seed(night, 2)
+    with pytest.raises(PowerCut):
+        device.client(on_step=cut).refresh()
+    before = seed_in_use(device)
+    shutil.rmtree(device.root / "trust")
+    if STEPS.index(step) > STEPS.index("before-accept"):
+        with pytest.raises(RollbackError):
+            device.client(fetcher=MemoryFetcher(old)).refresh()
+        assert seed_in_use(device) == before
+    recovers(device, seed=2)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from scripts.sandbox.folder_store import FolderStore, MemoryFetcher
+from tests.nightly import FakeClock
+from verifier.sync import SyncClient
+from datetime import datetime
+
+root, public, bootstrap, now = sys.argv[1:]
+def step(name):
+    print(name, flush=True)
+    sys.stdin.readline()
+clock = FakeClock(datetime.fromisoformat(now))
+fetcher = MemoryFetcher(FolderStore(Path(public)))
+progress = lambda name, done, whole: step(f"{name} {done}") if name == "download" else None
+client = SyncClient(Path(root), fetcher, clock, Path(bootstrap).read_bytes(), "national", on_step=step, progress=progress)
+client.refresh()
+print("done", flush=True)
+"""
+
+
+def test_a_killed_process_leaves_one_whole_set(tmp_path: Path) -> None:
+    draw = random.Random(20270301)
+    night = Night(store=FolderStore(tmp_path / "public"))
+    publish_seed(night, 0)
+    device = night.device(tmp_path / "cache")
+    device.client().refresh()
+    (tmp_path / "root.json").write_bytes(night.publisher.root_bytes())
+    seed = 0
+    for _ in range(10):
+        seed += 1
+        night.clock.move(hours=1)
+        publish_seed(night, seed)
+        arguments = [str(device.root), str(tmp_path / "public"), str(tmp_path / "root.json"), night.clock().isoformat()]
+        _killed_at(draw.randrange(24), arguments)
+        assert seed_in_use(device) in (seed - 1, seed)
+        recovers(device, seed)
+
+
+def _killed_at(number: int, arguments: list[str]) -> None:
+    """Run a sync in a child and kill it after it has told so many steps."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        for _ in range(number):
+            line = child.stdout.readline().strip()
+            assert line, "the child failed"
+            if line == "done":
+                break
+            child.stdin.write("\n")
+            child.stdin.flush()
+        child.kill()
+
+
+def test_a_base_that_fails_its_self_test_is_not_taken(
+    night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The publisher itself signed a bad base: every digest is right, the contents are not."""
+    import scripts.sandbox.publisher as module
+
+    real = module.build_base
+
+    def spoiled(path: Path, *args: object, **kwargs: object) -> object:
+        meta = real(path, *args, **kwargs)  # type: ignore[arg-type]
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("DELETE FROM seg WHERE k = (SELECT k FROM seg ORDER BY k LIMIT 1 OFFSET 3)")
+            connection.commit()
+        return meta
+
+    device = night.device(tmp_path)
+    device.client().refresh()
+    night.clock.move(hours=24)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "build_base", spoiled)
+        publish_seed(night, 1)
+    assert "gap" in refused(device, DigestError)
+    publish_seed(night, 2)
+    recovers(device, seed=2)
+
+
+def test_a_bad_region_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SyncError):
+        SyncClient(tmp_path, Dead(), FakeClock(), b"", "../up")
