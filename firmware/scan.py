@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hw.interfaces import CodeDecoder, Frame
 from hw.qr.pipeline import decode_frame, pick_mark
-from verifier.check import NOTHING_READ
+from verifier.adapters import NOTHING_READ
 
 STILL_BUDGET_S = 3.0  # seconds for all stages on one still picture
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from verifier import decide
-from verifier.check import READINGS, SIGNATURES
+from verifier.adapters import READINGS, SIGNATURES
 from verifier.policy import Policy
 from verifier.types import Action, CodeFault, Reason, StatusLetter, VerdictCode
 from verifier.wording import ACTIONS, REASONS, STATUS_LETTERS, VERDICTS
@@ -73,7 +73,7 @@ def _letters() -> str:
 
 
 def _faults() -> str:
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     for fault in CodeFault:
         if fault in READINGS:
             rows.append((fault, READINGS[fault], "–"))

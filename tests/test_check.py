@@ -17,8 +17,9 @@ from scripts.sandbox.authority import Authority, new_authority
 from scripts.sandbox.folder_store import MemoryFetcher
 from scripts.sandbox.keys import write_secret
 from scripts.sandbox.showcase import Exhibit, Showcase
+from verifier.adapters import NOTHING_READ, READINGS, SIGNATURES, code_evidence
 from verifier.audit import read_log, replay
-from verifier.check import NOTHING_READ, READINGS, SIGNATURES, Observation, code_evidence
+from verifier.check import Observation
 from verifier.errors import AuditError
 from verifier.sync import SyncClient
 from verifier.trust import TrustList

@@ -6,8 +6,19 @@ import pytest
 
 from tests.conftest import load_data
 from verifier.errors import PlateError
-from verifier.plates import PLATE_KINDS, PROVINCES, canonical, display_text, parse_plate, plate_class
+from verifier.plates import (
+    CONFUSABLE,
+    PLATE_KINDS,
+    PROVINCES,
+    canonical,
+    confusable_plates,
+    display_text,
+    next_characters,
+    parse_plate,
+    plate_class,
+)
 from verifier.types import Month, Plate, same_plate
+from verifier.vin import check_vin
 
 TABLES = load_data("domain_tables.json")
 
@@ -74,3 +85,38 @@ def test_month_arithmetic():
     assert Month(2026, 11).plus(2) == Month(2027, 1)
     assert Month(2026, 1).plus(-1) == Month(2025, 12)
     assert str(Month(2026, 3)) == "2026-03"
+
+
+def test_the_picker_offers_what_may_follow():
+    assert next_characters("").startswith(PROVINCES)
+    assert {"I", "O"} & set(next_characters("京")) == {"O"}  # O for police plates only
+    assert "O" not in next_characters("京A")
+    assert set("警学挂领") <= set(next_characters("京A1234"))
+    assert set(next_characters("京AD1234")) == set("0123456789")  # a small new-energy plate ends with a digit
+    assert next_characters("京AD12345") == ""
+
+
+@pytest.mark.parametrize("example", TABLES["plate_valid"], ids=lambda e: e["canonical"])
+def test_every_valid_plate_can_be_picked_character_by_character(example):
+    text = example["canonical"]
+    for place, char in enumerate(text):
+        assert char in next_characters(text[:place])
+
+
+def test_confusable_plates_are_hints_of_the_same_class():
+    hints = [plate.text for plate in confusable_plates(Plate("京A1234B", "02"))]
+    assert "京A12348" in hints
+    assert "京A1Z34B" in hints
+    assert all(plate_class(text) == "ordinary" for text in hints)
+    assert [list(group) for group in CONFUSABLE] == TABLES["plate_confusable"]
+
+
+def test_o_and_i_are_named_and_never_changed():
+    for text in ("京AO2345", "京AI2345"):
+        with pytest.raises(PlateError, match="0 or 1"):
+            parse_plate(text)
+
+
+@pytest.mark.parametrize("case", TABLES["vin"]["vectors"], ids=lambda c: c["vin"])
+def test_vin_examples(case):
+    assert check_vin(case["vin"]) == case["state"]

@@ -29,6 +29,11 @@ def test_a_policy_survives_the_file():
         ({"version": 0}, "policy.version"),
         ({"name": "a\x1b[31m"}, "policy.name"),
         ({"surprise": 1}, "surprise"),
+        ({"lookups_per_hour": 0}, "policy.lookups_per_hour"),
+        ({"roles": {}}, "policy.roles"),
+        ({"roles": {**GOOD["roles"], "insurer": "full"}}, "policy.roles.insurer: never full"),
+        ({"roles": {**GOOD["roles"], "gate": "most"}}, "policy.roles.gate"),
+        ({"roles": {**GOOD["roles"], "gate": []}}, "policy.roles.gate"),
     ],
 )
 def test_the_error_names_the_setting(change, named):

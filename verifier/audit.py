@@ -9,10 +9,11 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from verifier.decide import decide
@@ -43,6 +44,7 @@ class CheckRecord:
         """The record without its place in the chain."""
         return {
             "v": FORMAT,
+            "kind": "check",
             "id": self.check_id,
             "software": self.software,
             "policy": json.loads(dump_policy(self.policy)),
@@ -51,6 +53,16 @@ class CheckRecord:
             "evidence": evidence_to_json(self.evidence, self.now),
             "verdict": verdict_to_json(self.verdict),
         }
+
+
+def accident_json(accident_id: str, a: CheckRecord, b: CheckRecord) -> dict[str, Any]:
+    """The one record of two vehicles that met."""
+    return {"v": FORMAT, "kind": "accident", "id": accident_id, "a": a.to_json(), "b": b.to_json()}
+
+
+def checks_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The checks in a record: one, or the two of an accident."""
+    return [entry["a"], entry["b"]] if entry.get("kind") == "accident" and {"a", "b"} <= entry.keys() else [entry]
 
 
 def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
@@ -75,8 +87,8 @@ class AuditLog:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, record: CheckRecord) -> None:
-        """Write one line and see it to the disk; AuditError when that fails."""
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one record as a line and see it to the disk; AuditError when that fails."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -85,7 +97,7 @@ class AuditLog:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             line, broken_tail = _last_line(descriptor)
-            entry = {"prev": _digest(line) if line else _FIRST, **record.to_json()}
+            entry = {"prev": _digest(line) if line else _FIRST, **record}
             data = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
             # A line that a power cut left unfinished stays as it is, on a line of its own.
             os.write(descriptor, b"\n" + data if broken_tail else data)
@@ -115,7 +127,7 @@ def _digest(line: bytes) -> str:
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """The records in order; AuditError names the first line that is damaged or not chained to the one before."""
+    """The records in order; AuditError names the first line that is not chained to the one before."""
     previous = _FIRST
     try:
         file = path.open("rb")
@@ -135,15 +147,24 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
             previous = _digest(line)
 
 
-def replay(entry: dict[str, Any]) -> tuple[Verdict, bool]:
-    """Decide again from a record alone: the verdict, and whether it is the recorded one.
+def replay(check: dict[str, Any], policies: Mapping[str, Policy] = MappingProxyType({})) -> tuple[Verdict, bool]:
+    """Decide again from one check's record alone: the verdict, and whether it is the recorded one.
 
-    AuditError when the record lacks what that takes.
+    A record that names its policy without holding it takes it from `policies` (by label). AuditError names what is
+    missing.
     """
     try:
-        evidence, now = evidence_from_json(entry.get("evidence"))
-        policy = load_policy(json.dumps(entry.get("policy")).encode())
+        evidence, now = evidence_from_json(check.get("evidence"))
+        policy = _policy(check.get("policy"), policies)
     except (EvidenceError, PolicyError) as exc:
         raise AuditError(f"audit record: {exc}") from exc
     verdict = decide(evidence, policy, now)
-    return verdict, verdict_to_json(verdict) == entry.get("verdict")
+    return verdict, verdict_to_json(verdict) == check.get("verdict")
+
+
+def _policy(recorded: object, policies: Mapping[str, Policy]) -> Policy:
+    if isinstance(recorded, str):
+        if recorded not in policies:
+            raise PolicyError(f"policy {recorded[:50]!r} is missing")
+        return policies[recorded]
+    return load_policy(json.dumps(recorded).encode())

@@ -15,69 +15,35 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from verifier.audit import AuditLog, CheckRecord
+from verifier.adapters import cache_evidence, code_evidence
+from verifier.audit import AuditLog, CheckRecord, accident_json
 from verifier.cache.store import GenerationInfo, StatusStore
 from verifier.clock import Clock
-from verifier.codec.credential import decode
 from verifier.decide import decide
 from verifier.errors import (
-    CacheCorruptError,
     CacheError,
     CacheMissingError,
-    CodeError,
-    EpochKeyError,
     PolicyError,
     TrustListError,
-    UntrustedError,
 )
+from verifier.plates import confusable_plates
 from verifier.policy import Policy, load_policy
 from verifier.trust import TrustList, load_trust_list
 from verifier.types import (
     CacheEvidence,
     CacheState,
     CodeEvidence,
-    CodeFault,
-    CodeReading,
     Credential,
-    CredentialStatus,
     Evidence,
     Plate,
     PlateSeen,
     Purpose,
     SignatureState,
-    StatusAnswer,
     TagAuth,
     TagEvidence,
     Verdict,
+    VerdictCode,
 )
-from verifier.verify import verify
-
-# A credential's faults as the decision sees them (docs/decision.md, last table).
-READINGS: dict[CodeFault, CodeReading] = {
-    CodeFault.NOT_A_MARK: CodeReading.FOREIGN,
-    CodeFault.VERSION: CodeReading.UNSUPPORTED_VERSION,
-    CodeFault.OVERSIZE: CodeReading.MALFORMED,
-    CodeFault.ENCODING: CodeReading.MALFORMED,
-    CodeFault.COSE_SHAPE: CodeReading.MALFORMED,
-    CodeFault.CBOR: CodeReading.MALFORMED,
-    CodeFault.HEADER: CodeReading.MALFORMED,
-    CodeFault.CLAIMS: CodeReading.MALFORMED,
-}
-SIGNATURES: dict[CodeFault, SignatureState] = {
-    CodeFault.UNKNOWN_KEY: SignatureState.UNKNOWN_KEY,
-    CodeFault.ALG_UNAVAILABLE: SignatureState.UNKNOWN_KEY,
-    CodeFault.TRUST_STALE: SignatureState.UNKNOWN_KEY,
-    CodeFault.KEY_COMPROMISED: SignatureState.REVOKED_KEY,
-    CodeFault.KEY_RETIRED: SignatureState.REVOKED_KEY,
-    CodeFault.KEY_WINDOW: SignatureState.REVOKED_KEY,
-    CodeFault.JURISDICTION: SignatureState.REVOKED_KEY,
-    CodeFault.ALG: SignatureState.INVALID,
-    CodeFault.SIGNATURE: SignatureState.INVALID,
-    CodeFault.HOLDER_KEY: SignatureState.INVALID,
-}
-
-NOTHING_READ = b""
-"""The payload that stands for a code which no decoder could read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,15 +65,19 @@ class CheckResult:
     verdict: Verdict
     evidence: Evidence
     now: datetime
+    policy: Policy
+    remarks: tuple[str, ...] = ()  # for the technician: what could not be used
+    similar: tuple[Plate, ...] = ()  # plates in the data that a typed one may be mistaken for
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """Trust list and policy of one generation."""
+    """Trust list and policy in force, and what was refused of the generation they were to come from."""
 
     generation: str | None
     trust: TrustList
     policy: Policy
+    remarks: tuple[str, ...]
 
 
 class Verifier:
@@ -127,14 +97,30 @@ class Verifier:
         self._audit = audit
         self._software = software
         self._new_id = new_id
-        self._rules = _Rules(None, TrustList(()), Policy())
+        self._rules = _Rules(None, TrustList(()), Policy(), ())
 
     def check(self, seen: Observation) -> CheckResult:
         """One check. Bad marks and a bad cache are verdicts; AuditError when the record cannot be kept."""
+        result, record = self._run(seen)
+        self._keep(record.to_json())
+        return result
+
+    def check_pair(self, a: Observation, b: Observation) -> tuple[CheckResult, CheckResult]:
+        """Two vehicles of one accident (自行协商), checked one after the other and kept in one record."""
+        (result_a, record_a), (result_b, record_b) = self._run(a), self._run(b)
+        self._keep(accident_json(self._new_id(), record_a, record_b))
+        return result_a, result_b
+
+    def _run(self, seen: Observation) -> tuple[CheckResult, CheckRecord]:
         now = self._clock()
         info, state = self._generation()
-        code = None if seen.code is None else code_evidence(seen.code, self._rules.trust, now)
-        cache = CacheEvidence(state=state) if info is None else self._look_up(info, seen, code)
+        rules = self._rules
+        code = None if seen.code is None else code_evidence(seen.code, rules.trust, now)
+        plates = _identities(seen, code)
+        if info is None:
+            cache = CacheEvidence(state=state)
+        else:
+            cache = cache_evidence(self._status, info, plates, _proven(code))
         evidence = Evidence(
             code=code,
             tag=seen.tag,
@@ -143,59 +129,41 @@ class Verifier:
             cache=cache,
             purpose=seen.purpose,
         )
-        verdict = decide(evidence, self._rules.policy, now)
-        result = CheckResult(check_id=self._new_id(), verdict=verdict, evidence=evidence, now=now)
-        if self._audit is not None:
-            self._audit.append(self._record(result, seen, info))
-        return result
+        verdict = decide(evidence, rules.policy, now)
+        result = CheckResult(
+            check_id=self._new_id(),
+            verdict=verdict,
+            evidence=evidence,
+            now=now,
+            policy=rules.policy,
+            remarks=rules.remarks,
+            similar=self._similar(verdict, seen),
+        )
+        return result, self._record(result, seen, info)
 
     def _generation(self) -> tuple[GenerationInfo | None, CacheState]:
         """The generation in use, with its trust list and policy loaded once."""
         try:
             info = self._status.info()
             if info.path.name != self._rules.generation:
-                self._rules = _Rules(
-                    info.path.name,
-                    load_trust_list(self._status.trust_entries()),
-                    load_policy(self._status.policy()),
-                )
+                self._rules = _new_rules(self._rules, info.path.name, self._status)
         except CacheMissingError:
             return None, CacheState.MISSING
-        except (CacheError, TrustListError, PolicyError):
+        except CacheError:
             return None, CacheState.CORRUPT
         return info, CacheState.OK
 
-    def _look_up(self, info: GenerationInfo, seen: Observation, code: CodeEvidence | None) -> CacheEvidence:
-        plates = _identities(seen, code)
-        credential = code.credential if code and code.signature is SignatureState.VALID else None
-        state, covers, document, vehicle = CacheState.OK, False, None, None
+    def _similar(self, verdict: Verdict, seen: Observation) -> tuple[Plate, ...]:
+        """F5: a typed plate that is not found may have a mistaken character."""
+        if verdict.code is not VerdictCode.NOT_FOUND or seen.plate_seen is None:
+            return ()
         try:
-            # The list of document states is checked on its own, so it counts even where the vehicles' data fail.
-            document = self._document(credential, plates)
-            if plates and self._status.covers(plates[0]):
-                vehicle = self._status.vehicle(plates[0])
-                covers = True
-        except CacheCorruptError:
-            state = CacheState.CORRUPT
-        except EpochKeyError:
-            covers = False  # cannot say: nothing in this set can be found under the key at hand
-        except CacheMissingError:
-            state = CacheState.MISSING
-        return CacheEvidence(
-            state=state,
-            as_of=info.as_of,
-            scope=info.scope,
-            covers=covers,
-            answer=StatusAnswer(vehicle=vehicle, credential=document),
-        )
-
-    def _document(self, credential: Credential | None, plates: list[Plate]) -> CredentialStatus | None:
-        if credential is None or credential.status_list is None or credential.status_index is None:
-            return None
-        return self._status.credential(credential.serial, credential.status_list, credential.status_index, plates)
+            return tuple(p for p in confusable_plates(seen.plate_seen.plate) if self._status.vehicle(p) is not None)
+        except CacheError:
+            return ()  # a hint is not worth more than that
 
     def _record(self, result: CheckResult, seen: Observation, info: GenerationInfo | None) -> CheckRecord:
-        sources: dict[str, Any] = {"cache": None}
+        sources: dict[str, Any] = {"cache": None, "remarks": list(result.remarks)}
         if info is not None:
             age = result.now - info.as_of
             sources["cache"] = {
@@ -207,50 +175,45 @@ class Verifier:
             check_id=result.check_id,
             evidence=result.evidence,
             now=result.now,
-            policy=self._rules.policy,
+            policy=result.policy,
             verdict=result.verdict,
             inputs={} if seen.code is None else {"code_sha256": hashlib.sha256(seen.code).hexdigest()},
             sources=sources,
             software=self._software,
         )
 
+    def _keep(self, entry: dict[str, Any]) -> None:
+        if self._audit is not None:
+            self._audit.append(entry)
 
-def code_evidence(payload: bytes, trust: TrustList, now: datetime) -> CodeEvidence:
-    """Decode and verify the bytes of a code into evidence; never raises for what a code contains."""
-    if payload == NOTHING_READ:
-        return CodeEvidence(reading=CodeReading.NONE)
+
+def _new_rules(old: _Rules, generation: str, status: StatusStore) -> _Rules:
+    """Trust list and policy of a new generation; one that is not usable leaves the last good one in force."""
+    trust, policy, remarks = old.trust, old.policy, []
     try:
-        verified = verify(decode(payload), trust, now)
-    except CodeError as exc:
-        if exc.fault in READINGS:
-            return CodeEvidence(reading=READINGS[exc.fault], fault=exc.fault)
-        claims = exc.claims if isinstance(exc, UntrustedError) else None
-        return CodeEvidence(
-            reading=CodeReading.OK,
-            mode=claims.mode if claims else None,
-            signature=SIGNATURES[exc.fault],
-            credential=claims,
-            fault=exc.fault,
-        )
-    return CodeEvidence(
-        reading=CodeReading.OK,
-        mode=verified.mode,
-        signature=SignatureState.VALID,
-        credential=verified.credential,
-        shown_at=verified.shown_at,
-        fault=verified.fault,
-    )
+        trust = load_trust_list(status.trust_entries())
+    except TrustListError as exc:
+        remarks.append(f"{exc}; the last good list stays in force")
+    try:
+        policy = load_policy(status.policy())
+    except PolicyError as exc:
+        remarks.append(f"{exc}; policy {old.policy.label} stays in force")
+    return _Rules(generation, trust, policy, tuple(remarks))
+
+
+def _proven(code: CodeEvidence | None) -> Credential | None:
+    """The credential whose signature verified, and no other."""
+    return code.credential if code is not None and code.signature is SignatureState.VALID else None
 
 
 def _identities(seen: Observation, code: CodeEvidence | None) -> list[Plate]:
     """The plates that were seen, proven ones first; the first is the vehicle to look up."""
     claims = code.credential if code else None
-    proven = code is not None and code.signature is SignatureState.VALID
     ranked: list[tuple[bool, Plate]] = []
     if seen.plate_seen is not None:
         ranked.append((seen.plate_seen.confirmed, seen.plate_seen.plate))
     if seen.tag is not None:
         ranked.append((seen.tag.auth is TagAuth.OK, seen.tag.plate))
     if claims is not None:
-        ranked.append((proven, claims.plate))
+        ranked.append((_proven(code) is not None, claims.plate))
     return [plate for _, plate in sorted(ranked, key=lambda pair: not pair[0])]

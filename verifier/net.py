@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -206,7 +207,11 @@ class _GuardedAdapter(HTTPAdapter):
 
 @contextmanager
 def _cut_after(sock: socket.socket | None, seconds: float) -> Iterator[None]:
+    """Shut the socket down after so many seconds, and make a TimeoutError of whatever comes of that."""
+    due = threading.Event()
+
     def cut() -> None:
+        due.set()
         if sock is not None:
             with suppress(OSError):
                 # The plain method: an SSL socket's own one takes its state apart under the reading thread.
@@ -217,5 +222,11 @@ def _cut_after(sock: socket.socket | None, seconds: float) -> Iterator[None]:
     timer.start()
     try:
         yield
+    except (OSError, HTTPException) as exc:
+        if due.is_set():
+            raise TimeoutError("the head of the answer did not come in time") from exc
+        raise
     finally:
         timer.cancel()
+    if due.is_set():  # a head that was cut can still look like a complete one
+        raise TimeoutError("the head of the answer did not come in time")

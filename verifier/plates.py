@@ -1,40 +1,55 @@
 """Plate numbers: canonical form, classes, kinds (号牌种类, GA/T 16.7).
 
-The regular expressions follow GA 36-2018 as the project's domain tables give it; new-energy letters are A-H, J
-and K (A to E pure electric). O and I are never silently changed to 0 and 1.
+The classes follow GA 36-2018 as the project's domain tables give it; new-energy letters are A-H, J and K (A to E
+pure electric). O and I are never silently changed to 0 and 1.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from operator import contains
+from typing import NamedTuple
 
 from verifier.errors import PlateError
 from verifier.types import Plate
 
 PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"  # without I and O
+DIGITS = "0123456789"
 ENERGY_LETTERS = "ABCDEFGHJK"
 MAX_INPUT = 24  # characters, before normalising
 
-_P, _L, _S = f"[{PROVINCES}]", "[A-HJ-NP-Z]", "[A-HJ-NP-Z0-9]"
+_ANY = DIGITS + LETTERS
+_P, _L, _D, _S = (PROVINCES,), (LETTERS,), (DIGITS,), (_ANY,)
 
-# class, pattern, plate kinds that may carry it; the first kind is what is meant when none is given
-_CLASSES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("nev_small", f"{_P}{_L}[A-HJK]{_S}[0-9]{{4}}", ("52",)),
-    ("nev_large", f"{_P}{_L}[0-9]{{5}}[A-HJK]", ("51",)),
-    ("emergency", f"{_P}[XS]{_S}{{4}}应急", ("33",)),
-    ("police", f"{_P}[A-HJ-NP-ZO]{_S}{{4}}警", ("23", "24")),
-    ("coach", f"{_P}{_L}{_S}{{4}}学", ("16", "17")),
-    ("trailer", f"{_P}{_L}{_S}{{4}}挂", ("15",)),
-    ("hk_macau", f"粤Z{_S}{{4}}[港澳]", ("26", "27")),
-    ("embassy", "[0-9]{6}使|使[0-9]{6}", ("03", "09")),
-    ("consulate", f"{_P}[0-9]{{5}}领|{_P}领[0-9]{{5}}|{_P}{_L}[0-9]{{4}}领", ("04", "10")),
-    ("armed_police", f"WJ{_P}?[0-9]{{4}}[0-9A-Z]", ("31",)),
-    ("military", f"{_L}{{2}}[0-9]{{5}}", ("32",)),
-    ("ordinary", f"{_P}{_L}{_S}{{5}}", ("02", "01", "05", "06", "07", "08", "13")),
+
+class _Class(NamedTuple):
+    """A class of plates: what may stand in each place, and which kinds carry it, the usual one first."""
+
+    name: str
+    templates: tuple[tuple[str, ...], ...]
+    kinds: tuple[str, ...]
+
+
+_CLASSES = (
+    _Class("nev_small", (_P + _L + (ENERGY_LETTERS,) + _S + _D * 4,), ("52",)),
+    _Class("nev_large", (_P + _L + _D * 5 + (ENERGY_LETTERS,),), ("51",)),
+    _Class("emergency", (_P + ("XS",) + _S * 4 + ("应", "急"),), ("33",)),
+    _Class("police", (_P + (LETTERS + "O",) + _S * 4 + ("警",),), ("23", "24")),
+    _Class("coach", (_P + _L + _S * 4 + ("学",),), ("16", "17")),
+    _Class("trailer", (_P + _L + _S * 4 + ("挂",),), ("15",)),
+    _Class("hk_macau", (("粤", "Z") + _S * 4 + ("港澳",),), ("26", "27")),
+    _Class("embassy", (_D * 6 + ("使",), ("使",) + _D * 6), ("03", "09")),
+    _Class("consulate", (_P + _D * 5 + ("领",), _P + ("领",) + _D * 5, _P + _L + _D * 4 + ("领",)), ("04", "10")),
+    _Class(
+        "armed_police",
+        tuple(("W", "J") + place + _D * 4 + (DIGITS + LETTERS + "IO",) for place in ((), _P)),
+        ("31",),
+    ),
+    _Class("military", (_L * 2 + _D * 5,), ("32",)),
+    _Class("ordinary", (_P + _L + _S * 5,), ("02", "01", "05", "06", "07", "08", "13")),
 )
-_PATTERNS = tuple((name, re.compile(pattern), kinds) for name, pattern, kinds in _CLASSES)
 
 PLATE_KINDS: dict[str, str] = {
     "01": "大型汽车", "02": "小型汽车", "03": "使馆汽车", "04": "领馆汽车", "05": "境外汽车",
@@ -59,22 +74,69 @@ def canonical(text: str) -> str:
     return _SEPARATORS.sub("", unicodedata.normalize("NFKC", text)).upper()
 
 
+def _class_of(text: str) -> _Class | None:
+    for cls in _CLASSES:
+        if any(len(t) == len(text) and all(map(contains, t, text)) for t in cls.templates):
+            return cls
+    return None
+
+
 def plate_class(text: str) -> str | None:
     """The class of a canonical plate text, or None when no class matches."""
-    return next((name for name, pattern, _ in _PATTERNS if pattern.fullmatch(text)), None)
+    cls = _class_of(text)
+    return None if cls is None else cls.name
 
 
 def parse_plate(text: str, kind: str | None = None) -> Plate:
-    """Read a typed plate. Without a kind, the commonest kind of its class is meant (02 for an ordinary plate)."""
+    """Read a typed plate. Without a kind, the usual kind of its class is meant (02 for an ordinary plate).
+
+    PlateError for what is no plate or no kind; its text does not repeat what was typed.
+    """
     plain = canonical(text)
-    usual = next((kinds[0] for _, pattern, kinds in _PATTERNS if pattern.fullmatch(plain)), None)
-    if usual is None:
+    cls = _class_of(plain)
+    if cls is None:
+        if {"O", "I"} & set(plain[1:]):
+            raise PlateError("plate: not a plate number; letters O and I do not occur (0 or 1?)")
         raise PlateError("plate: not a plate number (example: 京A12345)")
     if kind is None:
-        kind = usual
+        kind = cls.kinds[0]
     elif kind not in PLATE_KINDS:
         raise PlateError("plate kind: not a two-digit code of GA/T 16.7 (example: 02)")
     return Plate(plain, kind)
+
+
+def next_characters(begun: str) -> str:
+    """What may stand next after the beginning of a plate, for a picker: each character once, in table order.
+
+    Empty when nothing can follow. A text is a whole plate when `plate_class` knows it.
+    """
+    place = len(begun)
+    sets = [
+        template[place]
+        for cls in _CLASSES
+        for template in cls.templates
+        if len(template) > place and all(map(contains, template, begun))
+    ]
+    # Provinces come first and the rare words last, so that an ordinary plate takes the fewest presses.
+    return "".join(sorted(set("".join(sets)), key=_PICKER_ORDER.index))
+
+
+_PICKER_ORDER = PROVINCES + DIGITS + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "警学挂领使港澳应急"
+
+# Characters that are mistaken for one another on a plate or a small keypad.
+CONFUSABLE = ("0DQ", "1T7", "8B", "5S", "2Z", "6G", "4A", "UV", "MN", "HN")
+
+
+def confusable_plates(plate: Plate) -> list[Plate]:
+    """Plates that differ in one mistakable character, of the same class and kind: hints when one is not found."""
+    cls = plate_class(plate.text)
+    found = []
+    for place, char in enumerate(plate.text):
+        for other in dict.fromkeys("".join(group for group in CONFUSABLE if char in group)):
+            text = plate.text[:place] + other + plate.text[place + 1 :]
+            if other != char and plate_class(text) == cls:
+                found.append(Plate(text, plate.kind))
+    return found
 
 
 def display_text(plate: Plate) -> str:

@@ -8,8 +8,19 @@ from datetime import timedelta
 from typing import Any
 
 from verifier.errors import PolicyError
+from verifier.types import Role, View
 
 MAX_POLICY_BYTES = 64 * 1024
+
+
+DEFAULT_ROLES = (
+    (Role.OFFICER, View.FULL),
+    (Role.TECHNICIAN, View.NONE),
+    (Role.AUDITOR, View.FULL),
+    (Role.INSURER, View.LIMITED),
+    (Role.RENTAL, View.LIMITED),
+    (Role.GATE, View.LIMITED),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +35,17 @@ class Policy:
     propagation: timedelta = timedelta(hours=24)  # issue to cache, at the latest
     live_code_max_age: timedelta = timedelta(seconds=300)
     clock_skew: timedelta = timedelta(seconds=300)
+    lookups_per_hour: int = 100  # typed plates; more are flagged, never refused
+    roles: tuple[tuple[Role, View], ...] = DEFAULT_ROLES
 
     @property
     def label(self) -> str:
         """Name and version, as recorded with every verdict."""
         return f"{self.name}/{self.version}"
+
+    def view(self, role: Role) -> View:
+        """How much of a verdict this role may see."""
+        return dict(self.roles)[role]
 
 
 # name in the JSON file -> (field, unit)
@@ -53,7 +70,7 @@ def load_policy(data: bytes) -> Policy:
         raise PolicyError("policy: not JSON") from exc
     if not isinstance(raw, dict):
         raise PolicyError("policy: not an object")
-    if unknown := sorted(set(raw) - set(_AGES) - {"name", "version"}):
+    if unknown := sorted(set(raw) - set(_AGES) - {"name", "version", "lookups_per_hour", "roles"}):
         raise PolicyError(f"policy: unknown setting {unknown[0][:40]!r}")
     name, version = raw.get("name"), raw.get("version")
     if not (isinstance(name, str) and 1 <= len(name) <= 40 and name.isascii() and name.isprintable()):
@@ -68,10 +85,27 @@ def load_policy(data: bytes) -> Policy:
         if value * (3600 if unit == "hours" else 1) > _MAX_SECONDS:
             raise PolicyError(f"policy.{setting}: more than a year")
         ages[field] = timedelta(**{unit: value})
-    policy = Policy(name=name, version=version, **ages)
+    lookups = raw.get("lookups_per_hour")
+    if type(lookups) is not int or lookups < 1:
+        raise PolicyError("policy.lookups_per_hour: missing or not a positive whole number")
+    policy = Policy(name=name, version=version, lookups_per_hour=lookups, roles=_roles(raw.get("roles")), **ages)
     if policy.fresh > policy.stale:
         raise PolicyError("policy.fresh_h: longer than stale_h")
     return policy
+
+
+def _roles(raw: object) -> tuple[tuple[Role, View], ...]:
+    """Every role with its view; one that is limited by default never gets the full view (J5)."""
+    if not isinstance(raw, dict) or set(raw) != set(Role):
+        raise PolicyError("policy.roles: not an object that names every role")
+    roles = []
+    for role, usual in DEFAULT_ROLES:
+        if raw[role] not in tuple(View):
+            raise PolicyError(f"policy.roles.{role}: neither full, limited nor none")
+        if raw[role] == View.FULL and usual is not View.FULL:
+            raise PolicyError(f"policy.roles.{role}: never full")
+        roles.append((role, View(raw[role])))
+    return tuple(roles)
 
 
 def dump_policy(policy: Policy) -> bytes:
@@ -79,5 +113,6 @@ def dump_policy(policy: Policy) -> bytes:
     out: dict[str, object] = {"name": policy.name, "version": policy.version}
     for setting, (field, unit) in _AGES.items():
         out[setting] = int(getattr(policy, field).total_seconds()) // (3600 if unit == "hours" else 1)
+    out |= {"lookups_per_hour": policy.lookups_per_hour, "roles": dict(policy.roles)}
     assert len(out) == len(fields(policy))  # noqa: S101 - a setting forgotten in _AGES is our own mistake
     return json.dumps(out, indent=1).encode() + b"\n"

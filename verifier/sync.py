@@ -180,8 +180,8 @@ class SyncClient:
         before = in_use(self._root)
         accepted = marks.accepted(self._region)
         held = self._held(before, accepted, recheck=recheck)
-        if marks.lost and before is not None:
-            notes.append("state.db was lost and begun anew; its marks are those of the set in use")
+        if marks.lost and (before is not None or (self._root / schema.TRUST).exists()):
+            notes.append("state.db was lost and begun anew with the marks of the set in use")
         now = self._now(accepted.clock_floor, notes)
         offer = self._offer(meter, now, before, held)
         notes += [kept.note for kept in (offer.entries, offer.policy) if kept.note is not None]

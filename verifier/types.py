@@ -316,6 +316,25 @@ class Purpose(StrEnum):
     ACCIDENT = "accident"
 
 
+class Role(StrEnum):
+    """Who is looking (S29); `verifier.roles` says what each may see."""
+
+    OFFICER = "officer"
+    TECHNICIAN = "technician"
+    AUDITOR = "auditor"
+    INSURER = "insurer"
+    RENTAL = "rental"  # rental, mortgage and trade
+    GATE = "gate"  # gates and parking
+
+
+class View(StrEnum):
+    """How much of a verdict a role may see."""
+
+    FULL = "full"
+    LIMITED = "limited"  # in validity or not, and the month
+    NONE = "none"
+
+
 class Source(StrEnum):
     """Where a finding comes from."""
 

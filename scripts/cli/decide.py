@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from firmware.views import terminal_card, verdict_view
 from scripts.cli.console import json_option, print_json, problem
-from verifier.audit import read_log, verdict_to_json
-from verifier.audit import replay as replay_entry
+from verifier.audit import checks_of, read_log, verdict_to_json
+from verifier.audit import replay as replay_check
 from verifier.decide import decide as decide_evidence
 from verifier.errors import EvidenceError
 from verifier.evidence import evidence_from_json
@@ -47,26 +49,42 @@ def decide(file: Path, policy_file: Path | None, lang: Language, as_json: bool) 
 
 
 @click.command()
-@click.argument("log", type=_FILE)
+@click.argument("file", type=_FILE)
+@click.option("--policy", "policy_files", type=_FILE, multiple=True, help="Policy that a record names; repeatable.")
 @json_option
-def replay(log: Path, as_json: bool) -> int:
-    """Decide again on every record of an audit log, and compare.
+def replay(file: Path, policy_files: tuple[Path, ...], as_json: bool) -> int:
+    """Decide again on every check in an audit log, or in one record taken out of it, and compare.
 
     \b
     Examples:
       markcheck replay ~/.local/share/markcheck/audit.jsonl
+      markcheck replay record.json --json
 
     Exit status: 0 when the log is whole and every verdict is reached again, 1 when not.
     """
-    checks = different = 0
-    for entry in read_log(log):
-        verdict, same = replay_entry(entry)
-        checks += 1
-        different += not same
-        if as_json:
-            print_json({"id": entry.get("id"), "same": same, **verdict_to_json(verdict)})
-        elif not same:
-            problem(f"check {checks}: decided again as {verdict.code.value} {verdict.grade.value}")
+    policies = {policy.label: policy for policy in (load_policy(path.read_bytes()) for path in policy_files)}
+    done = different = 0
+    for entry in _records(file):
+        for check in checks_of(entry):
+            verdict, same = replay_check(check, policies)
+            done += 1
+            different += not same
+            if as_json:
+                print_json({"id": check.get("id"), "same": same, **verdict_to_json(verdict)})
+            elif not same:
+                problem(f"check {done}: decided again as {verdict.code.value} {verdict.grade.value}")
+    if done == 0:
+        problem(f"{file.name}: no audit record in it")
+        return 1
     if not as_json:
-        click.echo(f"{checks} checks, {checks - different} with the same verdict")
+        click.echo(f"{done} checks, {done - different} with the same verdict")
     return 1 if different else 0
+
+
+def _records(file: Path) -> Iterable[dict[str, Any]]:
+    """One record by itself, or a log whose chain is checked on the way."""
+    try:
+        record = json.loads(file.read_bytes())
+    except ValueError:
+        return read_log(file)
+    return [record] if isinstance(record, dict) else []

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from verifier.plates import ENERGY_LETTERS
 from verifier.types import Month, Plate, StatusLetter, VehicleRecord
+from verifier.vin import ALPHABET, check_digit
 
 
 class City(NamedTuple):
@@ -182,13 +183,6 @@ def _plate_text(prefix: str, kind: str, index: int) -> str:
     return f"{prefix}{four[:place]}{_LETTERS[digits // 10_000]}{four[place:]}"
 
 
-_VIN_LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ0123456789"
-_VIN_VALUES = dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", map(int, "12345678123457923456789"), strict=True))
-_VIN_WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
-
-
 def _vin(rng: random.Random, number: int) -> str:
-    """17 characters with the check digit of ISO 3779 / GB 16735 in the ninth place."""
-    body = "L" + "".join(rng.choice(_VIN_LETTERS) for _ in range(9)) + f"{number % 10_000_000:07d}"
-    total = sum(w * (_VIN_VALUES[c] if c in _VIN_VALUES else int(c)) for w, c in zip(_VIN_WEIGHTS, body, strict=True))
-    return body[:8] + "0123456789X"[total % 11] + body[9:]
+    body = "L" + "".join(rng.choice(ALPHABET) for _ in range(9)) + f"{number % 10_000_000:07d}"
+    return body[:8] + check_digit(body) + body[9:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
@@ -13,6 +12,7 @@ from verifier.codec import cose
 from verifier.codec.credential import encode, encode_claims, presentation_claims
 from verifier.trust import dump_entries
 from verifier.types import Algorithm, Credential, KeyRole, PresentationMode
+from verifier.vin import binding
 
 NATIONAL = "000000"  # issuer code of the freshness key: the platform, not a city
 LIFE = {
@@ -42,11 +42,6 @@ def issuing_keys(now: datetime) -> dict[str, SigningKey]:
     }
     keys[NATIONAL] = signing_key(Algorithm.ES256, issuer=NATIONAL, regions=("*",), role=KeyRole.FRESHNESS, now=now)
     return keys
-
-
-def binding(kind: bytes, serial: str, value: str) -> bytes:
-    """The 8-byte binding of a VIN or TID to this credential (docs/credential-format.md)."""
-    return hashlib.sha256(kind + bytes.fromhex(serial) + value.encode()).digest()[:8]
 
 
 class Issuer:

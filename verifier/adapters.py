@@ -1,0 +1,127 @@
+"""From what a code, the cache and the network answered to evidence. Nothing here judges.
+
+The first two tables are the last table of docs/decision.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from verifier.cache.store import GenerationInfo, StatusStore
+from verifier.codec.credential import decode
+from verifier.errors import (
+    CacheCorruptError,
+    CacheMissingError,
+    CodeError,
+    EpochKeyError,
+    UntrustedError,
+)
+from verifier.trust import TrustList
+from verifier.types import (
+    CacheEvidence,
+    CacheState,
+    CodeEvidence,
+    CodeFault,
+    CodeReading,
+    Credential,
+    CredentialStatus,
+    OnlineEvidence,
+    OnlineState,
+    Plate,
+    SignatureState,
+    StatusAnswer,
+)
+from verifier.verify import verify
+
+READINGS: dict[CodeFault, CodeReading] = {
+    CodeFault.NOT_A_MARK: CodeReading.FOREIGN,
+    CodeFault.VERSION: CodeReading.UNSUPPORTED_VERSION,
+    CodeFault.OVERSIZE: CodeReading.MALFORMED,
+    CodeFault.ENCODING: CodeReading.MALFORMED,
+    CodeFault.COSE_SHAPE: CodeReading.MALFORMED,
+    CodeFault.CBOR: CodeReading.MALFORMED,
+    CodeFault.HEADER: CodeReading.MALFORMED,
+    CodeFault.CLAIMS: CodeReading.MALFORMED,
+}
+SIGNATURES: dict[CodeFault, SignatureState] = {
+    CodeFault.UNKNOWN_KEY: SignatureState.UNKNOWN_KEY,
+    CodeFault.ALG_UNAVAILABLE: SignatureState.UNKNOWN_KEY,
+    CodeFault.TRUST_STALE: SignatureState.UNKNOWN_KEY,
+    CodeFault.KEY_COMPROMISED: SignatureState.REVOKED_KEY,
+    CodeFault.KEY_RETIRED: SignatureState.REVOKED_KEY,
+    CodeFault.KEY_WINDOW: SignatureState.REVOKED_KEY,
+    CodeFault.JURISDICTION: SignatureState.REVOKED_KEY,
+    CodeFault.ALG: SignatureState.INVALID,
+    CodeFault.SIGNATURE: SignatureState.INVALID,
+    CodeFault.HOLDER_KEY: SignatureState.INVALID,
+}
+
+NOTHING_READ = b""
+"""The payload that stands for a code which no decoder could read."""
+
+
+def code_evidence(payload: bytes, trust: TrustList, now: datetime) -> CodeEvidence:
+    """Decode and verify the bytes of a code; never raises for what a code contains."""
+    if payload == NOTHING_READ:
+        return CodeEvidence(reading=CodeReading.NONE)
+    try:
+        verified = verify(decode(payload), trust, now)
+    except CodeError as exc:
+        if exc.fault in READINGS:
+            return CodeEvidence(reading=READINGS[exc.fault], fault=exc.fault)
+        claims = exc.claims if isinstance(exc, UntrustedError) else None
+        return CodeEvidence(
+            reading=CodeReading.OK,
+            mode=claims.mode if claims else None,
+            signature=SIGNATURES[exc.fault],
+            credential=claims,
+            fault=exc.fault,
+        )
+    return CodeEvidence(
+        reading=CodeReading.OK,
+        mode=verified.mode,
+        signature=SignatureState.VALID,
+        credential=verified.credential,
+        shown_at=verified.shown_at,
+        fault=verified.fault,
+    )
+
+
+def cache_evidence(
+    store: StatusStore, info: GenerationInfo, plates: Sequence[Plate], credential: Credential | None
+) -> CacheEvidence:
+    """Ask the cache about the first of the plates and about the proven credential; never raises for its data."""
+    state, covers, document, vehicle = CacheState.OK, False, None, None
+    try:
+        # The list of document states is checked on its own, so it counts even where the vehicles' data fail.
+        document = _document(store, credential, plates)
+        if plates and store.covers(plates[0]):
+            vehicle = store.vehicle(plates[0])
+            covers = True
+    except CacheCorruptError:
+        state = CacheState.CORRUPT
+    except EpochKeyError:
+        covers = False  # cannot say: nothing in this set can be found under the key at hand
+    except CacheMissingError:
+        state = CacheState.MISSING
+    return CacheEvidence(
+        state=state,
+        as_of=info.as_of,
+        scope=info.scope,
+        covers=covers,
+        answer=StatusAnswer(vehicle=vehicle, credential=document),
+    )
+
+
+def _document(store: StatusStore, credential: Credential | None, plates: Sequence[Plate]) -> CredentialStatus | None:
+    if credential is None or credential.status_list is None or credential.status_index is None:
+        return None
+    return store.credential(credential.serial, credential.status_list, credential.status_index, plates)
+
+
+def online_evidence(answer: StatusAnswer, server_time: datetime) -> OnlineEvidence:
+    """A signed answer whose nonce, signature and times were verified; no vehicle in it means "not found"."""
+    if answer.vehicle is None:
+        return OnlineEvidence(state=OnlineState.NOT_FOUND, server_time=server_time)
+    return OnlineEvidence(state=OnlineState.OK, answer=answer, server_time=server_time)

@@ -1,0 +1,109 @@
+"""What those who are not the police may learn of a check: in validity or not, and the month (S21 to S23, J5).
+
+A limited answer is decided on evidence without watch data and without any status letter that does not concern the
+inspection, so nothing of them can show through, in the answer, its tone or its timing on the screen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from verifier.decide import DEREGISTERED_LETTERS, decide
+from verifier.policy import Policy
+from verifier.types import (
+    CacheEvidence,
+    Evidence,
+    Month,
+    OnlineEvidence,
+    Role,
+    StatusAnswer,
+    StatusLetter,
+    VerdictCode,
+)
+from verifier.wording import Text
+
+V = VerdictCode
+
+INSPECTION_LETTERS = DEREGISTERED_LETTERS | {StatusLetter.NORMAL, StatusLetter.OVERDUE}
+
+
+class Answer(StrEnum):
+    """A limited answer."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+ANSWERS: dict[VerdictCode, Answer] = {
+    V.VALID: Answer.YES,
+    V.VALID_STALE: Answer.YES,
+    V.SUPERSEDED: Answer.YES,
+    V.EXPIRED: Answer.NO,
+    V.DEREGISTERED: Answer.NO,
+    V.REVOKED: Answer.NO,
+    V.FORGED: Answer.NO,
+    V.MISMATCH: Answer.NO,
+}
+"""Every other verdict is UNKNOWN: it says nothing for or against the vehicle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitedAnswer:
+    """All that a limited role gets; `month` only with a yes, `as_of` dates the data behind it."""
+
+    answer: Answer
+    month: Month | None
+    as_of: datetime | None
+    policy: str
+
+
+def limited_answer(evidence: Evidence, policy: Policy, now: datetime) -> LimitedAnswer:
+    """Decide for a limited role."""
+    verdict = decide(_inspection_only(evidence), policy, now)
+    answer = ANSWERS.get(verdict.code, Answer.UNKNOWN)
+    return LimitedAnswer(
+        answer=answer,
+        month=verdict.valid_until if answer is Answer.YES else None,
+        as_of=verdict.as_of,
+        policy=verdict.policy,
+    )
+
+
+def _inspection_only(evidence: Evidence) -> Evidence:
+    cache: CacheEvidence = replace(evidence.cache, answer=_without_other_letters(evidence.cache.answer))
+    online: OnlineEvidence = replace(evidence.online, answer=_without_other_letters(evidence.online.answer))
+    return replace(evidence, cache=cache, online=online, watch=())
+
+
+def _without_other_letters(answer: StatusAnswer | None) -> StatusAnswer | None:
+    if answer is None or answer.vehicle is None:
+        return answer
+    vehicle = answer.vehicle
+    return replace(answer, vehicle=replace(vehicle, status=vehicle.status & INSPECTION_LETTERS, ctp_until=None))
+
+
+# ------------------------------------------------------------------------------------------------- wording
+
+VALID_UNTIL = Text("检验有效至{0.year:04d}年{0.month:02d}月", "VALID TO {0}")
+LINES: dict[Answer, Text] = {
+    Answer.YES: Text("检验有效", "VALID"),
+    Answer.NO: Text("不在有效期", "NOT VALID"),
+    Answer.UNKNOWN: Text("未能核实", "NOT CONFIRMED"),
+}
+GATE_LINES: dict[Answer, Text] = {
+    Answer.YES: Text("可通行", "PASS"),
+    Answer.NO: Text("请人工核验", "SEE ATTENDANT"),
+    Answer.UNKNOWN: Text("请人工核验", "SEE ATTENDANT"),
+}
+
+
+def answer_lines(answer: LimitedAnswer, role: Role) -> tuple[Text, ...]:
+    """The words for a limited role: one line, for a gate two."""
+    month = answer.month
+    line = LINES[answer.answer]
+    if month is not None:
+        line = Text(VALID_UNTIL.zh.format(month), VALID_UNTIL.en.format(month))
+    return (GATE_LINES[answer.answer], line) if role is Role.GATE else (line,)
