@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +20,7 @@ from scripts.sandbox.keys import write_secret
 from scripts.sandbox.showcase import Exhibit, Showcase
 from verifier.adapters import NOTHING_READ, READINGS, SIGNATURES, code_evidence
 from verifier.audit import read_log, replay
+from verifier.cache import schema
 from verifier.check import Observation
 from verifier.errors import AuditError
 from verifier.sync import SyncClient
@@ -209,6 +211,38 @@ def test_an_unreadable_code_beside_a_plate_leaves_the_plates_verdict(world):
     seen = PlateSeen(plate=vehicle.plate, confirmed=True)
     verdict = world.check(code=NOTHING_READ, plate_seen=seen)
     assert (verdict.code, verdict.tone) == (VerdictCode.VALID, Tone.NOTE)
+
+
+def test_a_bad_policy_is_not_taken_by_the_sync(world):
+    authority = world.authority
+    world.now = START + timedelta(hours=1)
+    authority.publisher.publish_trust(
+        entries=authority.issuer.trust_entries(), trust_version=2, policy=b'{"name":"odd"}', policy_version=2
+    )
+    report = world.sync()
+    assert any("policy" in note for note in report.notes)
+    vehicle = world.ordinary()
+    assert world.check(plate_seen=PlateSeen(plate=vehicle.plate, confirmed=True)).policy == "default/1"
+
+
+def test_a_policy_that_this_program_cannot_read_leaves_the_last_good_one_in_force(world):
+    """As after an update of the program: the data on the card were accepted by another version of it."""
+    vehicle = world.ordinary()
+    seen = Observation(plate_seen=PlateSeen(plate=vehicle.plate, confirmed=True))
+    assert world.device.verifier.check(seen).remarks == ()
+    old = (world.home.cache / "current").resolve()
+    policy = json.dumps({**json.loads((old / "policy.json").read_bytes()), "fresh_h": -5}).encode()
+    content = schema.content_hash((old / "index.cbor").read_bytes(), (old / "entries.cbor").read_bytes(), policy)
+    new = old.with_name(f"national-1-{content}")
+    shutil.copytree(old, new)
+    (new / "policy.json").write_bytes(policy)
+    (world.home.cache / "current").unlink()
+    (world.home.cache / "current").symlink_to(f"gen/{new.name}")
+    result = world.device.verifier.check(seen)
+    assert (result.verdict.code, result.verdict.policy) == (VerdictCode.VALID, "default/1")
+    assert "policy.fresh_h" in result.remarks[0]
+    assert "default/1 stays in force" in result.remarks[0]
+    assert list(read_log(world.home.audit))[-1]["sources"]["remarks"] == list(result.remarks)
 
 
 # --------------------------------------------------------------------------------- faults to evidence

@@ -19,6 +19,7 @@ from scripts.sandbox.folder_store import FolderStore
 from scripts.sandbox.server import serve
 from tests.conftest import DATA, load_data
 from verifier.clock import system_clock
+from verifier.plates import confusable_plates
 from verifier.types import Month, StatusLetter
 
 
@@ -52,13 +53,14 @@ def sync(url: str, sandbox: Path, *more: str) -> int:
     return main(["sync", "--from", url, "--root", str(root), "--epoch-key", str(key), *more])
 
 
-def good_vehicle(sandbox: Path):
+def good_vehicle(sandbox: Path, nth: int = 0):
     authority = AuthorityFolder(sandbox).open(clock=system_clock)
-    return next(
+    good = [
         v
         for v in authority.registry.vehicles.values()
         if v.status == {StatusLetter.NORMAL} and v.valid_until > Month.at(system_clock()) and v.plate.kind == "02"
-    )
+    ]
+    return good[nth]
 
 
 def issue(sandbox: Path, out: Path, *more: str) -> Path:
@@ -143,7 +145,7 @@ def test_a_folder_of_pictures_gives_a_verdict_each(synced, sandbox, tmp_path, ca
 
 
 def test_an_event_is_published_with_the_next_publication(synced, server, sandbox, tmp_path, capsys):
-    vehicle = good_vehicle(sandbox)
+    vehicle = good_vehicle(sandbox, 1)
     picture = issue(sandbox, tmp_path / "code.png", "--plate", vehicle.plate.text, "--mode", "printed")
     assert main(["sandbox", "event", "revoke", "--folder", str(sandbox), "--plate", vehicle.plate.text]) == 0
     assert main(["sandbox", "publish", "--folder", str(sandbox)]) == 0
@@ -196,6 +198,68 @@ def test_decide_from_a_file(case, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     expect = case["expect"]
     assert (found["verdict"], found["grade"], found["tone"]) == (expect["verdict"], expect["grade"], expect["tone"])
+
+
+def test_a_limited_role_gets_yes_or_no_and_the_month(synced, sandbox, capsys):
+    vehicle = good_vehicle(sandbox)
+    check = ["check", "--plate", vehicle.plate.text]
+    capsys.readouterr()
+    assert main([*check, "--role", "gate", "--lang", "en"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["PASS", f"VALID TO {vehicle.valid_until}"]
+    assert main([*check, "--role", "insurer", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"picture", "id", "at", "answer", "month", "as_of", "policy"}
+    assert main([*check, "--role", "technician"]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_two_cars_of_an_accident_stand_in_one_record(synced, sandbox, tmp_path, capsys):
+    vehicle = good_vehicle(sandbox)
+    picture = issue(sandbox, tmp_path / "a.png", "--plate", vehicle.plate.text)
+    capsys.readouterr()
+    assert main(["accident", str(picture), "京Z00000"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("甲车") < out.index("检验有效") < out.index("乙车") < out.index("查无记录")
+    assert main(["accident", str(picture), "京Z00000", "--json"]) == 0
+    a, b = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (a["verdict"], b["verdict"]) == ("VALID", "NOT_FOUND")
+    lines = (synced / "audit.jsonl").read_bytes().splitlines()
+    record = json.loads(lines[-1])
+    assert (len(lines), record["kind"]) == (2, "accident")
+    assert [record[car]["verdict"]["verdict"] for car in "ab"] == ["VALID", "NOT_FOUND"]
+    assert record["a"]["evidence"]["purpose"] == "accident"
+    assert main(["replay", str(synced / "audit.jsonl")]) == 0
+    assert "4 checks, 4 with the same verdict" in capsys.readouterr().out
+    (tmp_path / "b.png").write_bytes(picture.read_bytes())
+    assert main(["accident", str(tmp_path), "京A12345"]) == 2
+
+
+def test_a_typed_plate_that_is_not_found_brings_a_hint(synced, sandbox, capsys):
+    vehicle = good_vehicle(sandbox)
+    authority = AuthorityFolder(sandbox).open(clock=system_clock)
+    typed = next(p for p in confusable_plates(vehicle.plate) if p not in authority.registry.vehicles)
+    capsys.readouterr()
+    assert main(["check", "--plate", typed.text, "--kind", "02", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["verdict"], vehicle.plate.text in found["similar"]) == ("NOT_FOUND", True)
+
+
+def test_a_record_taken_out_of_the_log_is_decided_again(synced, sandbox, tmp_path, capsys):
+    for plate in ("京A12345", "京A12346"):
+        assert main(["check", "--plate", plate]) == 0
+    record = json.loads((synced / "audit.jsonl").read_bytes().splitlines()[1])
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(record, indent=1))
+    capsys.readouterr()
+    assert main(["replay", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["same"] is True
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps(record["policy"]))
+    record["policy"] = "default/1"
+    path.write_text(json.dumps(record))
+    assert main(["replay", str(path)]) == 1
+    assert "policy 'default/1' is missing" in one_line(capsys)
+    assert main(["replay", str(path), "--policy", str(policy)]) == 0
 
 
 # -------------------------------------------------------------------------------------------- bad input

@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from types import TracebackType
@@ -62,10 +62,15 @@ class Fetcher(Protocol):
 def read_file(fetcher: Fetcher, path: str, max_length: int) -> bytes:
     """The whole file; RejectedError when a fetcher gives more than it was allowed to, FetchError as above."""
     out = bytearray()
-    for piece in fetcher.fetch(path, max_length):
-        out += piece
-        if len(out) > max_length:
-            raise RejectedError(path, f"more than {max_length} bytes")
+    pieces = fetcher.fetch(path, max_length)
+    try:
+        for piece in pieces:
+            out += piece
+            if len(out) > max_length:
+                raise RejectedError(path, f"more than {max_length} bytes")
+    finally:
+        if isinstance(pieces, Generator):
+            pieces.close()  # the connection is not left to the garbage collector
     return bytes(out)
 
 
@@ -203,6 +208,13 @@ class _GuardedAdapter(HTTPAdapter):
             ConnectionCls = Https
 
         self.poolmanager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
+
+    def close(self) -> None:
+        """Close every connection now: the library leaves that to the garbage collector."""
+        for key in self.poolmanager.pools.keys():  # noqa: SIM118 - it cannot be iterated
+            if (pool := self.poolmanager.pools.get(key)) is not None:
+                pool.close()
+        super().close()
 
 
 @contextmanager

@@ -61,7 +61,10 @@ _MAX_SECONDS = 366 * 86400
 
 
 def load_policy(data: bytes) -> Policy:
-    """Read a policy file: JSON with name, version and all ages; PolicyError names the setting that is wrong."""
+    """Read a policy file; PolicyError names the setting that is wrong.
+
+    JSON with name, version and all ages; look-up limit and roles, which no verdict depends on, may be left out.
+    """
     if len(data) > MAX_POLICY_BYTES:
         raise PolicyError(f"policy: longer than {MAX_POLICY_BYTES} bytes")
     try:
@@ -85,10 +88,11 @@ def load_policy(data: bytes) -> Policy:
         if value * (3600 if unit == "hours" else 1) > _MAX_SECONDS:
             raise PolicyError(f"policy.{setting}: more than a year")
         ages[field] = timedelta(**{unit: value})
-    lookups = raw.get("lookups_per_hour")
+    lookups = raw.get("lookups_per_hour", Policy().lookups_per_hour)
     if type(lookups) is not int or lookups < 1:
-        raise PolicyError("policy.lookups_per_hour: missing or not a positive whole number")
-    policy = Policy(name=name, version=version, lookups_per_hour=lookups, roles=_roles(raw.get("roles")), **ages)
+        raise PolicyError("policy.lookups_per_hour: not a positive whole number")
+    roles = _roles(raw["roles"]) if "roles" in raw else DEFAULT_ROLES
+    policy = Policy(name=name, version=version, lookups_per_hour=lookups, roles=roles, **ages)
     if policy.fresh > policy.stale:
         raise PolicyError("policy.fresh_h: longer than stale_h")
     return policy

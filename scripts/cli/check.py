@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from firmware.build import build_device
 from firmware.config import Home
 from firmware.scan import payloads
 from firmware.screens import render_verdict
-from firmware.views import VerdictView, terminal_card, verdict_view
+from firmware.views import VerdictView, printable, terminal_card, verdict_view
 from hw.camera.files import FileSource
 from hw.display.panel import open_panel
 from hw.display.simulator import SimulatedPanel
@@ -25,11 +26,14 @@ from verifier.audit import verdict_to_json
 from verifier.check import CheckResult, Observation, Verifier
 from verifier.clock import system_clock
 from verifier.errors import PlateError
-from verifier.plates import parse_plate
-from verifier.types import PlateSeen
-from verifier.wording import Language
+from verifier.plates import display_text, parse_plate
+from verifier.roles import answer_lines, limited_answer
+from verifier.types import PlateSeen, Purpose, Role, View
+from verifier.wording import Language, Text
 
 SCREEN_SCALE = 4  # a panel pixel in the saved picture
+CARS = (Text("甲车", "CAR A"), Text("乙车", "CAR B"))
+SIMILAR = Text("近似号牌", "SIMILAR:")
 
 
 @click.command()
@@ -43,6 +47,13 @@ SCREEN_SCALE = 4  # a panel pixel in the saved picture
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for pictures of the officer's panel.",
 )
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.OFFICER.value,
+    show_default=True,
+    help="Who is looking; insurer, rental and gate get yes or no and the month.",
+)
 @json_option
 @home_option
 def check(
@@ -52,6 +63,7 @@ def check(
     paper: bool | None,
     lang: Language,
     screens: Path | None,
+    role: str,
     as_json: bool,
     home: Home,
 ) -> int:
@@ -64,36 +76,75 @@ def check(
       markcheck check photo.png --plate 京A12345     is it the code of this car
       markcheck check photos/ --json
       markcheck check photo.png --lang en --screens out/
+      markcheck check photo.png --role insurer
 
     A PICTURE is a picture file or a folder of them. Exit status: 0 when a verdict was reached for everything,
     1 when a picture could not be used, 2 for wrong usage.
     """
     if not pictures and plate is None:
         raise click.UsageError("give a PICTURE or --plate")
-    try:
-        typed = None if plate is None else PlateSeen(plate=parse_plate(plate, kind), confirmed=True)
-    except PlateError as exc:
-        raise click.UsageError(str(exc)) from exc
     if kind is not None and plate is None:
         raise click.UsageError("--kind goes with --plate")
+    seen = Observation(plate_seen=_typed(plate, kind), paper_displayed=paper)
+    output = _Output(lang, screens, Role(role), as_json)
+    with _device(home) as verifier:
+        for name, result in _checks(verifier, pictures, seen):
+            output.show(name, result)
+    return 1 if output.unusable else 0
+
+
+@click.command()
+@click.argument("cars", nargs=2, metavar="CAR_A CAR_B")
+@click.option("--lang", type=click.Choice(["zh", "en"]), default="zh", show_default=True, help="Language.")
+@json_option
+@home_option
+def accident(cars: tuple[str, str], lang: Language, as_json: bool, home: Home) -> int:
+    """Two vehicles of a self-settled accident: both verdicts, kept in one record.
+
+    \b
+    Examples:
+      markcheck accident a.png b.png
+      markcheck accident a.png 京A12345
+
+    A CAR is a picture of its code, or its plate.
+    """
+    a, b = (_observe(car) for car in cars)
+    output = _Output(lang, None, Role.OFFICER, as_json)
+    with _device(home) as verifier:
+        for name, result in zip(CARS, verifier.check_pair(a, b), strict=True):
+            output.show(name.in_(lang), result)
+    return 0
+
+
+def _observe(car: str) -> Observation:
+    """What is seen of one car: the one mark in a picture, else the typed plate."""
+    if not Path(car).exists():
+        return Observation(plate_seen=_typed(car, None), purpose=Purpose.ACCIDENT)
+    frames = list(FileSource(Path(car)).frames())
+    if len(frames) != 1:
+        raise click.UsageError("a CAR is one picture, not a folder of them")
+    if isinstance(frames[0], FrameError):
+        raise frames[0]
+    marks = payloads(frames[0], available_decoders())
+    if len(marks) != 1:
+        raise click.UsageError("more than one mark in the picture of one car")
+    return Observation(code=marks[0], purpose=Purpose.ACCIDENT)
+
+
+def _typed(plate: str | None, kind: str | None) -> PlateSeen | None:
+    try:
+        return None if plate is None else PlateSeen(plate=parse_plate(plate, kind), confirmed=True)
+    except PlateError as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+@contextmanager
+def _device(home: Home) -> Iterator[Verifier]:
     device = build_device(home, system_clock)
     for warning in device.warnings:
         problem(f"note: {warning}")
-    seen = Observation(plate_seen=typed, paper_displayed=paper)
-    unusable = False
-    for name, result in _checks(device.verifier, pictures, seen):
-        if isinstance(result, FrameError):
-            unusable = True
-            problem(str(result))
-            continue
-        view = verdict_view(result.verdict, now=result.now, language=lang)
-        picture = None if screens is None else save_screen(view, screens, result.check_id)
-        if as_json:
-            print_json(_json(name, result, picture))
-        else:
-            _print(name, view, picture)
+    yield device.verifier
     device.store.close()
-    return 1 if unusable else 0
 
 
 def _checks(
@@ -113,22 +164,62 @@ def _checks(
                 yield frame.name, verifier.check(dataclasses.replace(seen, code=payload))
 
 
-def _print(name: str, view: VerdictView, picture: Path | None) -> None:
-    if name:
-        click.echo(name)
-    click.echo(terminal_card(view, colour=sys.stdout.isatty()))
-    if picture is not None:
-        click.echo(f"panel: {picture}")
+class _Output:
+    """Shows results one by one; `unusable` tells whether a picture could not be used."""
+
+    def __init__(self, language: Language, screens: Path | None, role: Role, as_json: bool) -> None:
+        self._language, self._screens, self._role, self._as_json = language, screens, role, as_json
+        self.unusable = False
+
+    def show(self, name: str, result: CheckResult | FrameError) -> None:
+        if isinstance(result, FrameError):
+            self.unusable = True
+            problem(str(result))
+            return
+        for remark in result.remarks:
+            problem(f"note: {remark}")
+        if name and not self._as_json:
+            click.echo(printable(name))
+        seen = result.policy.view(self._role)
+        if seen is View.NONE:
+            problem("this role may not look at vehicles")
+            self.unusable = True
+        elif seen is View.LIMITED:
+            self._limited(name, result)
+        else:
+            self._full(name, result)
+
+    def _full(self, name: str, result: CheckResult) -> None:
+        view = verdict_view(result.verdict, now=result.now, language=self._language)
+        picture = None if self._screens is None else save_screen(view, self._screens, result.check_id)
+        similar = [display_text(plate) for plate in result.similar]
+        if self._as_json:
+            found = {**verdict_to_json(result.verdict), "similar": [plate.text for plate in result.similar]}
+            print_json({**_head(name, result), **found, "panel": str(picture) if picture is not None else None})
+            return
+        click.echo(terminal_card(view, colour=sys.stdout.isatty()))
+        if similar:
+            click.echo(f"{SIMILAR.in_(self._language)} {' '.join(similar)}")
+        if picture is not None:
+            click.echo(f"panel: {picture}")
+
+    def _limited(self, name: str, result: CheckResult) -> None:
+        answer = limited_answer(result.evidence, result.policy, result.now)
+        if self._as_json:
+            facts = {
+                "answer": answer.answer.value,
+                "month": str(answer.month) if answer.month else None,
+                "as_of": answer.as_of.isoformat() if answer.as_of else None,
+                "policy": answer.policy,
+            }
+            print_json({**_head(name, result), **facts})
+            return
+        for line in answer_lines(answer, self._role):
+            click.echo(line.in_(self._language))
 
 
-def _json(name: str, result: CheckResult, picture: Path | None) -> dict[str, Any]:
-    return {
-        "picture": name or None,
-        "id": result.check_id,
-        "at": result.now.isoformat(),
-        **verdict_to_json(result.verdict),
-        "panel": str(picture) if picture is not None else None,
-    }
+def _head(name: str, result: CheckResult) -> dict[str, Any]:
+    return {"picture": name or None, "id": result.check_id, "at": result.now.isoformat()}
 
 
 def save_screen(view: VerdictView, folder: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ import click
 from firmware.fonts import FontMissingError
 from hw.errors import HardwareError
 from scripts.cli.cache import cache, sync
-from scripts.cli.check import check
+from scripts.cli.check import accident, check
 from scripts.cli.console import EXIT_USAGE, problem
 from scripts.cli.decide import decide, replay
 from scripts.cli.sandbox import sandbox
@@ -32,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (check, sync, cache, decide, replay, sandbox):
+for command in (check, accident, sync, cache, decide, replay, sandbox):
     cli.add_command(command)
 
 

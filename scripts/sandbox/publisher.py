@@ -130,6 +130,7 @@ class Publisher:
         key_epoch: int,
         scope: str = "national",
         covers: tuple[str, ...] = ("*",),
+        min_client: int = 1,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Published:
         """Publish a snapshot under the next sequence number and sign everything anew.
@@ -153,7 +154,7 @@ class Publisher:
         self._store[status_list_path(self._region, tsl.sha256)] = packed
         index = Index(
             region=self._region, seq=seq, issued_at=issued_at, scope=scope, covers=covers, key_epoch=key_epoch,
-            base=base, tsl=tsl,
+            base=base, tsl=tsl, min_client=min_client,
         )  # fmt: skip
         index_bytes = encode_index(index)
         self._sign_all(index_bytes, seq, entries, trust_version, policy, policy_version)

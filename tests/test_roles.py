@@ -1,0 +1,103 @@
+"""Those who are not the police get yes, no or unknown and the month (S21 to S23, J5)."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+
+from tests.test_decide import NOW, POLICY, SEEN, cache, code, evidences, record
+from verifier.decide import decide
+from verifier.roles import ANSWERS, GATE_LINES, LINES, VALID_UNTIL, Answer, LimitedAnswer, answer_lines, limited_answer
+from verifier.types import (
+    Evidence,
+    Month,
+    Role,
+    SignatureState,
+    Source,
+    StatusLetter,
+    Tone,
+    VerdictCode,
+    View,
+    WatchHit,
+)
+from verifier.wording import VERDICTS
+
+
+def answer_of(**evidence) -> LimitedAnswer:
+    return limited_answer(Evidence(**evidence), POLICY, NOW)
+
+
+def test_a_limited_answer_has_nothing_but_answer_month_and_date():
+    assert {field.name for field in fields(LimitedAnswer)} == {"answer", "month", "as_of", "policy"}
+
+
+def test_an_insurer_reads_the_month():
+    answer = answer_of(code=code(), cache=cache(record()))
+    assert (answer.answer, answer.month) == (Answer.YES, Month(2027, 8))
+    (line,) = answer_lines(answer, Role.INSURER)
+    assert line == ("检验有效至2027年08月", "VALID TO 2027-08")
+
+
+def test_a_gate_reads_pass_first():
+    answer = answer_of(plate_seen=SEEN, cache=cache(record()))
+    assert [line.zh for line in answer_lines(answer, Role.GATE)] == ["可通行", "检验有效至2027年08月"]
+    overdue = answer_of(plate_seen=SEEN, cache=cache(record(inspection_valid_until=Month(2026, 5))))
+    assert (overdue.answer, overdue.month) == (Answer.NO, None)
+    assert [line.en for line in answer_lines(overdue, Role.GATE)] == ["SEE ATTENDANT", "NOT VALID"]
+
+
+@pytest.mark.parametrize("letters", ["C", "J", "N", "K", "L", "D", "G", "O", "B", "CK"])
+def test_watch_data_and_other_letters_never_show_through(letters):
+    hit = WatchHit(basis=Source.PLATE_SEEN, kind="stolen", as_of=NOW - timedelta(hours=1))
+    plain = answer_of(plate_seen=SEEN, cache=cache(record()))
+    assert answer_of(plate_seen=SEEN, cache=cache(record(status=letters)), watch=(hit,)) == plain
+
+
+@settings(max_examples=1000, deadline=None)
+@given(evidences)
+def test_no_watch_data_changes_a_limited_answer(evidence):
+    bare = replace(evidence, watch=())
+    assert limited_answer(evidence, POLICY, NOW) == limited_answer(bare, POLICY, NOW)
+    answer = limited_answer(evidence, POLICY, NOW)
+    if decide(evidence, POLICY, NOW).code is VerdictCode.FORGED:
+        assert answer.answer is not Answer.YES
+    assert (answer.month is None) is (answer.answer is not Answer.YES)
+
+
+def test_a_forged_code_is_never_a_yes():
+    forged = code(signature=SignatureState.INVALID)
+    assert answer_of(code=forged, plate_seen=SEEN, cache=cache(record())).answer is Answer.NO
+    unknown = code(signature=SignatureState.UNKNOWN_KEY)
+    assert answer_of(code=unknown).answer is Answer.UNKNOWN
+
+
+def test_a_deregistered_vehicle_is_a_no():
+    assert answer_of(plate_seen=SEEN, cache=cache(record(status="E"))).answer is Answer.NO
+
+
+def test_a_yes_is_a_verdict_without_a_question():
+    for verdict, answer in ANSWERS.items():
+        if answer is Answer.YES:
+            assert VERDICTS[verdict].tone in (Tone.PASS, Tone.NOTE)
+
+
+def test_lines_fit_the_panel():
+    for text in [*LINES.values(), *GATE_LINES.values()]:
+        assert len(text.zh) <= 8
+        assert len(text.en) <= 16
+    assert len(VALID_UNTIL.en.format(Month(2027, 8))) == 16
+
+
+def test_the_policy_says_who_sees_what():
+    views = {role: POLICY.view(role) for role in Role}
+    assert views[Role.OFFICER] is views[Role.AUDITOR] is View.FULL
+    assert views[Role.TECHNICIAN] is View.NONE
+    assert {views[role] for role in (Role.INSURER, Role.RENTAL, Role.GATE)} == {View.LIMITED}
+
+
+def test_letters_that_concern_the_inspection_still_count():
+    late = record(status={StatusLetter.NORMAL, StatusLetter.OVERDUE})
+    assert answer_of(plate_seen=SEEN, cache=cache(late)).answer is Answer.NO
