@@ -14,6 +14,12 @@ from typing import NamedTuple, NewType
 # China keeps one civil time and no summer time, so a fixed offset needs no time-zone data on the device.
 SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
 
+class Code(StrEnum):
+    """A closed set of texts."""
+
+    __hash__ = str.__hash__  # the same value as Enum's, computed in C: codes are looked up in tables all the time
+
+
 Serial = NewType("Serial", str)  # a credential's cti (RFC 8392 clause 3.1.7) as lower-case hex
 KeyId = NewType("KeyId", str)  # 8 bytes as lower-case hex
 
@@ -71,7 +77,7 @@ def same_plate(a: Plate, b: Plate) -> bool:
     return a.text == b.text and (a.kind is None or b.kind is None or a.kind == b.kind)
 
 
-class PresentationMode(StrEnum):
+class PresentationMode(Code):
     """How the credential was shown (出示)."""
 
     LIVE = "live"
@@ -104,7 +110,7 @@ class KeyState(IntEnum):
     COMPROMISED = 3
 
 
-class CodeFault(StrEnum):
+class CodeFault(Code):
     """First failed check of a code, in the order in which the checks run."""
 
     NOT_A_MARK = "NOT_A_MARK"
@@ -132,7 +138,7 @@ class CodeFault(StrEnum):
     TRUST_STALE = "TRUST_STALE"
 
 
-class CodeReading(StrEnum):
+class CodeReading(Code):
     """What became of the code that was held before the camera."""
 
     OK = "ok"
@@ -142,7 +148,7 @@ class CodeReading(StrEnum):
     UNSUPPORTED_VERSION = "unsupported_version"
 
 
-class SignatureState(StrEnum):
+class SignatureState(Code):
     """What the signature says of the code."""
 
     VALID = "valid"
@@ -151,7 +157,7 @@ class SignatureState(StrEnum):
     REVOKED_KEY = "revoked_key"
 
 
-class TagAuth(StrEnum):
+class TagAuth(Code):
     """Result of the mutual authentication between reader and in-car tag."""
 
     OK = "ok"
@@ -159,7 +165,7 @@ class TagAuth(StrEnum):
     FAIL = "fail"
 
 
-class StatusLetter(StrEnum):
+class StatusLetter(Code):
     """Vehicle status letters; the register gives several of them in one string."""
 
     NORMAL = "A"
@@ -180,7 +186,7 @@ class StatusLetter(StrEnum):
     OVERDUE = "Q"
 
 
-class CredentialState(StrEnum):
+class CredentialState(Code):
     """Document state of the presented credential in the licence repository."""
 
     ACTIVE = "active"
@@ -188,7 +194,7 @@ class CredentialState(StrEnum):
     SUPERSEDED = "superseded"
 
 
-class CacheState(StrEnum):
+class CacheState(Code):
     """Whether the cache could answer."""
 
     OK = "ok"
@@ -196,7 +202,7 @@ class CacheState(StrEnum):
     CORRUPT = "corrupt"
 
 
-class OnlineState(StrEnum):
+class OnlineState(Code):
     """Outcome of the online look-up; only OK and NOT_FOUND are answers."""
 
     OK = "ok"
@@ -208,7 +214,7 @@ class OnlineState(StrEnum):
     DISABLED = "disabled"
 
 
-class Grade(StrEnum):
+class Grade(Code):
     """Quality of the status source behind a verdict."""
 
     ONLINE = "A"
@@ -218,7 +224,7 @@ class Grade(StrEnum):
     NOTHING = "E"
 
 
-class Tone(StrEnum):
+class Tone(Code):
     """How loud a verdict is, from good to bad."""
 
     PASS = "pass"  # noqa: S105 - a tone, not a password
@@ -227,7 +233,7 @@ class Tone(StrEnum):
     STOP = "stop"
 
 
-class VerdictCode(StrEnum):
+class VerdictCode(Code):
     """All verdicts, in order of precedence (the last three reading faults share one rank)."""
 
     WANTED = "WANTED"
@@ -253,7 +259,7 @@ class VerdictCode(StrEnum):
     UNDECIDED = "UNDECIDED"
 
 
-class Reason(StrEnum):
+class Reason(Code):
     """Why a verdict is what it is; the same codes serve device, server and reports."""
 
     CLOCK_CORRECTED = "CLOCK_CORRECTED"
@@ -289,7 +295,7 @@ class Reason(StrEnum):
     CACHE_REJECTED = "CACHE_REJECTED"
 
 
-class Action(StrEnum):
+class Action(Code):
     """What the officer may or should do (处置建议)."""
 
     RELEASE = "RELEASE"
@@ -308,7 +314,7 @@ class Action(StrEnum):
     ASK_OWNER_REFRESH = "ASK_OWNER_REFRESH"
 
 
-class Purpose(StrEnum):
+class Purpose(Code):
     """Why the officer looks."""
 
     ENFORCEMENT = "enforcement"
@@ -316,7 +322,7 @@ class Purpose(StrEnum):
     ACCIDENT = "accident"
 
 
-class Role(StrEnum):
+class Role(Code):
     """Who is looking (S29); `verifier.roles` says what each may see."""
 
     OFFICER = "officer"
@@ -327,7 +333,7 @@ class Role(StrEnum):
     GATE = "gate"  # gates and parking
 
 
-class View(StrEnum):
+class View(Code):
     """How much of a verdict a role may see."""
 
     FULL = "full"
@@ -335,7 +341,7 @@ class View(StrEnum):
     NONE = "none"
 
 
-class Source(StrEnum):
+class Source(Code):
     """Where a finding comes from."""
 
     CODE = "code"
@@ -485,8 +491,7 @@ class Evidence:
     purpose: Purpose = Purpose.ENFORCEMENT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """One fact that moved the verdict, and where it came from."""
 
     reason: Reason

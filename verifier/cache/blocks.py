@@ -126,12 +126,10 @@ def _check_block(k: int, d: bytes) -> tuple[int, int]:
     count, remainder = divmod(len(d) - HEADER, ROW)
     if remainder or count < 0:
         raise CacheCorruptError("block: length")
+    if not 0 <= k <= MAX_KEY:
+        raise CacheCorruptError("block: key out of range")
     checksum, low, low_high = _HEAD.unpack_from(d)
-    try:
-        start = crc32(k.to_bytes(6, "little"))
-    except OverflowError as exc:
-        raise CacheCorruptError("block: key out of range") from exc
-    if crc32(d[4:], start) != checksum:
+    if crc32(d[4:], crc32(k.to_bytes(6, "little"))) != checksum:
         raise CacheCorruptError("block: checksum")
     return low | low_high << 32, count
 
