@@ -15,16 +15,8 @@ from scripts.sandbox.folder_store import FolderStore, MemoryFetcher
 from scripts.sandbox.server import serve
 from tests.nightly import EPOCH_KEY, Night
 from verifier.cache.store import StatusStore
-from verifier.errors import FetchError
-from verifier.net import (
-    Fetcher,
-    FetchTimeoutError,
-    HttpFetcher,
-    NotFoundError,
-    RejectedError,
-    StatusError,
-    read_file,
-)
+from verifier.errors import FetchError, FetchTimeoutError, NotFoundError, RejectedError, StatusError
+from verifier.net import Fetcher, HttpFetcher, read_file
 
 FILES = {"a/b.bin": bytes(range(256)) * 1000, "empty": b"", "metadata/1.root.json": b"{}"}
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -23,8 +23,7 @@ from scripts.sandbox.publisher import Publisher
 from tests.nightly import BEGAN, EPOCH_KEY, Device, FakeClock, Night, fleet, record, trust_list
 from verifier.cache.store import StatusStore
 from verifier.codec.index import BaseEntry, Index, decode_index
-from verifier.errors import DigestError, FetchError, RollbackError, SyncBusyError, SyncError
-from verifier.net import NotFoundError
+from verifier.errors import DigestError, FetchError, NotFoundError, RollbackError, SyncBusyError, SyncError
 from verifier.policy import Policy, load_policy
 from verifier.repository import ExpiredError, SignatureError
 from verifier.snapshot import ClientTooOldError, NoSpaceError

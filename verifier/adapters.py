@@ -15,6 +15,10 @@ from verifier.errors import (
     CacheMissingError,
     CodeError,
     EpochKeyError,
+    FetchError,
+    FetchTimeoutError,
+    RejectedError,
+    StatusError,
     UntrustedError,
 )
 from verifier.trust import TrustList
@@ -118,6 +122,21 @@ def _document(store: StatusStore, credential: Credential | None, plates: Sequenc
     if credential is None or credential.status_list is None or credential.status_index is None:
         return None
     return store.credential(credential.serial, credential.status_list, credential.status_index, plates)
+
+
+_DENIED = (401, 403)  # the device or its officer, and never the vehicle (RFC 9110 clauses 15.5.2 and 15.5.4)
+
+
+def online_failure(error: FetchError) -> OnlineEvidence:
+    """A look-up that brought no answer is denied, timed out, untrustworthy or unreachable, and never "not found"."""
+    state = OnlineState.UNREACHABLE
+    if isinstance(error, StatusError) and error.code in _DENIED:
+        state = OnlineState.DENIED
+    elif isinstance(error, FetchTimeoutError):
+        state = OnlineState.TIMEOUT
+    elif isinstance(error, RejectedError):  # a captive portal, a redirect, a body of another form
+        state = OnlineState.BAD_SIGNATURE
+    return OnlineEvidence(state=state)
 
 
 def online_evidence(answer: StatusAnswer, server_time: datetime) -> OnlineEvidence:

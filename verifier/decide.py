@@ -418,9 +418,7 @@ def decide(evidence: Evidence, policy: Policy, now: datetime) -> Verdict:
     if now.tzinfo is None:
         raise ValueError("now: a time without a zone")
     case = _Case(evidence, policy, now)
-    for code, holds in PRECEDENCE:  # the last row always holds
-        if holds(case):
-            break
+    code = _first_that_holds(case)
     _verdict_reasons(case, code)
     tone = _tone(case, code)
     return Verdict(
@@ -434,6 +432,13 @@ def decide(evidence: Evidence, policy: Policy, now: datetime) -> Verdict:
         valid_until=case.month,
         as_of=case.as_of,
     )
+
+
+def _first_that_holds(case: _Case) -> VerdictCode:
+    for code, holds in PRECEDENCE:
+        if holds(case):
+            return code
+    raise AssertionError("the last row of the table always holds")
 
 
 def _verdict_reasons(case: _Case, code: VerdictCode) -> None:

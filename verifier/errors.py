@@ -82,5 +82,28 @@ class FetchError(SyncError):
         self.url_path = url_path
 
 
+class StatusError(FetchError):
+    """The server answered with another status than 200; `code` is that status."""
+
+    def __init__(self, url_path: str, code: int) -> None:
+        super().__init__(url_path, f"the server answered {code}")
+        self.code = code
+
+
+class NotFoundError(StatusError):
+    """The server says that it does not have this file."""
+
+    def __init__(self, url_path: str) -> None:
+        super().__init__(url_path, 404)
+
+
+class FetchTimeoutError(FetchError):
+    """Not done within the time for one file."""
+
+
+class RejectedError(FetchError):
+    """An answer of a form that is not accepted: a redirect, an encoding, more bytes than allowed."""
+
+
 class AuditError(VerifierError):
     """An audit file that is damaged or was changed."""

@@ -19,33 +19,10 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from verifier.errors import FetchError
+from verifier.errors import FetchError, FetchTimeoutError, NotFoundError, RejectedError, StatusError
 
 READ_SIZE = 1 << 16  # bytes
 _PATH = re.compile(r"[A-Za-z0-9_.%-]+(/[A-Za-z0-9_.%-]+)*")
-
-
-class StatusError(FetchError):
-    """The server answered with another status than 200; `code` is that status."""
-
-    def __init__(self, url_path: str, code: int) -> None:
-        super().__init__(url_path, f"the server answered {code}")
-        self.code = code
-
-
-class NotFoundError(StatusError):
-    """The server says that it does not have this file."""
-
-    def __init__(self, url_path: str) -> None:
-        super().__init__(url_path, 404)
-
-
-class FetchTimeoutError(FetchError):
-    """Not done within the time for one file."""
-
-
-class RejectedError(FetchError):
-    """An answer of a form that is not accepted: a redirect, an encoding, more bytes than allowed."""
 
 
 class Fetcher(Protocol):

@@ -87,19 +87,25 @@ def plate_class(text: str) -> str | None:
     return None if cls is None else cls.name
 
 
+def usual_kind(text: str) -> str | None:
+    """The plate kind that a canonical text usually has, or None when no class matches."""
+    cls = _class_of(text)
+    return None if cls is None else cls.kinds[0]
+
+
 def parse_plate(text: str, kind: str | None = None) -> Plate:
     """Read a typed plate. Without a kind, the usual kind of its class is meant (02 for an ordinary plate).
 
     PlateError for what is no plate or no kind; its text does not repeat what was typed.
     """
     plain = canonical(text)
-    cls = _class_of(plain)
-    if cls is None:
+    usual = usual_kind(plain)
+    if usual is None:
         if {"O", "I"} & set(plain[1:]):
             raise PlateError("plate: not a plate number; letters O and I do not occur (0 or 1?)")
         raise PlateError("plate: not a plate number (example: 京A12345)")
     if kind is None:
-        kind = cls.kinds[0]
+        kind = usual
     elif kind not in PLATE_KINDS:
         raise PlateError("plate kind: not a two-digit code of GA/T 16.7 (example: 02)")
     return Plate(plain, kind)

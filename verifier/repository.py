@@ -19,8 +19,8 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
-from verifier.errors import DigestError, FetchError, RollbackError, SyncError
-from verifier.net import Fetcher, StatusError, read_file
+from verifier.errors import DigestError, FetchError, RollbackError, StatusError, SyncError
+from verifier.net import Fetcher, read_file
 from verifier.snapshot import SignedFile
 
 METADATA, TARGETS = "metadata/", "targets/"

@@ -14,6 +14,7 @@ from typing import NamedTuple, NewType
 # China keeps one civil time and no summer time, so a fixed offset needs no time-zone data on the device.
 SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
 
+
 class Code(StrEnum):
     """A closed set of texts."""
 

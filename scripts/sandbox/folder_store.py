@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
-from verifier.errors import FetchError
-from verifier.net import NotFoundError, RejectedError, check_path
+from verifier.errors import FetchError, NotFoundError, RejectedError
+from verifier.net import check_path
 
 PIECE = 1 << 16  # bytes
 

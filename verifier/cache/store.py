@@ -23,7 +23,7 @@ from verifier.cache.values import SEE_EXACT, from_wide
 from verifier.codec.index import EVERYWHERE, IndexFormatError, decode_index
 from verifier.codec.status import ListedStatus, StatusListError, inflate, unpack
 from verifier.errors import CacheCorruptError, CacheMissingError, EpochKeyError, PlateError
-from verifier.plates import PLATE_KINDS, parse_plate, plate_class
+from verifier.plates import usual_kind
 from verifier.types import CredentialState, CredentialStatus, Plate, Serial, VehicleRecord
 
 T = TypeVar("T")
@@ -84,16 +84,13 @@ class StatusStore:
     def vehicle(self, plate: Plate) -> VehicleRecord | None:
         """The record of a plate, None when it is not in the set.
 
-        A plate whose kind is not known is looked up under the commonest kind of its class first, as `parse_plate`
-        means it, then under the others; the record then carries the kind that was found.
+        A plate whose kind is not known is looked up under the usual kind of its class and no other: the same text
+        under another kind is another vehicle, and its record says nothing of this one.
         """
+        plate = _with_kind(plate)
         with self._lock:
-            generation = self._generation(keyed=True)
-            for candidate in _kinds(plate):
-                wide = generation.wide(self._digest(PLATE, plate_bytes, candidate))
-                if wide is not None:
-                    return from_wide(wide, candidate)
-            return None
+            wide = self._generation(keyed=True).wide(self._digest(PLATE, plate_bytes, plate))
+            return None if wide is None else from_wide(wide, plate)
 
     def vehicle_by_tag(self, tid: str, plate: Plate) -> VehicleRecord | None:
         """The record of the vehicle whose tag has this TID (hex), for the plate that the tag shows."""
@@ -136,10 +133,9 @@ class StatusStore:
         if target is None:
             return None
         for plate in plates:
-            for candidate in _kinds(plate):
-                digest = self._digest(PLATE, plate_bytes, candidate)
-                if digest is not None and key48(digest) == target:
-                    return plate.text
+            digest = self._digest(PLATE, plate_bytes, _with_kind(plate))
+            if digest is not None and key48(digest) == target:
+                return plate.text
         return None
 
     def _digest(self, person: bytes, to_bytes: Callable[[T], bytes], identity: T) -> bytes | None:
@@ -273,8 +269,5 @@ def _open(path: Path) -> tuple[sqlite3.Connection, schema.BaseMeta]:
         raise CacheCorruptError("base: cannot be opened") from exc
 
 
-def _kinds(plate: Plate) -> Iterable[Plate]:
-    if plate.kind is not None:
-        return (plate,)
-    first = [parse_plate(plate.text).kind] if plate_class(plate.text) else []
-    return (Plate(plate.text, kind) for kind in dict.fromkeys([*first, *PLATE_KINDS]) if kind is not None)
+def _with_kind(plate: Plate) -> Plate:
+    return plate if plate.kind is not None else Plate(plate.text, usual_kind(plate.text))
