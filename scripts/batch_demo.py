@@ -10,10 +10,11 @@ from pathlib import Path
 
 from firmware.build import build_device
 from firmware.config import REGION, Home
+from firmware.fonts import FontMissingError
 from firmware.scan import payloads
 from firmware.views import columns, terminal_card, verdict_view
 from hw.camera.files import FileSource
-from hw.errors import FrameError
+from hw.errors import FrameError, HardwareError
 from hw.qr.decoders import available_decoders
 from scripts.cli.cache import report_text
 from scripts.cli.check import save_screen
@@ -24,6 +25,7 @@ from scripts.sandbox.server import serve
 from scripts.sandbox.showcase import Exhibit, Showcase
 from verifier.check import CheckResult, Observation, Verifier
 from verifier.clock import system_clock
+from verifier.errors import VerifierError
 from verifier.net import HttpFetcher
 from verifier.sync import SyncClient
 from verifier.types import PlateSeen
@@ -39,8 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     for part in ("pictures", "panel", "device"):
         shutil.rmtree(options.out / part, ignore_errors=True)
-    exhibits = _prepare(options.out, options.scale, options.seed)
-    return _show(exhibits, options.out)
+    try:
+        exhibits = _prepare(options.out, options.scale, options.seed)
+        return _show(exhibits, options.out)
+    except (VerifierError, HardwareError, FontMissingError, OSError, ValueError) as exc:
+        print(f"demo: {exc}", file=sys.stderr)
+        return 1
 
 
 def _prepare(out: Path, scale: int, seed: int) -> list[Exhibit]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,8 @@ def test_no_handler_catches_everything(path):
 
 
 def test_no_index_address_or_machine_path_is_committed():
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no git here to tell what is committed")
     listed = subprocess.run(["git", "ls-files", "-z"], capture_output=True, check=True, cwd=ROOT).stdout.decode()
     hosts = re.compile(r"(?:files\.)?pythonhosted\.org|pypi\.org|--(?:extra-)?index-url|/root/|/home/\w+/")
     for name in filter(None, listed.split("\0")):

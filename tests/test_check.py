@@ -70,7 +70,7 @@ class World:
 
     def ordinary(self):
         """A vehicle with nothing against it that no exhibit uses."""
-        return next(self.showcase._used)
+        return self.showcase._next()
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
 
-from tests.test_decide import NOW, POLICY, SEEN, cache, code, evidences, record
+from tests.test_decide import NOW, POLICY, SEEN, cache, code, record
+from tests.test_decide_properties import COUNTS, evidences, for_all
 from verifier.decide import decide
 from verifier.roles import ANSWERS, GATE_LINES, LINES, VALID_UNTIL, Answer, LimitedAnswer, answer_lines, limited_answer
 from verifier.types import (
@@ -56,15 +56,16 @@ def test_watch_data_and_other_letters_never_show_through(letters):
     assert answer_of(plate_seen=SEEN, cache=cache(record(status=letters)), watch=(hit,)) == plain
 
 
-@settings(max_examples=1000, deadline=None)
-@given(evidences)
-def test_no_watch_data_changes_a_limited_answer(evidence):
-    bare = replace(evidence, watch=())
-    assert limited_answer(evidence, POLICY, NOW) == limited_answer(bare, POLICY, NOW)
-    answer = limited_answer(evidence, POLICY, NOW)
-    if decide(evidence, POLICY, NOW).code is VerdictCode.FORGED:
-        assert answer.answer is not Answer.YES
-    assert (answer.month is None) is (answer.answer is not Answer.YES)
+@pytest.mark.parametrize("count", COUNTS)
+def test_no_watch_data_changes_a_limited_answer(count):
+    def check(evidence):
+        answer = limited_answer(evidence, POLICY, NOW)
+        assert answer == limited_answer(replace(evidence, watch=()), POLICY, NOW)
+        assert (answer.month is None) is (answer.answer is not Answer.YES)
+        if decide(evidence, POLICY, NOW).code is VerdictCode.FORGED:
+            assert answer.answer is not Answer.YES
+
+    for_all(count, evidences, check=check)
 
 
 def test_a_forged_code_is_never_a_yes():

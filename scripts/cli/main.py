@@ -9,6 +9,7 @@ import click
 
 from firmware.fonts import FontMissingError
 from hw.errors import HardwareError
+from scripts.cli.bench import bench
 from scripts.cli.cache import cache, sync
 from scripts.cli.check import accident, check
 from scripts.cli.console import EXIT_USAGE, problem
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (check, accident, sync, cache, decide, replay, sandbox):
+for command in (check, accident, sync, cache, decide, replay, sandbox, bench):
     cli.add_command(command)
 
 

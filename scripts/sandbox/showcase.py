@@ -15,6 +15,7 @@ from scripts.sandbox.authority import Authority
 from scripts.sandbox.codes import any_qr_picture, qr_picture
 from scripts.sandbox.fleet import Vehicle
 from scripts.sandbox.keys import SigningKey, make_private_key, signing_key
+from scripts.sandbox.registry import RegistryError
 from verifier.codec.credential import encode
 from verifier.types import (
     SHANGHAI,
@@ -57,7 +58,7 @@ class Showcase:
         """Choose the vehicles and let happen to them what the checks will find."""
         registry, month = self._authority.registry, Month.at(self._authority.clock())
         live, stored, printed, overdue, revoked, superseded, stolen, replated, copied, other = (
-            next(self._used) for _ in range(10)
+            self._next() for _ in range(10)
         )
         self._show("live", "Code shown live in the app, vehicle in order", VerdictCode.VALID, live, LIVE)
         self._show("stored", "Code stored in the phone", VerdictCode.VALID, stored, STORED)
@@ -95,7 +96,7 @@ class Showcase:
 
     def after_sync(self) -> list[Exhibit]:
         """All checks, those included that the synced data cannot know of."""
-        forged, unknown = next(self._used), next(self._used)
+        forged, unknown = self._next(), self._next()
         issuer = self._authority.issuer
         honest = issuer.keys[forged.city.code]
         # A forger has no issuing key: his own key under the real key's id.
@@ -127,6 +128,13 @@ class Showcase:
             ),
         ]
         return self._exhibits
+
+    def _next(self) -> Vehicle:
+        """A vehicle that no other check uses; RegistryError when the fleet is too small."""
+        vehicle = next(self._used, None)
+        if vehicle is None:
+            raise RegistryError("too few vehicles for the prepared checks: give a larger scale")
+        return vehicle
 
     def _new_vehicle(self, like: Vehicle) -> None:
         vehicle = replace(like, plate=Plate(like.plate.text[:2] + "66A88", "02"), tid=None)
