@@ -16,9 +16,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("firmware", "hw", "scripts", "tests", "verifier")
@@ -49,34 +50,34 @@ def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
                 yield hint
 
 
-def _changes(node: ast.AST):
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in _SWAPPED:
-        new = _SWAPPED[type(node.ops[0])]
-        yield f"{ast.unparse(node)}  ->  {new.__name__}", lambda n: n.ops.__setitem__(0, new())
-    if isinstance(node, (ast.BoolOp, ast.BinOp)) and type(node.op) in _SWAPPED:
-        new = _SWAPPED[type(node.op)]
-        yield f"{ast.unparse(node)}  ->  {new.__name__}", lambda n: setattr(n, "op", new())
-        if isinstance(node, ast.BoolOp):
-            for i in range(len(node.values)):
-                yield f"{ast.unparse(node)}  without part {i + 1}", lambda n, i=i: n.values.pop(i)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield f"{ast.unparse(node)}  ->  without not", lambda n: setattr(n, "op", ast.UAdd()) or _positive(n)
-    if isinstance(node, ast.Constant) and type(node.value) is bool:
-        yield f"{node.value}  ->  {not node.value}", lambda n: setattr(n, "value", not n.value)
-    if isinstance(node, (ast.If, ast.IfExp)):
-        yield f"if not ({ast.unparse(node.test)})", lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test))
-    if isinstance(node, (ast.Tuple, ast.Set, ast.List)) and isinstance(
-        node.ctx if hasattr(node, "ctx") else ast.Load(), ast.Load
-    ):
-        for i, element in enumerate(node.elts):
-            yield f"without element {ast.unparse(element)}", lambda n, i=i: n.elts.pop(i)
-    if isinstance(node, ast.Dict):
-        for i, key in enumerate(node.keys):
-            yield f"without row {ast.unparse(key)}", lambda n, i=i: (n.keys.pop(i), n.values.pop(i))
+Change = Callable[[Any], object]
+
+
+def _changes(node: Any) -> Iterator[tuple[str, Change]]:
+    """What can be changed in this node: a text, and a function that changes a copy of it."""
+    text = ast.unparse(node) if isinstance(node, ast.expr) else ""
+    match node:
+        case ast.Compare() if type(node.ops[0]) in _SWAPPED:
+            new = _SWAPPED[type(node.ops[0])]
+            yield f"{text}  ->  {new.__name__}", lambda n: n.ops.__setitem__(0, new())
+        case ast.BoolOp() | ast.BinOp() if type(node.op) in _SWAPPED:
+            new = _SWAPPED[type(node.op)]
+            yield f"{text}  ->  {new.__name__}", lambda n: setattr(n, "op", new())
+            yield from _without(node, "values", text)
+        case ast.UnaryOp(op=ast.Not()):
+            yield f"not {text}", lambda n: setattr(n, "operand", ast.UnaryOp(ast.Not(), n.operand))
+        case ast.Constant(value=bool()):
+            yield f"{node.value}  ->  {not node.value}", lambda n: setattr(n, "value", not n.value)
+        case ast.If() | ast.IfExp():
+            yield f"if not ({ast.unparse(node.test)})", lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test))
+        case ast.Set() | ast.Tuple(ctx=ast.Load()) | ast.List(ctx=ast.Load()):
+            yield from _without(node, "elts", "elements")
+        case ast.Dict():
+            for i, key in enumerate(node.keys):
+                yield f"without row {ast.unparse(key)}", lambda n, i=i: (n.keys.pop(i), n.values.pop(i))
     for field in ("body", "orelse"):
-        for i, statement in enumerate(
-            getattr(node, field, None) or [] if not isinstance(node, ast.Lambda | ast.IfExp) else []
-        ):
+        block = getattr(node, field, None)
+        for i, statement in enumerate(block if isinstance(block, list) else []):
             if _can_go(statement):
                 yield (
                     f"without {ast.unparse(statement)}",
@@ -84,9 +85,9 @@ def _changes(node: ast.AST):
                 )
 
 
-def _positive(node: ast.UnaryOp) -> None:
-    node.op = ast.Not()
-    node.operand = ast.UnaryOp(ast.Not(), node.operand)
+def _without(node: Any, field: str, of: str) -> Iterator[tuple[str, Change]]:
+    for i, part in enumerate(getattr(node, field, [])):
+        yield f"without {ast.unparse(part)} of {of}", lambda n, i=i: getattr(n, field).pop(i)
 
 
 def _can_go(statement: ast.stmt) -> bool:

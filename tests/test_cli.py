@@ -379,3 +379,10 @@ def test_the_demo_ends_as_prepared(tmp_path, capsys):
     assert "sync done (snapshot): 500 vehicles" in out
     assert "15 checks, 15 as expected" in out
     assert len(list((tmp_path / "panel").glob("*-zh.png"))) == 15
+
+
+def test_bench_decide_stands_beside_its_target(capsys):
+    assert main(["bench", "decide", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ratio"] > 0
+    assert found["target"] < 1
