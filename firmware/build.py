@@ -11,6 +11,7 @@ from verifier.cache.keys import KEY_LENGTH, load_epoch_key
 from verifier.cache.store import StatusStore
 from verifier.check import Verifier
 from verifier.clock import Clock
+from verifier.errors import EpochKeyError
 
 SOFTWARE = "markcheck"
 EPOCH_KEY_IN_A_FILE = "the epoch key lies in a file beside the data: for demos only"
@@ -31,7 +32,7 @@ def software_version() -> str:
 
 
 def build_device(home: Home, clock: Clock) -> Device:
-    """The device whose files lie in this home; EpochKeyError for an epoch key file that is no key."""
+    """The device whose files lie in this home."""
     store, warning = open_store(home)
     verifier = Verifier(store, clock=clock, audit=AuditLog(home.audit), software=software_version())
     return Device(store, verifier, (warning,))
@@ -39,7 +40,11 @@ def build_device(home: Home, clock: Clock) -> Device:
 
 def open_store(home: Home) -> tuple[StatusStore, str]:
     """The status cache, with a warning about its key."""
+    warning = NO_EPOCH_KEY
     if home.epoch_key.exists():
-        return StatusStore(home.cache, load_epoch_key(home.epoch_key)), EPOCH_KEY_IN_A_FILE
+        try:
+            return StatusStore(home.cache, load_epoch_key(home.epoch_key)), EPOCH_KEY_IN_A_FILE
+        except EpochKeyError as exc:
+            warning = f"{exc}: vehicles cannot be looked up in the cache"
     # No set is made under this key, so every look-up answers "cannot say".
-    return StatusStore(home.cache, bytes(KEY_LENGTH)), NO_EPOCH_KEY
+    return StatusStore(home.cache, bytes(KEY_LENGTH)), warning

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hw.interfaces import CodeDecoder, Frame
-from hw.qr.pipeline import decode_frame, pick_mark
+from hw.qr.pipeline import decode_frame, marks
 from verifier.adapters import NOTHING_READ
 
 STILL_BUDGET_S = 3.0  # seconds for all stages on one still picture
@@ -14,8 +14,7 @@ STILL_BUDGET_S = 3.0  # seconds for all stages on one still picture
 def payloads(frame: Frame, decoders: Sequence[CodeDecoder], *, budget_s: float = STILL_BUDGET_S) -> list[bytes]:
     """Every mark in the frame; else the first foreign code; else NOTHING_READ alone. Never empty."""
     codes = decode_frame(frame.gray, decoders, budget_s=budget_s)
-    marks = [code.payload for code in pick_mark(codes)]
-    if marks:
-        return marks
-    # An empty foreign code is still a code that was read.
+    if ours := marks(codes):
+        return [code.payload for code in ours]
+    # A foreign code that is empty was read all the same.
     return [codes[0].payload or b"\n"] if codes else [NOTHING_READ]

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no finding, and the normal run is always the same run.
+settings.register_profile("normal", deadline=None, derandomize=True, database=None)
+settings.load_profile("normal")
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from scripts.sandbox.folder_store import MemoryFetcher
 from scripts.sandbox.publisher import Published, Publisher
+from scripts.sandbox.publisher_keys import PublisherKeys
 from verifier.codec.status import pack
 from verifier.policy import Policy, dump_policy
 from verifier.signature import load_public_key
@@ -93,9 +94,10 @@ class Night:
     keys: int = 6
     trust_version: int = 1
     policy: Policy = field(default_factory=Policy)
+    publisher_keys: PublisherKeys | None = None  # needed to go on in a store that holds a repository
 
     def __post_init__(self) -> None:
-        self.publisher = Publisher(self.store, self.clock, self.region, chunk=self.chunk)
+        self.publisher = Publisher(self.store, self.clock, self.region, keys=self.publisher_keys, chunk=self.chunk)
 
     def publish(self, **changes: Any) -> Published:
         values: dict[str, Any] = {

@@ -21,8 +21,7 @@ from verifier.cache.keys import (
     PLATE,
     TAG,
     KeyHasher,
-    hash48,
-    hash128,
+    key48,
     load_epoch_key,
     plate_bytes,
 )
@@ -177,12 +176,21 @@ def test_states_of_credentials(tmp_path: Path) -> None:
         assert [a.state if a else None for a in answers] == [
             CredentialState.ACTIVE,
             CredentialState.REVOKED,
-            None,  # suspended: the decision has no rule for it
+            CredentialState.SUPERSEDED,  # suspended: not a current document either
             CredentialState.SUPERSEDED,
         ]
         assert store.credential(OTHER_SERIAL, 7, 4, ()) is None  # behind the end of the list
         assert store.credential(OTHER_SERIAL, 7, -1, ()) is None
         assert store.credential(OTHER_SERIAL, 8, 0, ()) is None  # a list that is not held
+
+
+def test_a_suspended_credential_leads_to_no_new_plate(tmp_path: Path) -> None:
+    new = Plate("京AD00001", "52")
+    publish(tmp_path, Night(states=[2], replated={OLD_SERIAL: new}))
+    with closing(StatusStore(tmp_path, EPOCH_KEY)) as store:
+        assert store.credential(OLD_SERIAL, 7, 0, [new]) == CredentialStatus(state=CredentialState.SUPERSEDED)
+    with closing(StatusStore(tmp_path, bytes(32))) as store:  # and needs no key
+        assert store.credential(OLD_SERIAL, 7, 0, [new]) == CredentialStatus(state=CredentialState.SUPERSEDED)
 
 
 def test_re_plating_names_the_new_plate_only_when_it_was_seen(tmp_path: Path) -> None:
@@ -234,9 +242,10 @@ def test_epoch_key_files(tmp_path: Path) -> None:
 
 def test_kinds_of_identity_and_keys_never_mix() -> None:
     person = [PLATE, TAG, CREDENTIAL]
-    assert len({hash128(key, p, b"x") for key in (EPOCH_KEY, bytes(32)) for p in person}) == 6
-    digest = hash128(EPOCH_KEY, PLATE, b"x")
-    assert hash48(EPOCH_KEY, PLATE, b"x") == int.from_bytes(digest[:6], "big")
+    hashers = [KeyHasher(key) for key in (EPOCH_KEY, bytes(32))]
+    digests = {hasher.digest(p, b"x") for hasher in hashers for p in person}
+    assert len(digests) == len({key48(digest) for digest in digests}) == 6
+    assert key48(bytes(range(16))) == 0x000102030405
     assert plate_bytes(Plate("京A·00001", "02")) == "02京A00001".encode()
 
 
@@ -262,8 +271,11 @@ def test_no_generation_is_missing(tmp_path: Path) -> None:
         store.vehicle(ABSENT)
 
 
-@pytest.mark.parametrize("name", GENERATION_FILES)
-def test_a_missing_file_is_corrupt(tmp_path: Path, name: str) -> None:
+SMALL_FILES = [name for name in GENERATION_FILES if name != "base.db"]
+
+
+@pytest.mark.parametrize("name", SMALL_FILES)
+def test_a_missing_small_file_is_corrupt(tmp_path: Path, name: str) -> None:
     publish(tmp_path)
     (tmp_path / "current" / name).unlink()
     with closing(StatusStore(tmp_path, EPOCH_KEY)) as store, pytest.raises(CacheCorruptError):
@@ -277,7 +289,7 @@ def test_a_link_to_nowhere_is_corrupt(tmp_path: Path) -> None:
         store.info()
 
 
-@pytest.mark.parametrize("name", [name for name in GENERATION_FILES if name != "base.db"])
+@pytest.mark.parametrize("name", SMALL_FILES)
 @pytest.mark.parametrize("spoil", [lambda d: d[:-1], lambda d: d + b"x", lambda d: bytes([d[0] ^ 1]) + d[1:]])
 def test_a_changed_small_file_is_corrupt(tmp_path: Path, name: str, spoil: Callable[[bytes], bytes]) -> None:
     publish(tmp_path)
@@ -312,6 +324,50 @@ def test_a_flipped_bit_anywhere_in_the_base_is_never_a_wrong_answer(tmp_path: Pa
     assert corrupt
 
 
+def bit_in_meta(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[data.index(b"key_check") + 12] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "spoil", [bit_in_meta, Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"\0" * 8192)]
+)
+def test_a_damaged_base_costs_the_vehicles_and_nothing_else(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    night = publish(tmp_path, Night(states=[0, 1, 2, 3]))
+    whole = StatusStore(tmp_path, EPOCH_KEY)
+    spoil(tmp_path / "current" / "base.db")
+    with closing(whole), closing(StatusStore(tmp_path, EPOCH_KEY)) as store:
+        assert (store.info().seq, store.info().vehicles, store.info().key_epoch) == (1, len(night.vehicles), 1)
+        assert store.info().bytes > 0
+        assert store.covers(ABSENT)
+        assert (store.trust_entries(), store.policy()) == (whole.trust_entries(), whole.policy())
+        answers = [store.credential(OLD_SERIAL, 7, index, ()) for index in range(3)]
+        assert [a.state if a else None for a in answers] == [
+            CredentialState.ACTIVE,
+            CredentialState.REVOKED,
+            CredentialState.SUPERSEDED,
+        ]
+        for ask in (
+            lambda: store.vehicle(night.vehicles[0][0].plate),
+            lambda: store.vehicle_by_tag("E280", ABSENT),
+            lambda: store.credential(OLD_SERIAL, 7, 3, ()),
+        ):
+            with pytest.raises(CacheCorruptError):
+                ask()
+
+
+def test_a_base_that_comes_back_is_used_again(tmp_path: Path) -> None:
+    night = publish(tmp_path)
+    base, aside = (tmp_path / "current").resolve() / "base.db", tmp_path / "aside"
+    base.rename(aside)
+    with closing(StatusStore(tmp_path, EPOCH_KEY)) as store:
+        with pytest.raises(CacheCorruptError):
+            store.vehicle(ABSENT)
+        aside.rename(base)
+        assert store.vehicle(night.vehicles[0][0].plate) == night.vehicles[0][0]
+
+
 @pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"\0" * 8192])
 def test_a_base_that_is_no_base_is_corrupt(tmp_path: Path, content: bytes) -> None:
     publish(tmp_path)
@@ -338,7 +394,7 @@ def test_the_old_generation_answers_while_its_files_are_gone(tmp_path: Path) -> 
     night = publish(tmp_path)
     with closing(StatusStore(tmp_path, EPOCH_KEY)) as store:
         plate = night.vehicles[0][0].plate
-        store.info()
+        store.vehicle(plate)
         shutil.rmtree(tmp_path / "gen")
         assert store.vehicle(plate) == record(plate)
         assert store.credential(OLD_SERIAL, 7, 1, ()) is not None
@@ -355,6 +411,19 @@ def test_a_swap_between_link_and_files_is_followed(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "readlink", lambda path: next(calls, None) or real(path))
     with closing(StatusStore(tmp_path, EPOCH_KEY)) as store:
         assert store.info().seq == 2
+
+
+def test_a_swap_before_the_base_is_opened_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    night = publish(tmp_path)
+    first, real = str((tmp_path / "current").readlink()), os.readlink
+    with closing(StatusStore(tmp_path, EPOCH_KEY)) as store:
+        store.info()  # reads the small files of the first generation, and not yet its base
+        night.vehicles = fleet(100, seed=1)
+        publish(tmp_path, night)  # sweeps the first generation
+        calls = iter([first])
+        monkeypatch.setattr(os, "readlink", lambda path: next(calls, None) or real(path))
+        plate = night.vehicles[0][0].plate
+        assert store.vehicle(plate) == record(plate, seed=1)
 
 
 def test_look_ups_from_many_threads_while_generations_change(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,7 @@ from verifier.audit import read_log, replay
 from verifier.cache import schema
 from verifier.check import Observation
 from verifier.errors import AuditError
+from verifier.plates import parse_plate
 from verifier.sync import SyncClient
 from verifier.trust import TrustList
 from verifier.types import (
@@ -158,6 +161,30 @@ def test_the_same_text_of_another_kind_is_another_vehicle(world):
     assert verdict.code is VerdictCode.NOT_FOUND
 
 
+def test_a_lorry_whose_kind_was_not_typed_is_no_mismatch_and_no_absence(world):
+    lorry = next(v for v in world.authority.registry.vehicles.values() if v.plate.kind == "01")
+    seen = PlateSeen(plate=parse_plate(lorry.plate.text), confirmed=True)
+    text = world.authority.text(lorry.plate, PresentationMode.STORED, START - timedelta(days=5)).encode()
+    both, shown = world.check(code=text, plate_seen=seen), world.check(code=text)
+    assert (both.code, both.tone, both.reasons) == (shown.code, shown.tone, shown.reasons)
+    alone = world.check(plate_seen=seen)
+    assert alone.code not in (VerdictCode.NOT_FOUND, VerdictCode.UNDECIDED)
+    assert alone.valid_until == lorry.valid_until
+
+
+def test_one_text_on_two_vehicles_needs_the_kind(world):
+    lorry = next(v for v in world.authority.registry.vehicles.values() if v.plate.kind == "01")
+    car = replace(world.ordinary(), plate=Plate(lorry.plate.text, "02"), tid=None)
+    world.authority.registry.register(car)
+    world.now = START + timedelta(hours=1)
+    world.authority.publish()
+    world.sync()
+    unsaid = world.check(plate_seen=PlateSeen(plate=parse_plate(lorry.plate.text), confirmed=True))
+    assert unsaid.code is VerdictCode.UNDECIDED
+    said = world.check(plate_seen=PlateSeen(plate=car.plate, confirmed=True))
+    assert (said.code, said.valid_until) == (VerdictCode.VALID, car.valid_until)
+
+
 def test_tag_code_and_plate_are_compared(world):
     vehicle, other = world.ordinary(), world.ordinary()
     text = world.authority.text(vehicle.plate, PresentationMode.STORED, START - timedelta(days=5)).encode()
@@ -211,6 +238,15 @@ def test_an_unreadable_code_beside_a_plate_leaves_the_plates_verdict(world):
     seen = PlateSeen(plate=vehicle.plate, confirmed=True)
     verdict = world.check(code=NOTHING_READ, plate_seen=seen)
     assert (verdict.code, verdict.tone) == (VerdictCode.VALID, Tone.NOTE)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="no full device here")
+def test_a_check_that_cannot_be_recorded_is_shown_and_says_so(world):
+    world.home.audit.unlink(missing_ok=True)
+    world.home.audit.symlink_to("/dev/full")
+    result = world.device.verifier.check(Observation(code=NOTHING_READ))
+    assert result.verdict.code is VerdictCode.UNREADABLE
+    assert "not recorded" in result.remarks[0]
 
 
 def test_a_bad_policy_is_not_taken_by_the_sync(world):
@@ -308,6 +344,8 @@ def test_a_changed_removed_or_swapped_line_is_found(world):
         world.home.audit.write_bytes(b"".join(broken))
         with pytest.raises(AuditError, match="does not follow"):
             list(read_log(world.home.audit))
+    world.home.audit.write_bytes(lines[0] + b"\n" + b"".join(lines[1:]))
+    assert len(list(read_log(world.home.audit))) == 4  # a blank line is nothing
 
 
 def test_a_line_cut_by_a_power_loss_costs_that_line_only(world):
@@ -315,7 +353,9 @@ def test_a_line_cut_by_a_power_loss_costs_that_line_only(world):
     with world.home.audit.open("ab") as file:
         file.write(b'{"prev":"half a li')
     world.check(code=NOTHING_READ)
-    assert len(list(read_log(world.home.audit))) == 2
+    first, cut, last = read_log(world.home.audit)
+    assert cut == {"unreadable": 2}
+    assert first["verdict"] == last["verdict"]
 
 
 def test_a_record_that_lacks_something_says_what(world):

@@ -163,6 +163,8 @@ def test_an_event_is_published_with_the_next_publication(synced, server, sandbox
         ("event renew --plate 京Z00000 --until 2026-13", 2),
         ("event status --plate 京Z00000 --letters Z", 1),
         ("issue --plate 京Z00000", 1),
+        ("issue --out .", 2),
+        ("serve --seconds -1", 2),
     ],
 )
 def test_what_the_register_refuses_changes_nothing(line, status, sandbox, capsys):
@@ -363,11 +365,60 @@ def test_a_second_sync_at_the_same_time_gives_way(synced, server, sandbox, capsy
 
 def test_files_that_are_no_case_or_log(tmp_path, capsys):
     bad = tmp_path / "bad.json"
-    for text, named in (("{", "not JSON"), ("[]", "not an object"), ('{"now":"2026-08-20T10:00:00"}', "now")):
+    for text, named in (
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "not an object"),
+        ('{"now":"2026-08-20T10:00:00"}', "now"),
+        ('{"now":"0001-01-01T00:00:00+08:00"}', "now"),
+    ):
         bad.write_text(text)
         assert main(["decide", str(bad)]) == 1
         assert named in one_line(capsys)
     assert main(["decide", str(DATA)]) == 2
+
+
+def test_logs_that_are_none(tmp_path, capsys):
+    bad = tmp_path / "audit.jsonl"
+    for text in ('{"kind":"accident","a":1,"b":2}', "no log\nat all\n", "[" * 100_000, ""):
+        bad.write_text(text)
+        assert main(["replay", str(bad)]) == 1
+        shown = capsys.readouterr()
+        assert "markcheck:" in shown.err
+        assert "our mistake" not in shown.err
+
+
+def test_an_interrupted_creation_can_be_repeated(tmp_path, capsys):
+    folder = tmp_path / "sandbox"
+    (tmp_path / "sandbox.new" / "public" / "metadata").mkdir(parents=True)
+    (tmp_path / "sandbox.new" / "public" / "metadata" / "1.root.json").write_text("{}")
+    assert main(["sandbox", "publish", "--folder", str(folder), "--scale", "16"]) == 0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("not ours")
+    assert main(["sandbox", "publish", "--folder", str(tmp_path / "other"), "--scale", "16"]) == 1
+    assert (tmp_path / "other" / "thesis.txt").read_text() == "not ours"
+
+
+def test_a_bad_epoch_key_leaves_codes_readable(synced, sandbox, tmp_path, capsys):
+    picture = issue(sandbox, tmp_path / "code.png", "--plate", good_vehicle(sandbox).plate.text)
+    (synced / "epoch.key").write_text("garbage")
+    capsys.readouterr()
+    assert main(["check", str(picture), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["verdict"] == "SIGNED_ONLY"
+    assert "cannot be looked up" in shown.err
+
+
+def test_a_mark_beside_an_advertisement_is_one_check(synced, sandbox, tmp_path, capsys):
+    picture = issue(sandbox, tmp_path / "code.png", "--plate", good_vehicle(sandbox).plate.text)
+    with Image.open(picture) as mark, any_qr_picture("https://example.com") as other:
+        both = Image.new("L", (mark.width + other.width, max(mark.height, other.height)), 255)
+        both.paste(other, (0, 0))
+        both.paste(mark, (other.width, 0))
+        both.save(picture)
+    capsys.readouterr()
+    assert main(["check", str(picture), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "VALID"
 
 
 # ------------------------------------------------------------------------------------------------- demo

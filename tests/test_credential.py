@@ -223,6 +223,8 @@ def test_a_plate_outside_the_keys_regions_is_refused(issuer, trust, stored):
         ({"plate": Plate("粤B1234\u202e", "02")}, CodeFault.CLAIMS),
         ({"plate": Plate("粤B·12345", "02")}, CodeFault.CLAIMS),
         ({"plate": Plate("粤b12345", "02")}, CodeFault.CLAIMS),
+        ({"plate": Plate("粤\u1200\u1201\u1202\u1203\u1204", "02")}, CodeFault.CLAIMS),
+        ({"plate": Plate("粤\u05d0\u05d1\u05d2\u05d3\u05d4", "02")}, CodeFault.CLAIMS),
         ({"plate": Plate("粤B12345\x1b[31m", "02")}, CodeFault.CLAIMS),
         ({"plate": Plate("粤B12345", "98")}, CodeFault.CLAIMS),
         ({"vehicle_type": "K333"}, CodeFault.CLAIMS),
@@ -258,6 +260,24 @@ def test_a_live_code_is_fresh_for_90_seconds(issuer, trust, stored, late, fault)
     live = replace(stored, mode=PresentationMode.LIVE)
     text = issuer.text(live, shown_at=NOW - timedelta(seconds=late))
     assert fault_of(text, trust) is fault
+
+
+@pytest.mark.parametrize("issued", [-86400 * 2, 200])
+@pytest.mark.parametrize("expires", [86400 * 20, -60])
+def test_a_bad_wrapper_is_refused_whatever_became_of_the_credential_inside(issuer, trust, stored, issued, expires):
+    if expires < issued:
+        issued, expires = -86400 * 2, -60
+    times = {"issued_at": NOW + timedelta(seconds=issued), "expires_at": NOW + timedelta(seconds=expires)}
+    inner = issuer.sign(replace(stored, mode=PresentationMode.LIVE, **times))
+    thief = Issuer(
+        {**issuer.keys, "000000": SigningKey(make_private_key(Algorithm.ES256), issuer.keys["000000"].entry)}
+    )
+    assert fault_of(thief.present(inner, NOW + timedelta(seconds=max(issued, 0))), trust) is CodeFault.SIGNATURE
+
+
+def test_a_stripped_wrapper_is_noticed_beside_a_clock_that_is_a_little_slow(issuer, trust, stored):
+    soon = replace(stored, mode=PresentationMode.LIVE, issued_at=NOW + timedelta(seconds=200))
+    assert fault_of(encode(issuer.sign(soon)), trust) is CodeFault.NEEDS_PRESENTATION
 
 
 def test_a_presentation_by_the_holders_key(issuer, trust, stored):

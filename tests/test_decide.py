@@ -330,6 +330,8 @@ def test_every_reading_fault_is_named(reading, code, reason):
     assert alone.reasons == (reason,)
     beside = verdict_of(code=CodeEvidence(reading=reading), plate_seen=SEEN, cache=cache(record()))
     assert (beside.code, beside.reasons) == (VerdictCode.VALID, (reason,))
+    noted = reading in (CodeReading.NONE, CodeReading.MALFORMED)
+    assert beside.tone is (Tone.NOTE if noted else Tone.PASS)
 
 
 def test_nothing_at_all_is_undecided():
@@ -482,3 +484,199 @@ def test_the_actions_of_every_verdict_are_those_of_the_table():
     assert {code.value: set(actions) for code, actions in ACTIONS.items()} == {
         code: set(row["actions"]) for code, row in table.items()
     }
+
+
+def test_a_record_of_a_plate_that_nobody_saw_is_not_used():
+    stray = OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=record(plate=Plate("京B99999", "02"))))
+    assert verdict_of(plate_seen=SEEN, online=stray).code is VerdictCode.UNDECIDED
+    assert verdict_of(code=code(), online=stray).code is VerdictCode.SIGNED_ONLY
+
+
+def test_r3_the_record_of_the_new_plate_is_used_where_only_the_old_code_is_shown():
+    document = CredentialStatus(state=CredentialState.SUPERSEDED, superseded_by_plate=OTHER.text)
+    answer = StatusAnswer(vehicle=record(plate=OTHER), credential=document)
+    found = verdict_of(code=code(), online=OnlineEvidence(state=OnlineState.OK, answer=answer))
+    assert (found.code, found.grade) == (VerdictCode.SUPERSEDED, Grade.ONLINE)
+
+
+def test_a_home_made_code_does_not_put_a_car_out_of_scope():
+    military = code(signature=SignatureState.UNKNOWN_KEY, plate=Plate("VA12345", "32"))
+    assert verdict_of(code=military).code is VerdictCode.UNTRUSTED_ISSUER
+    assert verdict_of(plate_seen=replace(SEEN, plate=Plate("VA12345", "32"))).code is VerdictCode.OUT_OF_SCOPE
+    weak_tag = TagEvidence(auth=TagAuth.UNSUPPORTED, tid="E280", plate=Plate("VA12345", "32"))
+    assert verdict_of(tag=weak_tag).code is VerdictCode.OUT_OF_SCOPE
+
+
+def test_r9_a_suspect_clock_vouches_for_no_vehicle():
+    evidence = Evidence(
+        code=code(signature=SignatureState.INVALID), plate_seen=SEEN, cache=cache(record()), clock_trusted=False
+    )
+    found = decide(evidence, POLICY, NOW)
+    assert (found.code, Reason.VEHICLE_VALID in found.reasons) == (VerdictCode.FORGED, False)
+    assert Action.NO_PENALTY_NOT_SHOWN not in found.actions
+
+
+@pytest.mark.parametrize(
+    ("hours", "grade"),
+    [
+        (26, Grade.FRESH_CACHE),
+        (26.1, Grade.STALE_CACHE),
+        (168, Grade.STALE_CACHE),
+        (168.1, Grade.SIGNATURE_ONLY),
+    ],
+)
+def test_the_boundaries_of_the_grades_are_inclusive(hours, grade):
+    found = verdict_of(plate_seen=SEEN, cache=cache(record(), hours=hours))
+    assert found.grade is grade
+    assert (Reason.DATA_STALE in found.reasons) is (grade is not Grade.FRESH_CACHE)
+
+
+def test_r4_a_record_that_came_with_a_bad_signature_is_not_used():
+    forged = OnlineEvidence(state=OnlineState.BAD_SIGNATURE, answer=StatusAnswer(vehicle=record()), server_time=NOW)
+    found = decide(Evidence(plate_seen=SEEN, online=forged, clock_trusted=False), POLICY, NOW)
+    assert (found.code, found.grade) == (VerdictCode.UNDECIDED, Grade.NOTHING)
+    assert Reason.CLOCK_CORRECTED not in found.reasons
+
+
+def test_r4_the_document_state_online_beats_the_cached_one_and_silence_does_not():
+    cached = cache(record(), state=CredentialState.REVOKED)
+    active = StatusAnswer(vehicle=record(), credential=CredentialStatus(state=CredentialState.ACTIVE))
+    online = OnlineEvidence(state=OnlineState.OK, answer=active)
+    assert verdict_of(code=code(), cache=cached, online=online).code is VerdictCode.VALID
+    silent = OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=record()))
+    assert verdict_of(code=code(), cache=cached, online=silent).code is VerdictCode.REVOKED
+    withdrawn = replace(active, credential=CredentialStatus(state=CredentialState.REVOKED))
+    online = OnlineEvidence(state=OnlineState.OK, answer=withdrawn)
+    assert verdict_of(code=code(), cache=cache(record()), online=online).code is VerdictCode.REVOKED
+
+
+@pytest.mark.parametrize(("seconds", "corrected"), [(300, False), (301, True), (-301, True)])
+def test_r5_a_clock_that_differs_by_more_than_the_skew_is_corrected(seconds, corrected):
+    online = OnlineEvidence(
+        state=OnlineState.OK, answer=StatusAnswer(vehicle=record()), server_time=NOW + timedelta(seconds=seconds)
+    )
+    found = verdict_of(plate_seen=SEEN, online=online)
+    assert (found.code, Reason.CLOCK_CORRECTED in found.reasons) == (VerdictCode.VALID, corrected)
+
+
+def test_r5_the_time_of_a_corrupt_cache_says_nothing_of_the_clock():
+    rotten = CacheEvidence(state=CacheState.CORRUPT, as_of=NOW + timedelta(days=9))
+    assert Reason.CLOCK_SUSPECT not in verdict_of(plate_seen=SEEN, cache=rotten).reasons
+
+
+def test_r6_an_online_not_found_counts_for_a_new_credential_too():
+    new = code(issued_at=NOW - timedelta(hours=1))
+    found = verdict_of(code=new, online=OnlineEvidence(state=OnlineState.NOT_FOUND))
+    assert (found.code, found.grade) == (VerdictCode.NOT_FOUND, Grade.ONLINE)
+    assert Reason.NEWLY_ISSUED not in found.reasons
+
+
+def test_r7_needs_the_cache_a_past_month_and_a_credential_in_date():
+    new = code(issued_at=NOW - timedelta(hours=1))
+    overdue = record(inspection_valid_until=Month(2026, 5))
+    online = OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=overdue))
+    assert verdict_of(code=new, online=online).code is VerdictCode.EXPIRED
+    both_past = code(issued_at=NOW - timedelta(hours=1), valid_until=Month(2026, 6))
+    assert verdict_of(code=both_past, cache=cache(overdue)).code is VerdictCode.EXPIRED
+    in_order = verdict_of(code=new, cache=cache(record()))
+    assert (in_order.code, in_order.reasons) == (VerdictCode.VALID, ())
+
+
+def test_r7_does_not_speak_for_another_vehicle():
+    new = code(issued_at=NOW - timedelta(hours=1), plate=OTHER)
+    overdue = record(inspection_valid_until=Month(2026, 5))
+    found = verdict_of(code=new, plate_seen=ANPR, cache=cache(overdue))
+    assert found.code is VerdictCode.EXPIRED_UNCONFIRMED
+
+
+def test_r7_goes_with_the_vehicle_to_its_new_plate():
+    new = code(issued_at=NOW - timedelta(hours=1))
+    overdue = record(plate=OTHER, inspection_valid_until=Month(2026, 5))
+    found = verdict_of(
+        code=new,
+        plate_seen=replace(SEEN, plate=OTHER),
+        cache=cache(overdue, state=CredentialState.ACTIVE, new_plate=OTHER.text),
+    )
+    assert (found.code, Reason.REPLATED in found.reasons) == (VerdictCode.VALID, True)
+
+
+def test_r3_a_third_plate_beside_the_old_and_the_new_one_is_a_mismatch():
+    third = TagEvidence(auth=TagAuth.OK, tid="E280", plate=Plate("京A99999", "02"))
+    replated = cache(record(plate=OTHER), state=CredentialState.SUPERSEDED, new_plate=OTHER.text)
+    found = verdict_of(code=code(), tag=third, plate_seen=replace(SEEN, plate=OTHER), cache=replated)
+    assert found.code is VerdictCode.MISMATCH
+    weak = replace(third, auth=TagAuth.UNSUPPORTED)
+    noted = verdict_of(code=code(), tag=weak, plate_seen=replace(SEEN, plate=OTHER), cache=replated)
+    assert (noted.code, noted.tone) == (VerdictCode.SUPERSEDED, Tone.CAUTION)
+
+
+def test_r3_takes_a_proven_credential_and_a_plate_that_was_seen():
+    replated = cache(record(), state=CredentialState.SUPERSEDED, new_plate=OTHER.text)
+    assert Reason.REPLATED not in verdict_of(code=code(), plate_seen=SEEN, cache=replated).reasons
+    unproven = code(signature=SignatureState.UNKNOWN_KEY)
+    seen_new = replace(SEEN, plate=OTHER)
+    assert Reason.REPLATED not in verdict_of(code=unproven, plate_seen=seen_new, cache=replated).reasons
+
+
+def test_r9_vehicle_valid_takes_a_trusted_record_of_good_grade():
+    forged = code(signature=SignatureState.INVALID)
+    for other in (
+        {"plate_seen": ANPR, "cache": cache(record())},
+        {"plate_seen": SEEN, "cache": cache(record(), hours=50)},
+        {"plate_seen": SEEN, "cache": cache(record(inspection_valid_until=Month(2026, 5)))},
+    ):
+        assert Reason.VEHICLE_VALID not in verdict_of(code=forged, **other).reasons
+    assert Reason.VEHICLE_VALID not in verdict_of(code=code(), cache=cache(record())).reasons
+
+
+@pytest.mark.parametrize("letters", ["C", "E", "K"])
+def test_r12_no_penalty_line_beside_a_wanted_deregistered_or_restricted_vehicle(letters):
+    found = verdict_of(plate_seen=SEEN, cache=cache(record(status=letters)))
+    assert Action.NO_PENALTY_NOT_SHOWN not in found.actions
+
+
+def test_r12_no_penalty_line_beside_a_mismatch():
+    tag = TagEvidence(auth=TagAuth.OK, tid="E280", plate=OTHER)
+    found = verdict_of(plate_seen=SEEN, tag=tag, cache=cache(record()))
+    assert (found.code, Action.NO_PENALTY_NOT_SHOWN in found.actions) == (VerdictCode.MISMATCH, False)
+
+
+def test_r14_status_too_old_goes_with_signed_only_alone():
+    old = cache(record(), hours=200)
+    assert Reason.STATUS_TOO_OLD in verdict_of(code=code(), cache=old).reasons
+    assert Reason.STATUS_TOO_OLD not in verdict_of(plate_seen=SEEN, cache=old).reasons
+    assert Reason.STATUS_TOO_OLD not in verdict_of(code=code()).reasons
+    unknown_month = cache(record(inspection_valid_until=None))
+    found = verdict_of(code=code(), cache=unknown_month)
+    assert (found.code, Reason.STATUS_TOO_OLD in found.reasons) == (VerdictCode.SIGNED_ONLY, False)
+
+
+def test_r14_an_outdated_month_is_a_note_on_a_valid_vehicle_only():
+    past = code(valid_until=Month(2026, 6))
+    assert Reason.CREDENTIAL_OUTDATED in verdict_of(code=past, cache=cache(record())).reasons
+    overdue = cache(record(inspection_valid_until=Month(2026, 6)))
+    assert Reason.CREDENTIAL_OUTDATED not in verdict_of(code=past, cache=overdue).reasons
+
+
+def test_r16_a_caution_never_softens_a_stop():
+    tag = TagEvidence(auth=TagAuth.FAIL, tid="E280", plate=PLATE)
+    found = verdict_of(plate_seen=SEEN, tag=tag, cache=cache(record(status="C")))
+    assert (found.code, found.tone) == (VerdictCode.WANTED, Tone.STOP)
+
+
+@pytest.mark.parametrize(("seconds", "late"), [(300, False), (301, True), (-301, True)])
+def test_r11_a_live_code_is_live_for_its_limit(seconds, late):
+    live = code(mode=PresentationMode.LIVE, shown_at=NOW - timedelta(seconds=seconds))
+    assert (Reason.QR_NOT_LIVE in verdict_of(code=live, cache=cache(record())).reasons) is late
+
+
+def test_overdue_online_needs_no_second_look_and_valid_none_either():
+    overdue = record(inspection_valid_until=Month(2026, 5))
+    online = OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=overdue))
+    assert verdict_of(plate_seen=SEEN, online=online).actions == (Action.HANDLE_OVERDUE,)
+    assert Action.ONLINE_RECHECK in verdict_of(plate_seen=SEEN, cache=cache(overdue)).actions
+    assert Action.ONLINE_RECHECK not in verdict_of(plate_seen=SEEN, cache=cache(record())).actions
+
+
+def test_a_month_that_the_register_does_not_know_is_no_valid_inspection():
+    assert verdict_of(plate_seen=SEEN, cache=cache(record(inspection_valid_until=None))).code is VerdictCode.UNDECIDED

@@ -144,19 +144,60 @@ def test_a_length_over_the_limit_is_refused_before_the_body() -> None:
         fetched(sends(OK + b"Content-Length: 99999999999\r\n\r\n"))
 
 
-def test_a_body_over_the_limit_is_cut() -> None:
+@pytest.mark.parametrize(
+    "head",
+    [
+        OK,
+        OK + b"Content-Length: 65536\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: /other\r\n",
+        b"HTTP/1.1 404 Not Found\r\n",
+        b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+def test_an_endless_body_is_cut(head: bytes) -> None:
     sent = 0
 
     def answer(connection: socket.socket) -> None:
         nonlocal sent
-        connection.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(head + b"\r\n")
         for _ in range(4000):
             connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
             sent += 65536
 
-    with pytest.raises(RejectedError):
-        fetched(answer, 100_000)
+    if b"Content-Length" in head:
+        assert len(fetched(answer, 100_000)) == 65536
+    else:
+        with pytest.raises(FetchError):
+            fetched(answer, 100_000)
     assert sent < 40 << 20  # what the buffers of the connection took
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n",
+        b"Transfer-Encoding: identity\r\nContent-Length: 3\r\n",
+        b"Content-Length: -3\r\n",
+        b"Content-Length: three\r\n",
+        b"Content-Length:\r\n",
+    ],
+)
+def test_an_answer_whose_length_is_not_said_is_refused(fields: bytes) -> None:
+    with pytest.raises(RejectedError, match="length"):
+        fetched(sends(OK + fields + b"\r\nabc"))
+
+
+@pytest.mark.parametrize("begin", [OK, b"HTTP/1.1 302 Found\r\nLocation: /other\r\n"])
+def test_a_chunk_size_that_never_ends_is_not_waited_for(begin: bytes) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(begin + b"Transfer-Encoding: chunked\r\n\r\n0")
+        connection.recv(1)  # until the client goes
+
+    with pytest.raises(RejectedError):
+        fetched(answer, read_timeout=5, total_timeout=5)
 
 
 def test_an_encoded_body_is_refused() -> None:
@@ -170,6 +211,7 @@ def test_an_encoded_body_is_refused() -> None:
         b"",
         b"garbage" * 99,
         OK + b"Content-Length: 100\r\n\r\nonly this",
+        OK + b"Content-Length: 9\r\nContent-Length: 4\r\n\r\nonly this",
         OK + b"Transfer-Encoding: chunked\r\n\r\n10\r\nonly this",
         OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
@@ -222,11 +264,23 @@ def test_nobody_listens() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://host", "file:///etc/passwd", "host", "http://", "http://host?x", "https://h#f", ""]
-)
+    "url",
+    [
+        "ftp://host", "file:///etc/passwd", "host", "http://", "http://host?x", "https://h#f", "",
+        "http://[::1", "http://host:99999", "http://host:x", "http://host\u2100/",
+    ],
+)  # fmt: skip
 def test_only_http_addresses(url: str) -> None:
     with pytest.raises(FetchError):
         HttpFetcher(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://.x y/", "http://[::1]]:1", "http://a..b/", "http://" + "a" * 300, "http://*/", "http://%zz/"]
+)
+def test_an_address_that_leads_nowhere(url: str) -> None:
+    with pytest.raises(FetchError), HttpFetcher(url) as fetcher:
+        read_file(fetcher, "x", 10)
 
 
 def test_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

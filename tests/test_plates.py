@@ -41,13 +41,15 @@ def test_kinds_and_provinces_are_those_of_the_domain_tables():
     assert TABLES["provinces"] == PROVINCES
 
 
-def test_without_a_kind_the_commonest_of_the_class_is_meant():
-    assert parse_plate("京A12345").kind == "02"
+def test_a_kind_is_never_guessed():
+    assert parse_plate("京A12345").kind is None  # a car, a lorry or a motorcycle may carry it
     assert parse_plate("京AD12345").kind == "52"
     assert parse_plate("沪A12345D").kind == "51"
     assert parse_plate("京A12345", "01").kind == "01"
-    with pytest.raises(PlateError, match="plate kind"):
-        parse_plate("京A12345", "77")
+    for text, kind in (("京A12345", "77"), ("京A12345", "31"), ("WJ京12345", "02"), ("京AD12345", "02")):
+        with pytest.raises(PlateError, match="plate kind"):
+            parse_plate(text, kind)
+    assert parse_plate("京A12345", "22").kind == "22"  # a kind that no class claims
 
 
 def test_the_error_does_not_repeat_the_plate():

@@ -7,23 +7,33 @@ from datetime import timedelta
 
 import pytest
 
-from tests.test_decide import NOW, POLICY, SEEN, cache, code, record
+from tests.test_decide import NOW, OTHER, POLICY, SEEN, cache, code, record
 from tests.test_decide_properties import COUNTS, evidences, for_all
 from verifier.decide import decide
-from verifier.roles import ANSWERS, GATE_LINES, LINES, VALID_UNTIL, Answer, LimitedAnswer, answer_lines, limited_answer
+from verifier.roles import (
+    GATE_LINES,
+    INSPECTION_LETTERS,
+    LINES,
+    VALID_UNTIL,
+    Answer,
+    LimitedAnswer,
+    answer_lines,
+    limited_answer,
+)
 from verifier.types import (
+    CredentialState,
     Evidence,
     Month,
     Role,
     SignatureState,
     Source,
     StatusLetter,
+    TagAuth,
+    TagEvidence,
     Tone,
-    VerdictCode,
     View,
     WatchHit,
 )
-from verifier.wording import VERDICTS
 
 
 def answer_of(**evidence) -> LimitedAnswer:
@@ -62,27 +72,29 @@ def test_no_watch_data_changes_a_limited_answer(count):
         answer = limited_answer(evidence, POLICY, NOW)
         assert answer == limited_answer(replace(evidence, watch=()), POLICY, NOW)
         assert (answer.month is None) is (answer.answer is not Answer.YES)
-        if decide(evidence, POLICY, NOW).code is VerdictCode.FORGED:
-            assert answer.answer is not Answer.YES
+        if decide(evidence, POLICY, NOW).tone in (Tone.CAUTION, Tone.STOP) and not evidence.watch:
+            letters = [a.vehicle.status for a in (evidence.cache.answer, evidence.online.answer) if a and a.vehicle]
+            assert answer.answer is not Answer.YES or any(status - INSPECTION_LETTERS for status in letters)
 
     for_all(count, evidences, check=check)
 
 
-def test_a_forged_code_is_never_a_yes():
+def test_a_question_about_the_document_is_no_fact_of_the_vehicle():
     forged = code(signature=SignatureState.INVALID)
-    assert answer_of(code=forged, plate_seen=SEEN, cache=cache(record())).answer is Answer.NO
+    assert answer_of(code=forged, plate_seen=SEEN, cache=cache(record())).answer is Answer.UNKNOWN
+    revoked = cache(record(), state=CredentialState.REVOKED)
+    assert answer_of(code=code(), cache=revoked).answer is Answer.UNKNOWN
     unknown = code(signature=SignatureState.UNKNOWN_KEY)
     assert answer_of(code=unknown).answer is Answer.UNKNOWN
 
 
+def test_reads_that_differ_are_never_a_yes():
+    other_car = TagEvidence(auth=TagAuth.UNSUPPORTED, tid="E280", plate=OTHER)
+    assert answer_of(plate_seen=SEEN, tag=other_car, cache=cache(record())).answer is Answer.UNKNOWN
+
+
 def test_a_deregistered_vehicle_is_a_no():
     assert answer_of(plate_seen=SEEN, cache=cache(record(status="E"))).answer is Answer.NO
-
-
-def test_a_yes_is_a_verdict_without_a_question():
-    for verdict, answer in ANSWERS.items():
-        if answer is Answer.YES:
-            assert VERDICTS[verdict].tone in (Tone.PASS, Tone.NOTE)
 
 
 def test_lines_fit_the_panel():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from tuf.api.metadata import Metadata, TargetFile  # type: ignore[attr-defined]
 
 from scripts.sandbox.folder_store import FolderStore, MemoryFetcher
 from scripts.sandbox.publisher import Publisher
+from scripts.sandbox.publisher_keys import PublisherKeys
 from tests.nightly import BEGAN, EPOCH_KEY, Device, FakeClock, Night, fleet, record, trust_list
 from verifier.cache.store import StatusStore
-from verifier.codec.index import BaseEntry, Index, decode_index
+from verifier.codec.index import BaseEntry, Index, decode_index, encode_index
 from verifier.errors import DigestError, FetchError, NotFoundError, RollbackError, SyncBusyError, SyncError
 from verifier.policy import Policy, load_policy
 from verifier.repository import ExpiredError, SignatureError
@@ -174,9 +176,8 @@ def test_a_new_trust_list_alone_makes_a_generation_without_a_download(device: De
 
 def test_regions_share_a_repository_and_a_device_may_change_its_region(device: Device, tmp_path: Path) -> None:
     device.night.publisher.save_keys(tmp_path / "keys")
-    other = Publisher(device.night.store, device.night.clock, "beijing", chunk=4096)
-    other.load_keys(tmp_path / "keys")
-    device.night.publisher = other
+    keys = PublisherKeys.load(tmp_path / "keys")
+    device.night.publisher = Publisher(device.night.store, device.night.clock, "beijing", keys=keys, chunk=4096)
     publish_seed(device.night, 0)
     device.night.region = "beijing"
     report = device.client().refresh()
@@ -201,16 +202,14 @@ def test_publisher_goes_on_in_another_process(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "keys").iterdir()} == {0o600}
     device = night.device(tmp_path / "cache")
     device.client().refresh()
-    night.publisher = Publisher(folder, clock, chunk=4096)
     with pytest.raises(ValueError, match="keys"):
-        night.publish()
-    night.publisher.load_keys(tmp_path / "keys")
+        Publisher(folder, clock, chunk=4096)
+    night.publisher = Publisher(folder, clock, keys=PublisherKeys.load(tmp_path / "keys"), chunk=4096)
     publish_seed(night, 1)
     assert device.client().refresh().seq_after == 2
     assert seed_in_use(device) == 1
-    Publisher({}, clock).save_keys(tmp_path / "others")
     with pytest.raises(ValueError, match="not those"):
-        Publisher(folder, clock).load_keys(tmp_path / "others")
+        Publisher(folder, clock, keys=PublisherKeys.generate("national"))
 
 
 # ---------------------------------------------------------------------------------------------- resuming
@@ -354,8 +353,7 @@ def test_two_contents_under_one_number_are_refused(device: Device) -> None:
     keys = device.root.parent / "keys"
     device.night.publisher.save_keys(keys)
     store = {path: data for path, data in device.night.store.items() if "nightly" not in path}
-    twin = Night(store=store, clock=device.night.clock)
-    twin.publisher.load_keys(keys)
+    twin = Night(store=store, clock=device.night.clock, publisher_keys=PublisherKeys.load(keys))
     twin.clock.move(hours=1)
     publish_seed(twin, 0)
     publish_seed(twin, 1)
@@ -381,7 +379,7 @@ def test_the_nightly_key_cannot_sign_the_trust_list(device: Device) -> None:
     metadata: Metadata[Any] = Metadata.from_bytes(store["metadata/2.targets.json"])
     forged = TargetFile.from_data("trust/entries.cbor", trust_list(1, seed=9), ["sha256"])
     metadata.signed.targets["trust/entries.cbor"] = forged
-    metadata.sign(night.publisher._signers["nightly-national"])
+    metadata.sign(night.publisher._keys["nightly-national"])
     store["metadata/2.targets.json"] = metadata.to_bytes()
     refused(device, SyncError, fetcher=MemoryFetcher(store))
     recovers(device)
@@ -390,6 +388,33 @@ def test_the_nightly_key_cannot_sign_the_trust_list(device: Device) -> None:
 def test_a_publication_for_newer_programs_is_refused(device: Device) -> None:
     device.night.publish(min_client=2)
     refused(device, ClientTooOldError)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"no database at all" * 99])
+def test_looking_at_the_history_changes_nothing(device: Device, damage: bytes | None) -> None:
+    path = device.root / "state.db"
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage)
+    before = {p: p.stat().st_mtime_ns for p in (device.root, *device.root.iterdir())}
+    history = sync_history(device.root)
+    unreadable = None if damage is None else "the state file cannot be read"
+    assert (history.last_good, history.last_failure, history.last_failure_at) == (None, unreadable, None)
+    assert {p: p.stat().st_mtime_ns for p in (device.root, *device.root.iterdir())} == before
+    assert any("state.db was lost" in note for note in device.client().refresh().notes)
+    assert sync_history(device.root).last_good == device.night.clock()
+
+
+def test_a_history_of_another_form_cannot_be_read(device: Device) -> None:
+    with closing(sqlite3.connect(device.root / "state.db")) as connection, connection:
+        connection.execute("UPDATE marks SET value = 'yesterday' WHERE name = 'last_good'")
+    assert sync_history(device.root).last_failure == "the state file cannot be read"
+
+
+def test_a_device_that_never_synced_has_no_history(tmp_path: Path) -> None:
+    history = sync_history(tmp_path / "none")
+    assert (history.last_good, history.last_failure) == (None, None)
+    assert not (tmp_path / "none").exists()
 
 
 # ----------------------------------------------------------------------------------- clock and dead servers
@@ -440,6 +465,32 @@ def test_a_clock_behind_signed_time_is_replaced_by_it(device: Device) -> None:
 
 
 # --------------------------------------------------------------------------------- trust list and policy
+
+
+@pytest.mark.parametrize("name", ["entries.cbor", "policy.json"])
+def test_a_file_altered_on_the_card_is_not_kept_in_place_of_a_refused_one(device: Device, name: str) -> None:
+    altered = {"entries.cbor": trust_list(6, seed=9), "policy.json": b'{"altered": true}'}[name]
+    (device.root / "current" / name).write_bytes(altered)
+    device.night.publish(entries=b"\x80nonsense", policy=b"{}")
+    with pytest.raises(SyncError, match="refused"):
+        device.client().refresh()
+    assert len(list((device.root / "gen").iterdir())) == 1
+    publish_seed(device.night, 3)
+    recovers(device, seed=3)
+
+
+def test_a_truncated_base_does_not_cost_the_trust_list(device: Device) -> None:
+    (device.root / "current" / "base.db").write_bytes(b"")
+    device.night.publish(entries=trust_list(1, seed=9))
+    assert any("trust list refused" in note for note in device.client().refresh().notes)
+    with closing(StatusStore(device.root, EPOCH_KEY)) as store:
+        assert store.trust_entries() == trust_list(6)
+
+
+def test_a_number_altered_on_the_card_is_no_mark(device: Device) -> None:
+    path = device.root / "current" / "index.cbor"
+    path.write_bytes(encode_index(replace(decode_index(path.read_bytes()), seq=1 << 30)))
+    recovers(device)
 
 
 @pytest.mark.parametrize(("keys", "kept"), [(0, True), (2, True), (3, False), (6, False), (40, False)])
@@ -527,6 +578,24 @@ def test_a_damaged_generation_is_replaced_by_the_next_sync(device: Device, name:
     device.client().refresh()
     (device.root / "current" / name).write_bytes(b"")
     assert device.client().refresh().outcome is SyncOutcome.SNAPSHOT
+    recovers(device)
+
+
+@pytest.mark.parametrize("name", ["policy.json", "base.db"])
+def test_a_generation_in_use_is_not_removed_before_the_swap(device: Device, name: str) -> None:
+    device.client().refresh()
+    in_use = (device.root / "current").resolve()
+    (in_use / name).unlink()
+
+    def cut(step: str) -> None:
+        if step == "before-symlink":
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        device.client(on_step=cut).refresh()
+    assert (device.root / "current").resolve() == in_use
+    assert not (in_use / name).exists()
+    assert (in_use / "tsl.bin").exists()
     recovers(device)
 
 
@@ -658,8 +727,8 @@ class CarelessPublisher(Publisher):
 def test_a_base_that_fails_its_self_test_is_not_taken(device: Device, tmp_path: Path) -> None:
     night = device.night
     night.publisher.save_keys(tmp_path / "keys")
-    careful, night.publisher = night.publisher, CarelessPublisher(night.store, night.clock, chunk=4096)
-    night.publisher.load_keys(tmp_path / "keys")
+    keys = PublisherKeys.load(tmp_path / "keys")
+    careful, night.publisher = night.publisher, CarelessPublisher(night.store, night.clock, keys=keys, chunk=4096)
     publish_seed(night, 2)
     assert "gap" in refused(device, DigestError)
     night.publisher = careful

@@ -21,6 +21,7 @@ from verifier.errors import (
     StatusError,
     UntrustedError,
 )
+from verifier.plates import kinds_of
 from verifier.trust import TrustList
 from verifier.types import (
     CacheEvidence,
@@ -35,6 +36,7 @@ from verifier.types import (
     Plate,
     SignatureState,
     StatusAnswer,
+    VehicleRecord,
 )
 from verifier.verify import verify
 
@@ -101,8 +103,10 @@ def cache_evidence(
         # The list of document states is checked on its own, so it counts even where the vehicles' data fail.
         document = _document(store, credential, plates)
         if plates and store.covers(plates[0]):
-            vehicle = store.vehicle(plates[0])
-            covers = True
+            found = vehicles(store, plates[0])
+            # More than one vehicle carries this text: which one stands there, nobody has said.
+            covers = len(found) <= 1
+            vehicle = found[0] if len(found) == 1 else None
     except CacheCorruptError:
         state = CacheState.CORRUPT
     except EpochKeyError:
@@ -116,6 +120,13 @@ def cache_evidence(
         covers=covers,
         answer=StatusAnswer(vehicle=vehicle, credential=document),
     )
+
+
+def vehicles(store: StatusStore, plate: Plate) -> list[VehicleRecord]:
+    """The vehicles that the set has for a plate: of its kind, or of every kind of its class when that is not known."""
+    kinds = (plate.kind,) if plate.kind is not None else kinds_of(plate.text)
+    found = (store.vehicle(Plate(plate.text, kind)) for kind in kinds)
+    return [record for record in found if record is not None]
 
 
 def _document(store: StatusStore, credential: Credential | None, plates: Sequence[Plate]) -> CredentialStatus | None:

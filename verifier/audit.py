@@ -5,6 +5,7 @@ A line is JSON. It is personal data: the file belongs to the verifier's user alo
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -61,8 +62,11 @@ def accident_json(accident_id: str, a: CheckRecord, b: CheckRecord) -> dict[str,
 
 
 def checks_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """The checks in a record: one, or the two of an accident."""
-    return [entry["a"], entry["b"]] if entry.get("kind") == "accident" and {"a", "b"} <= entry.keys() else [entry]
+    """The checks in a record: one, or the two of an accident; AuditError when they are no objects."""
+    checks = [entry.get("a"), entry.get("b")] if entry.get("kind") == "accident" else [entry]
+    if not all(isinstance(check, dict) for check in checks):
+        raise AuditError("audit record: an accident without its two checks")
+    return [check for check in checks if isinstance(check, dict)]
 
 
 def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
@@ -100,12 +104,20 @@ class AuditLog:
             entry = {"prev": _digest(line) if line else _FIRST, **record}
             data = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
             # A line that a power cut left unfinished stays as it is, on a line of its own.
-            os.write(descriptor, b"\n" + data if broken_tail else data)
+            _write_whole(descriptor, b"\n" + data if broken_tail else data)
             os.fsync(descriptor)
         except OSError as exc:
             raise AuditError(f"audit log: cannot be written: {exc.strerror}") from exc
         finally:
             os.close(descriptor)
+
+
+def _write_whole(descriptor: int, data: bytes) -> None:
+    """Append all of it or nothing: a full disk takes a part without an error."""
+    size = os.fstat(descriptor).st_size
+    if os.write(descriptor, data) != len(data):
+        os.ftruncate(descriptor, size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _last_line(descriptor: int) -> tuple[bytes, bool]:
@@ -127,7 +139,11 @@ def _digest(line: bytes) -> str:
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """The records in order; AuditError names the first line that is not chained to the one before."""
+    """The records in order; AuditError names the first line that is not chained to the one before.
+
+    A line that is no record (a power cut may leave half of one) counts in the chain and is given as {"unreadable": its
+    number}.
+    """
     previous = _FIRST
     try:
         file = path.open("rb")
@@ -136,14 +152,18 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
     with file:
         for number, raw in enumerate(file, 1):
             line = raw.rstrip(b"\n")
+            if not line:
+                continue  # as the writer passes over it too
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 entry = None
             if isinstance(entry, dict):
                 if entry.get("prev") != previous:
                     raise AuditError(f"audit log: line {number} does not follow line {number - 1}")
                 yield entry
+            else:
+                yield {"unreadable": number}
             previous = _digest(line)
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from verifier.cache.store import GenerationInfo, StatusStore
 from verifier.clock import Clock
 from verifier.decide import decide
 from verifier.errors import (
+    AuditError,
     CacheError,
     CacheMissingError,
     PolicyError,
@@ -80,6 +81,9 @@ class _Rules:
     remarks: tuple[str, ...]
 
 
+_TRIES = 3  # generations that may come and go during one check
+
+
 class Verifier:
     """Runs checks against one status source; it follows that source to a new generation by itself."""
 
@@ -100,27 +104,42 @@ class Verifier:
         self._rules = _Rules(None, TrustList(()), Policy(), ())
 
     def check(self, seen: Observation) -> CheckResult:
-        """One check. Bad marks and a bad cache are verdicts; AuditError when the record cannot be kept."""
+        """One check. Bad marks and a bad cache are verdicts; what could not be used or kept is in `remarks`."""
         result, record = self._run(seen)
-        self._keep(record.to_json())
-        return result
+        return _remarked(result, self._keep(record.to_json()))
 
     def check_pair(self, a: Observation, b: Observation) -> tuple[CheckResult, CheckResult]:
         """Two vehicles of one accident (自行协商), checked one after the other and kept in one record."""
         (result_a, record_a), (result_b, record_b) = self._run(a), self._run(b)
-        self._keep(accident_json(self._new_id(), record_a, record_b))
-        return result_a, result_b
+        remarks = self._keep(accident_json(self._new_id(), record_a, record_b))
+        return _remarked(result_a, remarks), _remarked(result_b, remarks)
 
     def _run(self, seen: Observation) -> tuple[CheckResult, CheckRecord]:
         now = self._clock()
-        info, state = self._generation()
-        rules = self._rules
-        code = None if seen.code is None else code_evidence(seen.code, rules.trust, now)
-        plates = _identities(seen, code)
-        if info is None:
-            cache = CacheEvidence(state=state)
-        else:
-            cache = cache_evidence(self._status, info, plates, _proven(code))
+        info, evidence = self._gather(seen, now)
+        verdict = decide(evidence, self._rules.policy, now)
+        result = CheckResult(
+            check_id=self._new_id(),
+            verdict=verdict,
+            evidence=evidence,
+            now=now,
+            policy=self._rules.policy,
+            remarks=self._rules.remarks,
+            similar=self._similar(verdict, seen),
+        )
+        return result, self._record(result, seen, info)
+
+    def _gather(self, seen: Observation, now: datetime) -> tuple[GenerationInfo | None, Evidence]:
+        """All evidence, from one generation: a sync may put another one into use at any moment."""
+        for _ in range(_TRIES):
+            info, state = self._generation()
+            code = None if seen.code is None else code_evidence(seen.code, self._rules.trust, now)
+            if info is None:
+                cache = CacheEvidence(state=state)
+                break
+            cache = cache_evidence(self._status, info, _identities(seen, code), _proven(code))
+            if self._generation()[0] == info:
+                break
         evidence = Evidence(
             code=code,
             tag=seen.tag,
@@ -129,17 +148,7 @@ class Verifier:
             cache=cache,
             purpose=seen.purpose,
         )
-        verdict = decide(evidence, rules.policy, now)
-        result = CheckResult(
-            check_id=self._new_id(),
-            verdict=verdict,
-            evidence=evidence,
-            now=now,
-            policy=rules.policy,
-            remarks=rules.remarks,
-            similar=self._similar(verdict, seen),
-        )
-        return result, self._record(result, seen, info)
+        return info, evidence
 
     def _generation(self) -> tuple[GenerationInfo | None, CacheState]:
         """The generation in use, with its trust list and policy loaded once."""
@@ -182,9 +191,18 @@ class Verifier:
             software=self._software,
         )
 
-    def _keep(self, entry: dict[str, Any]) -> None:
-        if self._audit is not None:
-            self._audit.append(entry)
+    def _keep(self, entry: dict[str, Any]) -> tuple[str, ...]:
+        """Record a check. One that cannot be recorded is shown all the same: the officer stands in the road."""
+        try:
+            if self._audit is not None:
+                self._audit.append(entry)
+        except AuditError as exc:
+            return (f"{exc}; this check is not recorded",)
+        return ()
+
+
+def _remarked(result: CheckResult, remarks: tuple[str, ...]) -> CheckResult:
+    return replace(result, remarks=result.remarks + remarks) if remarks else result
 
 
 def _new_rules(old: _Rules, generation: str, status: StatusStore) -> _Rules:
@@ -216,4 +234,10 @@ def _identities(seen: Observation, code: CodeEvidence | None) -> list[Plate]:
         ranked.append((seen.tag.auth is TagAuth.OK, seen.tag.plate))
     if claims is not None:
         ranked.append((_proven(code) is not None, claims.plate))
-    return [plate for _, plate in sorted(ranked, key=lambda pair: not pair[0])]
+    plates = [plate for _, plate in sorted(ranked, key=lambda pair: not pair[0])]
+    return [_with_kind(plate, plates) for plate in plates]
+
+
+def _with_kind(plate: Plate, others: Sequence[Plate]) -> Plate:
+    """A plate whose kind was not given has that of another read of the same text."""
+    return plate if plate.kind is not None else next((p for p in others if p.text == plate.text and p.kind), plate)

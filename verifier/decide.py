@@ -141,7 +141,7 @@ class _Case:
         cache, online = self.evidence.cache, self.evidence.online
         self.record: VehicleRecord | None = None
         self.document: CredentialStatus | None = None
-        self.record_trusted = self.absent = self.absence_proven = self.from_cache = False
+        self.record_trusted = self.absence_proven = self.from_cache = False
         self.as_of: datetime | None = None
         self.grade = Grade.NOTHING if self.credential is None else Grade.SIGNATURE_ONLY
         if online.state in _NO_ANSWER:
@@ -173,24 +173,25 @@ class _Case:
         if record is None:
             self._absence(grade, as_of)
             return
-        hearsay = [plate for source, plate in self.weak if source is not Source.CODE]
         if any(same_plate(record.plate, plate) for _, plate in self.trusted):
             self.record_trusted = True
-        elif any(same_plate(record.plate, plate) for plate in hearsay):
+        elif any(same_plate(record.plate, plate) for _, plate in self.hearsay()):
             self.note(R.ID_WEAK, Source.RECORD)
-        elif self.credential is not None:
-            self.record_trusted = True  # found by the proven serial: the vehicle carries another plate now
+        elif self.document is not None and record.plate.text == self.document.superseded_by_plate:
+            self.record_trusted = True  # R3: the proven credential's vehicle carries this plate now
         else:
-            return  # found only through an unproven code, so not used at all
+            # Found only through an unproven code, or not the record of anything that was seen: not used at all.
+            self.note(R.NO_STATUS_DATA, Source.RECORD)
+            return
         self.record, self.grade, self.as_of = record, grade, as_of
-        if self.from_cache and grade not in GOOD_GRADES:
+        if grade not in GOOD_GRADES:
             self.note(R.DATA_STALE, Source.CACHE)
 
     def _absence(self, grade: Grade, as_of: datetime) -> None:
         """R6: when "not in this set" means "not in the register"."""
-        if not self.trusted and all(source is Source.CODE for source, _ in self.weak):
+        if not self.trusted and not self.hearsay():
             return
-        self.absent, self.as_of = True, as_of
+        self.as_of = as_of
         if not self.trusted:
             self.note(R.ID_WEAK, Source.RECORD)
         recent = self.from_cache and self.credential is not None and self._issued_after(self.credential, as_of)
@@ -198,30 +199,29 @@ class _Case:
             self.note(R.NEWLY_ISSUED, Source.CODE)
         self.absence_proven = grade in GOOD_GRADES and not recent
         self.grade = grade if self.absence_proven else Grade.SIGNATURE_ONLY
-        if self.from_cache and grade not in GOOD_GRADES:
+        if grade not in GOOD_GRADES:
             self.note(R.DATA_STALE, Source.CACHE)
 
     def _issued_after(self, credential: Credential, as_of: datetime) -> bool:
         return credential.issued_at + self.policy.propagation > as_of
 
     def _replating(self) -> None:
-        """R3: the register says that the shown credential's vehicle carries another plate now."""
-        new = self.document.superseded_by_plate if self.document and self.credential else None
+        """R3: the register says that the shown credential's vehicle carries another plate now, and it was seen."""
+        self.replated: tuple[Plate, str] | None = None  # the credential's plate, and the text of the new one
+        new = self.document.superseded_by_plate if self.document is not None else None
         others = [plate for source, plate in self.trusted + self.weak if source is not Source.CODE]
-        self.replated_to = new if new is not None and any(plate.text == new for plate in others) else None
-        if self.replated_to is not None:
+        if self.credential is not None and new is not None and any(plate.text == new for plate in others):
+            self.replated = self.credential.plate, new
             self.note(R.REPLATED, Source.RECORD)
 
     def _same_vehicle(self, a: Plate, b: Plate) -> bool:
         """R2, and R3 for the plate that the proven credential was issued for."""
         if same_plate(a, b):
             return True
-        if self.replated_to is None or self.credential is None:
+        if self.replated is None:
             return False
-        old = self.credential.plate
-        return (a.text == self.replated_to and same_plate(b, old)) or (
-            b.text == self.replated_to and same_plate(a, old)
-        )
+        old, new = self.replated
+        return (a.text == new and same_plate(b, old)) or (b.text == new and same_plate(a, old))
 
     def _newer_credential(self) -> None:
         """R7: a proven credential that the cache cannot know of yet outranks the cached inspection month."""
@@ -313,8 +313,16 @@ class _Case:
     def record_says(self, letters: frozenset[StatusLetter]) -> bool:
         return self.record is not None and not self.record.status.isdisjoint(letters)
 
+    def out_of_scope(self) -> bool:
+        first = next((plate for _, plate in self.trusted + self.hearsay()), None)
+        return first is not None and first.kind in OUT_OF_SCOPE_KINDS
+
+    def hearsay(self) -> list[tuple[Source, Plate]]:
+        """The weak identities but for what an unproven code says of itself."""
+        return [(source, plate) for source, plate in self.weak if source is not Source.CODE]
+
     def valid_by_record(self, grades: frozenset[Grade]) -> bool:
-        return self.record is not None and self.overdue is False and self.grade in grades
+        return self.overdue is False and self.grade in grades  # None: no record, or its month is not known
 
 
 # -------------------------------------------------------------------------------------------- precedence
@@ -329,7 +337,7 @@ PRECEDENCE: tuple[tuple[VerdictCode, Callable[[_Case], bool]], ...] = (
     # vehicle facts that do not heal (R8)
     (V.DEREGISTERED, lambda c: c.record_says(DEREGISTERED_LETTERS)),
     (V.RESTRICTED, lambda c: c.record_says(RESTRICTED_LETTERS)),
-    (V.OUT_OF_SCOPE, lambda c: c.subject is not None and c.subject.kind in OUT_OF_SCOPE_KINDS),
+    (V.OUT_OF_SCOPE, lambda c: c.out_of_scope()),
     # from here on a suspect clock forbids a verdict (R5)
     (V.UNDECIDED, lambda c: c.clock_suspect),
     (V.EXPIRED, lambda c: c.overdue is True and c.record_trusted and c.grade in GOOD_GRADES),
@@ -443,7 +451,8 @@ def _first_that_holds(case: _Case) -> VerdictCode:
 
 def _verdict_reasons(case: _Case, code: VerdictCode) -> None:
     """R9 and R14: reasons that depend on the verdict."""
-    if code in (V.FORGED, V.REVOKED) and case.record_trusted and case.valid_by_record(GOOD_GRADES):
+    valid = case.record_trusted and case.valid_by_record(GOOD_GRADES) and not case.clock_suspect
+    if code in (V.FORGED, V.REVOKED) and valid:
         case.note(R.VEHICLE_VALID, Source.RECORD)
     if code is V.SIGNED_ONLY and case.record is not None and case.grade not in RECORD_GRADES:
         case.note(R.STATUS_TOO_OLD, Source.CACHE)
@@ -482,7 +491,7 @@ def _actions(case: _Case, code: VerdictCode, tone: Tone) -> tuple[Action, ...]:
 def _no_penalty(case: _Case, code: VerdictCode) -> list[Action]:
     """R12: the lines for a credential that was not shown and a paper mark that is not displayed."""
     actions = []
-    valid = code in (V.VALID, V.SUPERSEDED) or (case.valid_by_record(GOOD_GRADES) and not case.clock_suspect)
+    valid = case.valid_by_record(GOOD_GRADES) and not case.clock_suspect
     shown = case.credential is not None
     if valid and (not shown or code is V.REVOKED) and code not in _NO_PENALTY_LINE:
         actions.append(A.NO_PENALTY_NOT_SHOWN)

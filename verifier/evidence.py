@@ -97,8 +97,8 @@ def _bool(value: Any) -> bool:
 
 def _time(value: Any) -> datetime:
     moment = datetime.fromisoformat(_text(value))
-    if moment.tzinfo is None:
-        raise ValueError("a time without a zone")
+    if moment.tzinfo is None or not 1970 <= moment.year <= 2200:
+        raise ValueError("a time without a zone, or far from any that can be meant")
     return moment
 
 

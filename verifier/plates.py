@@ -87,27 +87,34 @@ def plate_class(text: str) -> str | None:
     return None if cls is None else cls.name
 
 
+def kinds_of(text: str) -> tuple[str, ...]:
+    """The plate kinds that a canonical text may have by its class, the usual one first; empty when no class matches."""
+    cls = _class_of(text)
+    return () if cls is None else cls.kinds
+
+
 def usual_kind(text: str) -> str | None:
     """The plate kind that a canonical text usually has, or None when no class matches."""
-    cls = _class_of(text)
-    return None if cls is None else cls.kinds[0]
+    return next(iter(kinds_of(text)), None)
 
 
 def parse_plate(text: str, kind: str | None = None) -> Plate:
-    """Read a typed plate. Without a kind, the usual kind of its class is meant (02 for an ordinary plate).
+    """Read a typed plate. Without a kind it is that of the class where that has one alone, and else stays unknown.
 
-    PlateError for what is no plate or no kind; its text does not repeat what was typed.
+    PlateError for what is no plate, no kind, or the kind of another class; its text does not repeat what was typed.
     """
     plain = canonical(text)
-    usual = usual_kind(plain)
-    if usual is None:
+    kinds = kinds_of(plain)
+    if not kinds:
         if {"O", "I"} & set(plain[1:]):
             raise PlateError("plate: not a plate number; letters O and I do not occur (0 or 1?)")
         raise PlateError("plate: not a plate number (example: 京A12345)")
     if kind is None:
-        kind = usual
-    elif kind not in PLATE_KINDS:
+        return Plate(plain, kinds[0] if len(kinds) == 1 else None)
+    if kind not in PLATE_KINDS:
         raise PlateError("plate kind: not a two-digit code of GA/T 16.7 (example: 02)")
+    if kind not in kinds and any(kind in cls.kinds for cls in _CLASSES):
+        raise PlateError("plate kind: not one that a plate of this form has")
     return Plate(plain, kind)
 
 
@@ -124,10 +131,11 @@ def next_characters(begun: str) -> str:
         if len(template) > place and all(map(contains, template, begun))
     ]
     # Provinces come first and the rare words last, so that an ordinary plate takes the fewest presses.
-    return "".join(sorted(set("".join(sets)), key=_PICKER_ORDER.index))
+    return "".join(sorted(set("".join(sets)), key=ALPHABET.index))
 
 
-_PICKER_ORDER = PROVINCES + DIGITS + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "警学挂领使港澳应急"
+ALPHABET = PROVINCES + DIGITS + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "警学挂领使港澳应急临试超"
+"""Every character that a plate can have, temporary plates included, in the order of a picker."""
 
 # Characters that are mistaken for one another on a plate or a small keypad.
 CONFUSABLE = ("0DQ", "1T7", "8B", "5S", "2Z", "6G", "4A", "UV", "MN", "HN")

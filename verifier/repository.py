@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuf.api import exceptions as tuf_errors
+from tuf.api.metadata import Metadata, Root  # type: ignore[attr-defined]
 from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
@@ -42,6 +43,17 @@ class SignatureError(SyncError):
 
 class ExpiredError(SyncError):
     """Signed metadata past their time: the publisher is silent, or this clock runs ahead."""
+
+
+def check_root(data: bytes) -> None:
+    """SignatureError unless these are root metadata, signed with their own keys."""
+    try:
+        root = Metadata[Root].from_bytes(data)
+        if root.signed.type != Root.type:
+            raise SignatureError("root: other metadata than those of the root")
+        root.verify_delegate(Root.type, root)
+    except tuf_errors.RepositoryError as exc:
+        raise SignatureError("root: not the root metadata of a signed distribution") from exc
 
 
 def index_target(region: str) -> str:

@@ -20,6 +20,7 @@ from verifier.types import (
     Role,
     StatusAnswer,
     StatusLetter,
+    Tone,
     VerdictCode,
 )
 from verifier.wording import Text
@@ -43,11 +44,8 @@ ANSWERS: dict[VerdictCode, Answer] = {
     V.SUPERSEDED: Answer.YES,
     V.EXPIRED: Answer.NO,
     V.DEREGISTERED: Answer.NO,
-    V.REVOKED: Answer.NO,
-    V.FORGED: Answer.NO,
-    V.MISMATCH: Answer.NO,
 }
-"""Every other verdict is UNKNOWN: it says nothing for or against the vehicle."""
+"""Facts of the vehicle only. Every other verdict is UNKNOWN, those on a document included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +62,8 @@ def limited_answer(evidence: Evidence, policy: Policy, now: datetime) -> Limited
     """Decide for a limited role."""
     verdict = decide(_inspection_only(evidence), policy, now)
     answer = ANSWERS.get(verdict.code, Answer.UNKNOWN)
+    if answer is Answer.YES and verdict.tone not in (Tone.PASS, Tone.NOTE):
+        answer = Answer.UNKNOWN  # the vehicle of the record may not be the one that stands there
     return LimitedAnswer(
         answer=answer,
         month=verdict.valid_until if answer is Answer.YES else None,

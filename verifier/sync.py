@@ -16,11 +16,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from verifier.cache import schema
-from verifier.cache.marks import Accepted, Marks, SyncHistory
+from verifier.cache.marks import Accepted, Marks, SyncHistory, read_history
 from verifier.cache.selftest import check_base
 from verifier.cache.swap import (
     InUse,
     adopt,
+    current_name,
     exclusive,
     file_digest,
     free_name,
@@ -118,8 +119,8 @@ def free_bytes(path: Path) -> int:
 
 
 def sync_history(root: Path) -> SyncHistory:
-    """How the last syncs under this root went; sqlite3.Error, OSError."""
-    return Marks(root / schema.STATE).history()
+    """How the last syncs under this root went: only looks, and says in `last_failure` when it cannot see."""
+    return read_history(root / schema.STATE)
 
 
 class SyncClient:
@@ -188,8 +189,7 @@ class SyncClient:
         todo = plan(offer.content, held)
         if todo is Plan.SNAPSHOT:
             folder = self._prepare(offer, before, meter)
-            taken = before.name if before is not None else None
-            name = free_name(self._region, offer.index.seq, offer.content, taken)
+            name = free_name(self._region, offer.index.seq, offer.content, current_name(self._root))
             adopt(self._root, folder, name, self._step)
         # Accepted before in use: at no moment is a set in use that an older one could still replace.
         self._step("before-accept")
@@ -221,6 +221,8 @@ class SyncClient:
 
     def _held(self, before: InUse | None, accepted: Accepted, *, recheck: bool) -> Held:
         seq, digest, content = accepted.seq, accepted.index_sha256, None
+        if before is not None and not before.intact:
+            before = None  # what was altered on the card is neither a mark nor carried on
         if before is not None and before.index.region == self._region:
             if before.index.seq > seq:
                 seq, digest = before.index.seq, hashlib.sha256(before.index_bytes).digest()

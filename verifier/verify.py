@@ -5,7 +5,7 @@ The steps stand in the order of docs/credential-format.md; the first that fails 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from verifier.codec.cose import Sign1
@@ -49,12 +49,13 @@ def verify(signed: SignedCredential, trust: TrustList, now: datetime) -> Verifie
     fault = _life(credential, seconds)
     mode = credential.mode or PresentationMode.STORED
     if signed.presentation is None:
-        if fault is None and mode is PresentationMode.LIVE:
-            fault = CodeFault.NEEDS_PRESENTATION  # someone stripped the timed wrapper
+        # Someone stripped the timed wrapper; only what ends a credential's life says more than that.
+        if mode is PresentationMode.LIVE and fault in (None, CodeFault.NOT_YET_VALID):
+            fault = CodeFault.NEEDS_PRESENTATION
         return VerifiedCredential(credential=credential, mode=mode, fault=fault)
-    if fault is not None:
-        return VerifiedCredential(credential=credential, mode=PresentationMode.LIVE, fault=fault)
-    return _verify_presentation(signed, credential, holder, trust, seconds)
+    # Whatever became of the credential inside, a wrapper that does not verify is a forgery.
+    presented = _verify_presentation(signed, credential, holder, trust, seconds)
+    return presented if fault is None else replace(presented, fault=fault)
 
 
 def _verify_issuer(sign1: Sign1, trust: TrustList, now: float) -> tuple[Credential, HolderKey | None]:

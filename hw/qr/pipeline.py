@@ -201,26 +201,26 @@ def decode_frame(
     clock: Callable[[], float] = time.monotonic,
     stages: Sequence[Stage] = STAGES,
 ) -> list[CodeSeen]:
-    """All codes that the first successful stage reads in a uint8 height x width frame, each payload once.
+    """The codes in a uint8 height x width frame, each payload once.
 
-    Empty when no stage reads anything or `budget_s` seconds are spent. The budget is looked at between stages:
-    the first always runs, and one that has begun is not cut short.
+    Stage after stage until one reads something that begins like a mark: a foreign code that reads easily must not hide
+    a mark beside it. Empty when no stage reads anything. `budget_s` seconds are looked at between stages: the first
+    always runs, and one that has begun is not cut short.
     """
     if gray.size == 0:
         return []
     by_name = {decoder.name: decoder for decoder in decoders}
     deadline = clock() + budget_s
     views = Views(gray)
+    found: list[CodeSeen] = []
     for stage in stages:
         if stage.decoder not in by_name:
             continue
         view = stage.view(views)
-        codes = by_name[stage.decoder].decode(view.pixels)
-        if codes:
-            return _unique(view.in_frame(code) for code in codes)
-        if clock() >= deadline:
+        found += [view.in_frame(code) for code in by_name[stage.decoder].decode(view.pixels)]
+        if marks(found) or clock() >= deadline:
             break
-    return []
+    return _unique(found)
 
 
 def _unique(codes: Iterable[CodeSeen]) -> list[CodeSeen]:
@@ -230,6 +230,6 @@ def _unique(codes: Iterable[CodeSeen]) -> list[CodeSeen]:
     return list(first.values())
 
 
-def pick_mark(codes: Iterable[CodeSeen]) -> list[CodeSeen]:
-    """The same codes with those that begin like a mark first; nothing is left out, so the caller can try each."""
-    return sorted(codes, key=lambda code: _MARK.match(code.payload) is None)
+def marks(codes: Iterable[CodeSeen]) -> list[CodeSeen]:
+    """The codes that begin like a mark, of whatever version; all of them, for the caller to choose from."""
+    return [code for code in codes if _MARK.match(code.payload)]

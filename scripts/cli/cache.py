@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ import click
 from firmware.build import open_store
 from firmware.config import REGION, Home
 from scripts.cli.console import home_option, json_option, print_json, problem, progress_bar
+from verifier.cache.keys import load_epoch_key
 from verifier.clock import system_clock
 from verifier.errors import CacheMissingError
 from verifier.net import HttpFetcher
+from verifier.repository import check_root
 from verifier.sync import SyncClient, SyncReport, sync_history
 from verifier.trust import load_trust_list
 
@@ -24,13 +28,13 @@ from verifier.trust import load_trust_list
     "--root",
     "root_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Root metadata; needed the first time, kept afterwards.",
+    help="Root metadata; needed the first time, kept afterwards and never replaced.",
 )
 @click.option(
     "--epoch-key",
     "key_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Keep a copy of this epoch key beside the data. For demos only.",
+    help="Keep a copy of this epoch key beside the data, in place of an older one. For demos only.",
 )
 @click.option("--region", default=REGION, show_default=True, help="Which region's data.")
 @json_option
@@ -45,13 +49,7 @@ def sync(url: str, root_file: Path | None, key_file: Path | None, region: str, a
 
     Whatever fails, the data in use stay in use. Exit status: 0 up to date, 1 not, 2 wrong usage.
     """
-    home.folder.mkdir(parents=True, exist_ok=True)
-    for source, target in ((root_file, home.root), (key_file, home.epoch_key)):
-        if source is not None and not target.exists():
-            target.touch(mode=0o600)
-            target.write_bytes(source.read_bytes())
-    if not home.root.exists():
-        raise click.UsageError("--root FILE is needed the first time")
+    _keep_files(home, root_file, key_file)
     with HttpFetcher(url) as fetcher, progress_bar() as progress:
         client = SyncClient(home.cache, fetcher, system_clock, home.root.read_bytes(), region, progress=progress)
         report = client.refresh()
@@ -60,6 +58,38 @@ def sync(url: str, root_file: Path | None, key_file: Path | None, region: str, a
     else:
         click.echo(report_text(report))
     return 0
+
+
+def _keep_files(home: Home, root_file: Path | None, key_file: Path | None) -> None:
+    """Store root metadata and epoch key in the home: both are checked before either is written."""
+    held = home.root.read_bytes() if home.root.exists() else None
+    root = held if root_file is None else root_file.read_bytes()
+    if root is None:
+        raise click.UsageError("--root FILE is needed the first time")
+    if root_file is not None:
+        check_root(root)
+    if held is not None and root != held:
+        raise click.UsageError("this device was made with another root; use another --home")
+    key = None if key_file is None else load_epoch_key(key_file)
+    home.folder.mkdir(parents=True, exist_ok=True)
+    if held is None:
+        _store(home.root, root)
+    if key is not None:
+        _store(home.epoch_key, f"{key.hex()}\n".encode())
+
+
+def _store(path: Path, data: bytes) -> None:
+    """Write a file for its owner only, whole or not at all."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # made with mode 0600
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def report_text(report: SyncReport) -> str:
@@ -112,7 +142,7 @@ def info(as_json: bool, home: Home) -> int:
       markcheck cache info --home /var/lib/markcheck --json
     """
     store, warning = open_store(home)
-    history = sync_history(home.cache) if home.cache.exists() else None
+    history = sync_history(home.cache)
     try:
         held = store.info()
         keys = len(load_trust_list(store.trust_entries()).keys)
@@ -133,8 +163,8 @@ def info(as_json: bool, home: Home) -> int:
         "bytes": held.bytes,
         "trusted_keys": keys,
         "key_epoch": held.key_epoch,
-        "last_success": history.last_good.isoformat() if history and history.last_good else None,
-        "last_failure": history.last_failure if history else None,
+        "last_success": history.last_good.isoformat() if history.last_good else None,
+        "last_failure": history.last_failure,
     }
     if as_json:
         print_json(facts)

@@ -39,7 +39,7 @@ SIMILAR = Text("近似号牌", "SIMILAR:")
 @click.command()
 @click.argument("pictures", nargs=-1, metavar="[PICTURE]...", type=click.Path(path_type=Path))
 @click.option("--plate", help="The plate on the car, as typed by the officer.")
-@click.option("--kind", help="Plate kind of GA/T 16.7, two digits.  [default: the commonest of the plate's class]")
+@click.option("--kind", help="Plate kind of GA/T 16.7, two digits; needed where several vehicles carry the text.")
 @click.option("--paper/--no-paper", default=None, help="Whether a paper mark is displayed in the car.")
 @click.option("--lang", type=click.Choice(["zh", "en"]), default="zh", show_default=True, help="Language.")
 @click.option(
@@ -143,8 +143,10 @@ def _device(home: Home) -> Iterator[Verifier]:
     device = build_device(home, system_clock)
     for warning in device.warnings:
         problem(f"note: {warning}")
-    yield device.verifier
-    device.store.close()
+    try:
+        yield device.verifier
+    finally:
+        device.store.close()
 
 
 def _checks(

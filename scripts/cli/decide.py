@@ -37,7 +37,7 @@ def decide(file: Path, policy_file: Path | None, lang: Language, as_json: bool) 
     """
     try:
         evidence, now = evidence_from_json(json.loads(file.read_bytes()))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise EvidenceError(f"{file.name}: not JSON") from exc
     policy = load_policy(policy_file.read_bytes()) if policy_file else Policy()
     verdict = decide_evidence(evidence, policy, now)
@@ -60,11 +60,15 @@ def replay(file: Path, policy_files: tuple[Path, ...], as_json: bool) -> int:
       markcheck replay ~/.local/share/markcheck/audit.jsonl
       markcheck replay record.json --json
 
-    Exit status: 0 when the log is whole and every verdict is reached again, 1 when not.
+    Exit status: 0 when every line is a record, each follows the one before, and every verdict is reached again; else 1.
     """
     policies = {policy.label: policy for policy in (load_policy(path.read_bytes()) for path in policy_files)}
-    done = different = 0
+    done = different = unreadable = 0
     for entry in _records(file):
+        if "unreadable" in entry:
+            unreadable += 1
+            problem(f"{file.name}: line {entry['unreadable']} is no record")
+            continue
         for check in checks_of(entry):
             verdict, same = replay_check(check, policies)
             done += 1
@@ -78,13 +82,14 @@ def replay(file: Path, policy_files: tuple[Path, ...], as_json: bool) -> int:
         return 1
     if not as_json:
         click.echo(f"{done} checks, {done - different} with the same verdict")
-    return 1 if different else 0
+    return 1 if different or unreadable else 0
 
 
 def _records(file: Path) -> Iterable[dict[str, Any]]:
     """One record by itself, or a log whose chain is checked on the way."""
     try:
         record = json.loads(file.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return read_log(file)
+    problem("note: one record by itself; whether others are missing cannot be told")
     return [record] if isinstance(record, dict) else []

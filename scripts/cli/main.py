@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -39,6 +42,9 @@ for command in (check, accident, sync, cache, decide, replay, sandbox, bench):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0 done, 1 not done, 2 wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Chinese must not cost the verdict
     try:
         status = cli.main(args=argv, prog_name="markcheck", standalone_mode=False)
     except click.ClickException as exc:
@@ -47,10 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.exceptions.Abort:
         problem("stopped")
         return 130
-    except (VerifierError, HardwareError, FontMissingError, RegistryError, OSError) as exc:
+    except _EXPECTED as exc:
         problem(str(exc))
         return 1
+    except Exception as exc:  # noqa: BLE001 - the outermost edge: one line, and the place for who can mend it
+        place = traceback.extract_tb(exc.__traceback__)[-1]
+        problem(f"our mistake: {type(exc).__name__} in {Path(place.filename).name}, line {place.lineno}")
+        return 1
     return status if isinstance(status, int) else 0
+
+
+_EXPECTED = (VerifierError, HardwareError, FontMissingError, RegistryError, OSError)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from verifier.types import Month, Plate, PresentationMode
 
 DEFAULT_SCALE = 20_000
 PORT = 8122
+RENEWAL_S = 12 * 3600  # seconds; the signed time stamp lives 48 hours
 MODES = {mode.value: mode for mode in PresentationMode}
 
 _FOLDER = click.option(
@@ -98,7 +99,7 @@ def publish(folder: Path, scale: int | None, seed: int | None) -> None:
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Port; 0 for any free one."
 )
-@click.option("--seconds", type=float, help="Stop after so many seconds.  [default: at Ctrl-C]")
+@click.option("--seconds", type=click.FloatRange(0, 10**8), help="Stop after so many seconds.  [default: at Ctrl-C]")
 def serve(folder: Path, scale: int | None, seed: int | None, port: int, seconds: float | None) -> None:
     """Publish, and serve the distribution on this machine until Ctrl-C.
 
@@ -113,14 +114,17 @@ def serve(folder: Path, scale: int | None, seed: int | None, port: int, seconds:
     with serve_files(authority.store, port=port) as server:
         click.echo(f"serving {server.url}  (Ctrl-C stops)")
         click.echo(f"  markcheck sync --from {server.url} --root {home.root_file} --epoch-key {home.epoch_key_file}")
+        end = time.monotonic() + (10**8 if seconds is None else seconds)
         try:
-            time.sleep(seconds if seconds is not None else 10**8)
+            while (left := end - time.monotonic()) > 0:
+                time.sleep(min(left, RENEWAL_S))
+                authority.publisher.renew()
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
 
 
 def _plate_option(function: Any) -> Any:
-    function = click.option("--kind", help="Plate kind.  [default: the commonest of the plate's class]")(function)
+    function = click.option("--kind", help="Plate kind, where several vehicles carry the text.")(function)
     return click.option("--plate", help="The vehicle's plate.")(function)
 
 
@@ -152,6 +156,8 @@ def issue(
     """
     if plate is not None and count != 1:
         raise click.UsageError("--plate and --count exclude each other")
+    if out is not None and (out.is_dir() if count == 1 else out.is_file()):
+        raise click.UsageError("--out takes a PNG file for one code and a folder for several")
     if sheet is not None and (count > 6 or sheet.suffix.lower() not in (".pdf", ".png")):
         raise click.UsageError("--sheet takes up to six codes and a name that ends in .pdf or .png")
     authority = AuthorityFolder(folder).open(clock=system_clock)
@@ -172,7 +178,7 @@ def issue(
 
 def _vehicles(authority: Authority, plate: str | None, kind: str | None, count: int) -> Iterator[Vehicle]:
     if plate is not None:
-        yield authority.vehicle(_parse(plate, kind))
+        yield authority.registry.find(_parse(plate, kind))
         return
     everyone = list(authority.registry.vehicles.values())
     random.shuffle(everyone)
@@ -188,7 +194,7 @@ def _parse(plate: str, kind: str | None) -> Plate:
 
 def _save(text: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    qr_picture(text).save(path)
+    qr_picture(text).save(path, format="PNG")
     click.echo(f"wrote {path}", err=True)
 
 
@@ -220,19 +226,21 @@ def event(
     """
     if plate is None:
         raise click.UsageError("--plate is needed")
-    target = _parse(plate, kind)
-    wanted: dict[str, Any] = {"event": event, "plate": target.text, "kind": target.kind}
+    typed = _parse(plate, kind)
+    wanted: dict[str, Any] = {"event": event}
     if event in ("renew", "lapse"):
         wanted["until"] = _month(until)
     if event == "status":
         if not letters:
             raise click.UsageError("--letters is needed")
         wanted["letters"] = letters
-    if event == "replate":
-        new = _parse(new_plate or "", None)
-        wanted |= {"new_plate": new.text, "new_kind": new.kind}
+    new = _parse(new_plate or "", None) if event == "replate" else None
     home = AuthorityFolder(folder)
-    home.record(home.open(clock=system_clock), wanted)
+    authority = home.open(clock=system_clock)
+    target = authority.registry.find(typed).plate
+    if new is not None:
+        wanted |= {"new_plate": new.text, "new_kind": new.kind or target.kind}
+    home.record(authority, {**wanted, "plate": target.text, "kind": target.kind})
 
 
 def _month(text: str | None) -> str:

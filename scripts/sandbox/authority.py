@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -56,9 +57,10 @@ class Authority:
         publisher_keys: PublisherKeys | None = None,
         epoch_key: bytes,
         policy: Policy | None = None,
+        registry: Registry | None = None,
     ) -> None:
         today = made_from.began.astimezone(SHANGHAI).date()
-        self.registry = Registry(fleet(made_from.scale, made_from.seed, today), made_from.seed)
+        self.registry = registry or Registry(fleet(made_from.scale, made_from.seed, today), made_from.seed)
         self.made_from = made_from
         self.clock = clock
         self.issuer = issuer
@@ -151,20 +153,31 @@ class AuthorityFolder:
         return (self.private / "authority.json").is_file()
 
     def create(self, *, clock: Clock, scale: int, seed: int) -> Authority:
-        """Make a fresh authority and keep it here."""
+        """Make a fresh authority and keep it here: all of it or nothing, so that an interruption costs nothing."""
+        if self.folder.exists() and any(self.folder.iterdir()):
+            raise RegistryError(f"{self.folder} is neither empty nor a sandbox authority")
+        begun = AuthorityFolder(self.folder.with_name(f"{self.folder.name}.new"))
+        shutil.rmtree(begun.folder, ignore_errors=True)
+        authority = new_authority(FolderStore(begun.public), clock=clock, scale=scale, seed=seed)
+        begun._write(authority)
+        begun.folder.replace(self.folder)
+        return self.open(clock=clock, registry=authority.registry)
+
+    def _write(self, authority: Authority) -> None:
         self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
-        authority = new_authority(FolderStore(self.public), clock=clock, scale=scale, seed=seed)
         save_keys(self.private, authority.issuer.keys.values())
         authority.publisher.save_keys(self.private / "tuf")
         write_secret(self.epoch_key_file, authority.epoch_key.hex().encode() + b"\n")
         self.root_file.write_bytes(authority.publisher.root_bytes())
         made_from = authority.made_from
-        state = {"scale": scale, "seed": seed, "began": made_from.began.isoformat()}
+        state = {"scale": made_from.scale, "seed": made_from.seed, "began": made_from.began.isoformat()}
         (self.private / "authority.json").write_text(json.dumps(state) + "\n")
-        return authority
 
-    def open(self, *, clock: Clock) -> Authority:
-        """The authority kept here, with all events so far; RegistryError when there is none."""
+    def open(self, *, clock: Clock, registry: Registry | None = None) -> Authority:
+        """The authority kept here, with all events so far; RegistryError when there is none.
+
+        `registry` spares making the same vehicles again.
+        """
         if not self.exists():
             raise RegistryError(f"no sandbox authority in {self.folder}: make one with 'markcheck sandbox publish'")
         state = json.loads((self.private / "authority.json").read_text())
@@ -176,6 +189,7 @@ class AuthorityFolder:
             store=FolderStore(self.public),
             publisher_keys=PublisherKeys.load(self.private / "tuf"),
             epoch_key=bytes.fromhex(self.epoch_key_file.read_text().strip()),
+            registry=registry,
         )
         for event in self._events():
             EVENTS[event["event"]](authority.registry, event)

@@ -64,8 +64,8 @@ class Published:
 class Publisher:
     """Signs and publishes for one region; begins a repository in an empty store or goes on with the one in it.
 
-    To go on in another process, `load_keys` from the folder that `save_keys` wrote. ValueError for a bad region
-    name.
+    To go on in another process, give it the `keys` that `save_keys` wrote. ValueError for a bad region name, and for
+    keys that are not those of the repository in the store.
     """
 
     def __init__(
@@ -82,10 +82,15 @@ class Publisher:
         self._store, self._clock, self._region, self._chunk = store, clock, region, chunk
         self._nightly = f"nightly-{region}"
         begun = f"{METADATA}1.root.json" in store
-        # Fresh keys cannot go on with somebody else's repository: then none until they are loaded.
-        self._keys = keys if keys or begun else PublisherKeys.generate(region)
-        if self._keys is not None:
-            self._use(self._keys, begun=begun)
+        if begun and keys is None:
+            raise ValueError("keys: those of the repository in the store are needed")
+        self._keys = keys or PublisherKeys.generate(region)
+        self._keys.ensure(self._nightly)
+        if not begun:
+            self._begin()
+        root = Metadata[Root].from_bytes(self.root_bytes()).signed
+        if root.roles[Root.type].keyids != [self._keys[Root.type].public_key.keyid]:
+            raise ValueError("keys: not those of the repository in the store")
 
     def root_bytes(self) -> bytes:
         """The root metadata that a new device is made with."""
@@ -93,27 +98,7 @@ class Publisher:
 
     def save_keys(self, folder: Path) -> None:
         """Write the private keys into a folder, readable by this user only. OSError."""
-        self._signers.save(folder)
-
-    def load_keys(self, folder: Path) -> None:
-        """Go on with the keys in a folder; ValueError when they are not those of the repository. OSError."""
-        self._use(PublisherKeys.load(folder), begun=True)
-
-    def _use(self, keys: PublisherKeys, *, begun: bool) -> None:
-        keys.ensure(self._nightly)
-        self._keys = keys
-        if not begun:
-            self._begin()
-        root = Metadata[Root].from_bytes(self.root_bytes()).signed
-        if root.roles[Root.type].keyids != [keys[Root.type].public_key.keyid]:
-            self._keys = None
-            raise ValueError("keys: not those of the repository in the store")
-
-    @property
-    def _signers(self) -> PublisherKeys:
-        if self._keys is None:
-            raise ValueError("keys: load those of the repository first")
-        return self._keys
+        self._keys.save(folder)
 
     def publish(
         self,
@@ -201,7 +186,7 @@ class Publisher:
     def _begin(self) -> None:
         root = Root(version=1, expires=self._expiry("root"), consistent_snapshot=True)
         for role in ROLES:
-            root.add_key(self._signers[role].public_key, role)
+            root.add_key(self._keys[role].public_key, role)
         self._put_metadata(root, "root", Root.type)
 
     def _sign_all(
@@ -228,7 +213,7 @@ class Publisher:
             )
         }
         old = self._latest(Targets.type)
-        key = self._signers[self._nightly].public_key
+        key = self._keys[self._nightly].public_key
         delegations = old.delegations if old and old.delegations else Delegations({}, {})
         roles = delegations.roles or {}
         fresh = old and old.expires - self._clock() > EXPIRY["targets"] / 2
@@ -264,12 +249,12 @@ class Publisher:
             snapshot_meta=MetaFile.from_data(version, data, ["sha256"]),
         )
         signed = Metadata(timestamp)
-        signed.sign(self._signers[Timestamp.type])
+        signed.sign(self._keys[Timestamp.type])
         self._store[f"{METADATA}timestamp.json"] = signed.to_bytes()
 
     def _put_metadata(self, signed: Signed, name: str, role: str) -> None:
         metadata: Metadata[Any] = Metadata(signed)
-        metadata.sign(self._signers[role])
+        metadata.sign(self._keys[role])
         self._store[f"{METADATA}{signed.version}.{name}.json"] = metadata.to_bytes()
 
     def _version(self, role: str) -> int:

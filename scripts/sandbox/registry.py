@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from scripts.sandbox.fleet import IssueReason, Vehicle
+from verifier.plates import kinds_of
 from verifier.types import Month, Plate, Serial, StatusLetter
 
 # Token Status List values (draft-ietf-oauth-status-list, clause 7); 3 is application specific.
@@ -47,6 +48,14 @@ class Registry:
         if plate not in self.vehicles:
             raise RegistryError("no vehicle with this plate and kind in the sandbox's register")
         return self.vehicles[plate]
+
+    def find(self, plate: Plate) -> Vehicle:
+        """The vehicle with this plate, whose kind may be left out where one vehicle alone carries the text."""
+        kinds = (plate.kind,) if plate.kind is not None else kinds_of(plate.text)
+        found = [p for p in (Plate(plate.text, kind) for kind in kinds) if p in self.vehicles]
+        if len(found) > 1:
+            raise RegistryError("several vehicles carry this plate text: give the kind")
+        return self.vehicle(found[0] if found else plate)
 
     def credential(self, plate: Plate) -> CredentialEntry:
         """The credential that was issued last for this vehicle."""

@@ -48,16 +48,6 @@ def key48(digest: bytes) -> int:
     return int.from_bytes(digest[:6], "big")
 
 
-def hash128(epoch_key: bytes, person: bytes, canonical_bytes: bytes) -> bytes:
-    """Keyed BLAKE2b, 16 bytes; `person` is PLATE, TAG or CREDENTIAL. EpochKeyError for a key of a wrong length."""
-    return KeyHasher(epoch_key).digest(person, canonical_bytes)
-
-
-def hash48(epoch_key: bytes, person: bytes, canonical_bytes: bytes) -> int:
-    """The first 48 bits of `hash128` as an integer."""
-    return key48(hash128(epoch_key, person, canonical_bytes))
-
-
 def plate_bytes(plate: Plate) -> bytes:
     """Kind and canonical text: the same text under another kind is another vehicle. PlateError without a kind."""
     kind = plate.kind

@@ -9,12 +9,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
+
+from verifier.cache.schema import DAMAGE
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID"
 MAX_FAILURE = 300  # characters
+UNREADABLE = "the state file cannot be read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,7 @@ class Marks:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.lost = not path.exists()
+        self.lost = not path.exists() or path.stat().st_size == 0  # to SQLite, nothing at all is a sound file
         try:
             with self._transaction() as connection:
                 connection.execute("SELECT count(*) FROM marks").fetchone()
@@ -100,16 +104,6 @@ class Marks:
             self._set(connection, "last_failure", text[:MAX_FAILURE])
             self._set(connection, "last_failure_at", int(at.timestamp()))
 
-    def history(self) -> SyncHistory:
-        """How the last syncs went."""
-        with self._transaction() as connection:
-            get = dict(connection.execute("SELECT name, value FROM marks").fetchall()).get
-        return SyncHistory(
-            last_good=_moment(get("last_good")),
-            last_failure=get("last_failure"),
-            last_failure_at=_moment(get("last_failure_at")),
-        )
-
     def _set(self, connection: sqlite3.Connection, name: str, value: int | str | bytes | None) -> None:
         if value is None:
             connection.execute("DELETE FROM marks WHERE name = ?", (name,))
@@ -124,6 +118,28 @@ class Marks:
             with connection:
                 connection.execute(_SCHEMA)
                 yield connection
+
+
+def read_history(path: Path) -> SyncHistory:
+    """How the last syncs went, by the file state.db; all None when there is none. Never raises.
+
+    Leaves the file as it is, whatever its state: making and repairing it is for the sync, which then says so.
+    """
+    never = SyncHistory(last_good=None, last_failure=None, last_failure_at=None)
+    unreadable = replace(never, last_failure=UNREADABLE)
+    try:
+        path.lstat()
+        with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as connection:
+            get = dict(connection.execute("SELECT name, value FROM marks").fetchall()).get
+        return SyncHistory(
+            last_good=_moment(get("last_good")),
+            last_failure=get("last_failure"),
+            last_failure_at=_moment(get("last_failure_at")),
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return never
+    except (*DAMAGE, OSError, TypeError, ValueError, OverflowError):
+        return unreadable
 
 
 def _moment(seconds: int | None) -> datetime | None:

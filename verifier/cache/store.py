@@ -1,7 +1,7 @@
 """Look-ups in the generation in use: the officer's path, standard library and CBOR only.
 
-Each look-up first asks where `current` points, so a new generation is noticed by the next scan; the old one stays
-open, and its files readable, until then.
+Each look-up first asks where `current` points, so a new generation is noticed by the next scan; what was opened of
+the old one stays open until then.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,13 +32,14 @@ T = TypeVar("T")
 _STATES = {
     ListedStatus.ACTIVE: CredentialState.ACTIVE,
     ListedStatus.REVOKED: CredentialState.REVOKED,
+    ListedStatus.SUSPENDED: CredentialState.SUPERSEDED,  # not a current document either: a note, never a pass
     ListedStatus.SUPERSEDED: CredentialState.SUPERSEDED,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationInfo:
-    """The generation in use; `as_of` is the moment its data describe, `bytes` its size on disk."""
+    """The generation in use, as its index says; `as_of` is the moment its data describe, `bytes` its size on disk."""
 
     region: str
     seq: int
@@ -55,7 +57,8 @@ class StatusStore:
 
     Every method may raise CacheMissingError (no generation in use) and CacheCorruptError (stored bytes fail a
     check: the answer is "cannot say"). Those that hash an identity also raise EpochKeyError when the generation
-    was made under another epoch key. A `hasher` in place of the real one serves to force collisions in tests.
+    was made under another epoch key; only they read base.db, so a damaged one costs no other answer. A `hasher` in
+    place of the real one serves to force collisions in tests.
     """
 
     def __init__(self, root: Path, epoch_key: bytes, *, hasher: KeyHasher | None = None) -> None:
@@ -89,13 +92,13 @@ class StatusStore:
         """
         plate = _with_kind(plate)
         with self._lock:
-            wide = self._generation(keyed=True).wide(self._digest(PLATE, plate_bytes, plate))
+            wide = self._base().wide(self._digest(PLATE, plate_bytes, plate))
             return None if wide is None else from_wide(wide, plate)
 
     def vehicle_by_tag(self, tid: str, plate: Plate) -> VehicleRecord | None:
         """The record of the vehicle whose tag has this TID (hex), for the plate that the tag shows."""
         with self._lock:
-            wide = self._generation(keyed=True).wide(self._digest(TAG, tag_bytes, tid))
+            wide = self._base().wide(self._digest(TAG, tag_bytes, tid))
             return None if wide is None else from_wide(wide, plate)
 
     def credential(
@@ -103,9 +106,10 @@ class StatusStore:
     ) -> CredentialStatus | None:
         """The state of a credential by its place in the status list.
 
-        None says nothing about it: another list's number, a place behind the end of the list, or "suspended",
-        for which the decision has no rule yet. A superseded credential names its vehicle's new plate when that is
-        one of `plates` (those that were seen): the set knows plates only as hashes.
+        None says nothing about it: another list's number, or a place behind the end of the list. A suspended
+        credential is answered as superseded, without a new plate: it is not a current document, and the decision
+        makes a note of that and never a pass. A superseded one names its vehicle's new plate when that is one of
+        `plates` (those that were seen): the set knows plates only as hashes.
         """
         with self._lock:
             listed = self._generation().listed(status_list, status_index)
@@ -113,8 +117,8 @@ class StatusStore:
             if state is None:
                 return None
             plate = None
-            if state is CredentialState.SUPERSEDED:
-                plate = self._new_plate(self._generation(keyed=True), serial, plates)
+            if listed is ListedStatus.SUPERSEDED:
+                plate = self._new_plate(self._base(), serial, plates)
             return CredentialStatus(state=state, superseded_by_plate=plate)
 
     def trust_entries(self) -> bytes:
@@ -127,9 +131,9 @@ class StatusStore:
         with self._lock:
             return self._generation().policy
 
-    def _new_plate(self, generation: _Generation, serial: Serial, plates: Iterable[Plate]) -> str | None:
+    def _new_plate(self, base: _Base, serial: Serial, plates: Iterable[Plate]) -> str | None:
         digest = self._digest(CREDENTIAL, serial_bytes, serial)
-        target = None if digest is None else generation.replated(digest)
+        target = None if digest is None else base.replated(digest)
         if target is None:
             return None
         for plate in plates:
@@ -145,19 +149,16 @@ class StatusStore:
         except PlateError:
             return None
 
-    def _generation(self, *, keyed: bool = False) -> _Generation:
+    def _generation(self) -> _Generation:
         """The generation `current` names now, opened anew when that has changed."""
-        try:
-            generation = self._follow()
-        except FileNotFoundError:
-            # Between reading the link and opening the files a sync may have swapped and swept: look once more.
-            try:
-                generation = self._follow()
-            except FileNotFoundError as exc:
-                raise CacheCorruptError("generation: a file is missing") from exc
-        if keyed and not generation.keyed:
+        return _looked_twice(self._follow)
+
+    def _base(self) -> _Base:
+        """The base of that generation; EpochKeyError when it was made under another key."""
+        base = _looked_twice(lambda: self._follow().base())
+        if base.meta.key_check != self._hasher.check_value:
             raise EpochKeyError("epoch key: not the one this set was made under")
-        return generation
+        return base
 
     def _follow(self) -> _Generation:
         try:
@@ -166,7 +167,7 @@ class StatusStore:
             raise CacheMissingError("no generation in use") from exc
         if self._open is not None and self._open.target == target:
             return self._open
-        fresh = _Generation(self._root, target, self._hasher.check_value)
+        fresh = _Generation(self._root, target)
         if self._open is not None:
             self._open.close()
         self._open = fresh
@@ -174,9 +175,12 @@ class StatusStore:
 
 
 class _Generation:
-    """One opened folder: base.db for look-ups, the small files checked and in memory."""
+    """One opened folder: the small files checked and in memory, base.db opened when it is first asked for.
 
-    def __init__(self, root: Path, target: str, key_check: bytes) -> None:
+    A damaged base must not take the status list with it: a revoked credential stays revoked.
+    """
+
+    def __init__(self, root: Path, target: str) -> None:
         self.target = target
         path = root / target
         try:
@@ -184,7 +188,6 @@ class _Generation:
             self.entries = (path / schema.ENTRIES).read_bytes()
             self.policy = (path / schema.POLICY).read_bytes()
             self._packed = (path / schema.STATUS_LIST).read_bytes()
-            size = sum((path / name).stat().st_size for name in schema.GENERATION_FILES)
         except FileNotFoundError:
             raise
         except OSError as exc:
@@ -199,12 +202,45 @@ class _Generation:
         if hashlib.sha256(self._packed).digest() != self.index.tsl.sha256:
             raise CacheCorruptError("status list: digest")
         self._list: bytes | None = None
-        self._connection, self.meta = _open(path / schema.BASE)
-        self.keyed = self.meta.key_check == key_check
+        self._base: _Base | None = None
+        size = len(index_bytes) + len(self.entries) + len(self.policy) + len(self._packed)
+        with suppress(OSError):
+            size += (path / schema.BASE).stat().st_size
         self.info = GenerationInfo(
             region=self.index.region, seq=self.index.seq, as_of=self.index.issued_at, scope=self.index.scope,
-            covers=self.index.covers, vehicles=self.meta.n, bytes=size, key_epoch=self.meta.key_epoch, path=path,
+            covers=self.index.covers, vehicles=self.index.base.n, bytes=size, key_epoch=self.index.key_epoch, path=path,
         )  # fmt: skip
+
+    def close(self) -> None:
+        if self._base is not None:
+            self._base.close()
+            self._base = None
+
+    def base(self) -> _Base:
+        """The base; CacheCorruptError when it cannot be opened, FileNotFoundError when it is gone."""
+        if self._base is None:
+            self._base = _Base(self.info.path / schema.BASE)
+        return self._base
+
+    def listed(self, number: int, index: int) -> ListedStatus | None:
+        entry = self.index.tsl
+        if number != entry.number:
+            return None
+        try:
+            if self._list is None:
+                self._list = inflate(self._packed, entry.raw_length)
+                self._packed = b""  # once inflated, the packed form is not needed any more
+            value = unpack(self._list, entry.bits, index)
+        except StatusListError as exc:
+            raise CacheCorruptError(str(exc)) from exc
+        return ListedStatus(value) if value is not None and value in tuple(ListedStatus) else None
+
+
+class _Base:
+    """An opened base.db."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection, self.meta = _open(path)
 
     def close(self) -> None:
         self._connection.close()
@@ -230,19 +266,6 @@ class _Generation:
         row = self._row("SELECT k, d FROM replated WHERE k = ?", key48(digest))
         return None if row is None else find_in_group(*row, digest)
 
-    def listed(self, number: int, index: int) -> ListedStatus | None:
-        entry = self.index.tsl
-        if number != entry.number:
-            return None
-        try:
-            if self._list is None:
-                self._list = inflate(self._packed, entry.raw_length)
-                self._packed = b""  # once inflated, the packed form is not needed any more
-            value = unpack(self._list, entry.bits, index)
-        except StatusListError as exc:
-            raise CacheCorruptError(str(exc)) from exc
-        return ListedStatus(value) if value is not None and value in tuple(ListedStatus) else None
-
     def _row(self, statement: str, key: int) -> tuple[int, bytes] | None:
         try:
             row = self._connection.execute(statement, (key,)).fetchone()
@@ -254,6 +277,17 @@ class _Generation:
         if type(d) is not bytes:
             raise CacheCorruptError("base: a row of another type")
         return k, d
+
+
+def _looked_twice(look: Callable[[], T]) -> T:
+    """What `look` opens. Between its reading the link and opening a file a sync may have swapped and swept."""
+    try:
+        return look()
+    except FileNotFoundError:
+        try:
+            return look()
+        except FileNotFoundError as exc:
+            raise CacheCorruptError("generation: a file is missing") from exc
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, schema.BaseMeta]:

@@ -23,7 +23,11 @@ _READ = 1 << 20  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InUse:
-    """The generation that `current` names; `sound` is False when its files do not fit its index."""
+    """The generation that `current` names.
+
+    `intact` says that index, trust list and policy are those it was made with; `sound`, that status list and base
+    fit too (the base by its length).
+    """
 
     name: str
     index: Index
@@ -32,6 +36,7 @@ class InUse:
     policy: bytes
     status_list: bytes
     base: Path
+    intact: bool
     sound: bool
 
 
@@ -47,6 +52,14 @@ def exclusive(root: Path) -> Iterator[None]:
         yield
 
 
+def current_name(root: Path) -> str | None:
+    """The generation's name that `current` holds, whatever is left of that generation; None without a link."""
+    try:
+        return (root / schema.CURRENT).readlink().name
+    except OSError:
+        return None
+
+
 def in_use(root: Path) -> InUse | None:
     """The generation in use, None when there is none or its small files cannot be read."""
     try:
@@ -59,14 +72,11 @@ def in_use(root: Path) -> InUse | None:
         length = (path / schema.BASE).stat().st_size
     except (OSError, IndexFormatError):
         return None
-    sound = (
-        schema.content_of_name(target.name) == schema.content_hash(index_bytes, entries, policy)
-        and hashlib.sha256(packed).digest() == index.tsl.sha256
-        and length == index.base.length
-    )
+    intact = schema.content_of_name(target.name) == schema.content_hash(index_bytes, entries, policy)
+    sound = intact and hashlib.sha256(packed).digest() == index.tsl.sha256 and length == index.base.length
     return InUse(
         name=target.name, index=index, index_bytes=index_bytes, entries=entries, policy=policy,
-        status_list=packed, base=path / schema.BASE, sound=sound,
+        status_list=packed, base=path / schema.BASE, intact=intact, sound=sound,
     )  # fmt: skip
 
 
@@ -92,7 +102,7 @@ def adopt(root: Path, folder: Path, name: str, step: Step) -> None:
     """Give a written folder its name among the generations."""
     step("before-rename")
     target = root / schema.GENERATIONS / name
-    shutil.rmtree(target, ignore_errors=True)  # an orphan of an earlier cut; never the one in use
+    shutil.rmtree(target, ignore_errors=True)  # an orphan of an earlier cut; `free_name` never gives the one in use
     folder.rename(target)
     step("after-rename")
     sync_folder(target.parent)
@@ -111,10 +121,7 @@ def switch(root: Path, name: str, step: Step) -> None:
 
 def sweep_generations(root: Path) -> None:
     """Remove every generation, finished or not, that is not in use."""
-    try:
-        current = (root / schema.CURRENT).readlink().name
-    except OSError:
-        current = None
+    current = current_name(root)
     for folder in (root / schema.GENERATIONS).glob("*"):
         if folder.name != current:
             shutil.rmtree(folder, ignore_errors=True)
@@ -128,7 +135,7 @@ def sweep_parts(root: Path, keep: str | None = None) -> None:
 
 
 def free_name(region: str, seq: int, content: str, taken: str | None) -> str:
-    """A generation's name; other than `taken`, the damaged generation in use that it replaces."""
+    """A generation's name; other than `taken`, which `current` holds, even where little is left of it."""
     attempt = 0
     while (name := schema.generation_name(region, seq, content, attempt)) == taken:
         attempt += 1

@@ -13,7 +13,7 @@ from typing import Any, cast
 from verifier.codec import base45, cbor, cose
 from verifier.codec.cose import Sign1
 from verifier.errors import CodeError
-from verifier.plates import PLATE_KINDS, canonical
+from verifier.plates import ALPHABET, PLATE_KINDS
 from verifier.types import (
     Algorithm,
     CodeFault,
@@ -214,8 +214,8 @@ def _text(claims: dict[Any, Any], key: int, pattern: re.Pattern[str]) -> str | N
 
 def _plate(mark: dict[Any, Any]) -> Plate:
     text, number = mark[PLATE], mark[KIND]
-    # Letters and digits only: no control, direction or separator character can reach a screen from here.
-    if type(text) is not str or not 5 <= len(text) <= 10 or not text.isalnum() or canonical(text) != text:
+    # The characters of plates only: nothing else can reach a screen from here.
+    if type(text) is not str or not 5 <= len(text) <= 10 or not set(text) <= set(ALPHABET):
         raise CodeError(CodeFault.CLAIMS, "plate: not canonical")
     if type(number) is not int or f"{number:02d}" not in PLATE_KINDS:
         raise CodeError(CodeFault.CLAIMS, "plate kind: unknown")
