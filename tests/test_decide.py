@@ -680,3 +680,23 @@ def test_overdue_online_needs_no_second_look_and_valid_none_either():
 
 def test_a_month_that_the_register_does_not_know_is_no_valid_inspection():
     assert verdict_of(plate_seen=SEEN, cache=cache(record(inspection_valid_until=None))).code is VerdictCode.UNDECIDED
+
+
+def test_the_state_of_a_document_counts_for_a_proven_credential_only():
+    """Whoever names somebody else's re-plated credential gets nothing for it."""
+    unproven = code(signature=SignatureState.UNKNOWN_KEY)
+    document = CredentialStatus(state=CredentialState.SUPERSEDED, superseded_by_plate=OTHER.text)
+    answer = StatusAnswer(vehicle=record(plate=OTHER, status="C"), credential=document)
+    for sources in (
+        {"online": OnlineEvidence(state=OnlineState.OK, answer=answer)},
+        {"cache": replace(cache(None), answer=answer)},
+    ):
+        assert verdict_of(code=unproven, **sources).code is VerdictCode.UNTRUSTED_ISSUER
+
+
+def test_r3_an_unconfirmed_read_of_the_new_plate_agrees_with_the_old_code():
+    seen_new = replace(ANPR, plate=OTHER)
+    replated = cache(record(plate=OTHER), state=CredentialState.SUPERSEDED, new_plate=OTHER.text)
+    found = verdict_of(code=code(), plate_seen=seen_new, cache=replated)
+    assert (found.code, found.tone) == (VerdictCode.SUPERSEDED, Tone.NOTE)
+    assert Reason.ID_UNCONFIRMED_MISMATCH not in found.reasons

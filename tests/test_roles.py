@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import timedelta
 
 import pytest
 
 from tests.test_decide import NOW, OTHER, POLICY, SEEN, cache, code, record
-from tests.test_decide_properties import COUNTS, evidences, for_all
-from verifier.decide import decide
 from verifier.roles import (
     GATE_LINES,
-    INSPECTION_LETTERS,
     LINES,
     VALID_UNTIL,
     Answer,
@@ -30,7 +27,6 @@ from verifier.types import (
     StatusLetter,
     TagAuth,
     TagEvidence,
-    Tone,
     View,
     WatchHit,
 )
@@ -64,19 +60,6 @@ def test_watch_data_and_other_letters_never_show_through(letters):
     hit = WatchHit(basis=Source.PLATE_SEEN, kind="stolen", as_of=NOW - timedelta(hours=1))
     plain = answer_of(plate_seen=SEEN, cache=cache(record()))
     assert answer_of(plate_seen=SEEN, cache=cache(record(status=letters)), watch=(hit,)) == plain
-
-
-@pytest.mark.parametrize("count", COUNTS)
-def test_no_watch_data_changes_a_limited_answer(count):
-    def check(evidence):
-        answer = limited_answer(evidence, POLICY, NOW)
-        assert answer == limited_answer(replace(evidence, watch=()), POLICY, NOW)
-        assert (answer.month is None) is (answer.answer is not Answer.YES)
-        if decide(evidence, POLICY, NOW).tone in (Tone.CAUTION, Tone.STOP) and not evidence.watch:
-            letters = [a.vehicle.status for a in (evidence.cache.answer, evidence.online.answer) if a and a.vehicle]
-            assert answer.answer is not Answer.YES or any(status - INSPECTION_LETTERS for status in letters)
-
-    for_all(count, evidences, check=check)
 
 
 def test_a_question_about_the_document_is_no_fact_of_the_vehicle():

@@ -140,7 +140,6 @@ class _Case:
         """R4 and the grade: which source speaks, how old it is, and whether its record may be used (R1)."""
         cache, online = self.evidence.cache, self.evidence.online
         self.record: VehicleRecord | None = None
-        self.document: CredentialStatus | None = None
         self.record_trusted = self.absence_proven = self.from_cache = False
         self.as_of: datetime | None = None
         self.grade = Grade.NOTHING if self.credential is None else Grade.SIGNATURE_ONLY
@@ -148,12 +147,8 @@ class _Case:
             self.note(_NO_ANSWER[online.state], Source.ONLINE)
         if cache.state is CacheState.CORRUPT:
             self.note(R.CACHE_REJECTED, Source.CACHE)
-        if cache.answer is not None:
-            # The list of credential states is national and checked on its own: it speaks of the serial, whatever
-            # plates are covered and whatever became of the vehicles' data.
-            self.document = cache.answer.credential
+        self._document_state()
         if online.state is OnlineState.OK and online.answer is not None and online.answer.vehicle is not None:
-            self.document = online.answer.credential or self.document
             self._use(online.answer, Grade.ONLINE, self.now)
         elif online.state is OnlineState.NOT_FOUND:
             self._use(StatusAnswer(vehicle=None), Grade.ONLINE, self.now)
@@ -162,6 +157,21 @@ class _Case:
             self._use(cache.answer, self._cache_grade(self.now - cache.as_of), cache.as_of)
         elif self.subject is not None:
             self.note(R.NO_STATUS_DATA, Source.CACHE)
+
+    def _document_state(self) -> None:
+        """What the licence repository says of the proven credential: the online answer, else the cache.
+
+        The cached list of states is national and checked on its own, so it counts whatever plates are covered and
+        whatever became of the vehicles' data.
+        """
+        cache, online = self.evidence.cache, self.evidence.online
+        self.document: CredentialStatus | None = None
+        if self.credential is None:
+            return
+        if cache.answer is not None:
+            self.document = cache.answer.credential
+        if online.state is OnlineState.OK and online.answer is not None:
+            self.document = online.answer.credential or self.document
 
     def _cache_grade(self, age: timedelta) -> Grade:
         if age <= self.policy.fresh:
