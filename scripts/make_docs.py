@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from verifier import decide
+from verifier import decide, facts
 from verifier.adapters import READINGS, SIGNATURES
 from verifier.policy import Policy
 from verifier.types import Action, CodeFault, Reason, StatusLetter, VerdictCode
@@ -56,10 +56,10 @@ def _actions() -> str:
 
 def _letters() -> str:
     effects = {
-        "watch": decide.WATCH_LETTERS,
-        "deregistered": decide.DEREGISTERED_LETTERS,
-        "restricted": decide.RESTRICTED_LETTERS,
-        "note": decide.NOTE_LETTERS,
+        "watch": facts.WATCH_LETTERS,
+        "deregistered": facts.DEREGISTERED_LETTERS,
+        "restricted": facts.RESTRICTED_LETTERS,
+        "note": facts.NOTE_LETTERS,
         "overdue": {StatusLetter.OVERDUE},
     }
 

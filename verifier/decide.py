@@ -1,375 +1,67 @@
 """The verdict: one pure function from evidence, policy and time. No clock, disk or network in here.
 
-R1 to R17 and the order of precedence are those of docs/decision.md. `_Case` gathers the facts rule by rule;
-`PRECEDENCE` is the table that picks the verdict from them; reasons, actions and tone follow.
+`verifier/facts.py` derives the facts by rules R1 to R15 of docs/decision.md; the table `PRECEDENCE` picks the verdict
+from them; reasons, actions and tone follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from verifier.plates import OUT_OF_SCOPE_KINDS
+from verifier.facts import DEREGISTERED_LETTERS, GOOD_GRADES, RECORD_GRADES, RESTRICTED_LETTERS, Facts
 from verifier.policy import Policy
 from verifier.types import (
-    SHANGHAI,
     Action,
-    CacheState,
     CodeFault,
     CodeReading,
-    Credential,
-    CredentialState,
-    CredentialStatus,
     Evidence,
-    Finding,
     Grade,
-    Month,
-    OnlineState,
-    Plate,
     Reason,
-    SignatureState,
     Source,
-    StatusAnswer,
-    StatusLetter,
-    TagAuth,
     Tone,
-    VehicleRecord,
     Verdict,
     VerdictCode,
-    same_plate,
 )
 from verifier.wording import VERDICTS
 
-V, R, A, L = VerdictCode, Reason, Action, StatusLetter
-
-WATCH_LETTERS = frozenset({L.STOLEN, L.SUSPECT, L.HIT_AND_RUN})
-DEREGISTERED_LETTERS = frozenset({L.DEREGISTERED, L.FORCED_DEREGISTRATION, L.PLATES_VOID})
-RESTRICTED_LETTERS = frozenset({L.SEALED, L.IMPOUNDED, L.LAID_UP})
-NOTE_LETTERS = frozenset({L.TRANSFERRED_OUT, L.OPEN_VIOLATIONS, L.CUSTOMS, L.OPEN_ACCIDENT, L.LOCKED})
-
-GOOD_GRADES = frozenset({Grade.ONLINE, Grade.FRESH_CACHE})
-RECORD_GRADES = GOOD_GRADES | {Grade.STALE_CACHE}
-
-_NO_ANSWER = {
-    OnlineState.DENIED: R.ONLINE_DENIED,
-    OnlineState.TIMEOUT: R.ONLINE_TIMEOUT,
-    OnlineState.UNREACHABLE: R.ONLINE_UNREACHABLE,
-    OnlineState.BAD_SIGNATURE: R.ONLINE_REJECTED,
-}
-_READING_REASON = {
-    CodeReading.NONE: R.QR_UNREADABLE,
-    CodeReading.MALFORMED: R.QR_MALFORMED,
-    CodeReading.FOREIGN: R.QR_FOREIGN,
-    CodeReading.UNSUPPORTED_VERSION: R.QR_VERSION,
-}
-# Document findings that ask for a newer credential and no more: the vehicle's record decides.
-_OUTLIVED = frozenset({CodeFault.EXPIRED, CodeFault.LIFETIME})
-
-
-class _Case:
-    """The facts of one check, derived once, in the order in which the rules need each other."""
-
-    def __init__(self, evidence: Evidence, policy: Policy, now: datetime) -> None:
-        self.evidence, self.policy, self.now = evidence, policy, now
-        self.findings: list[Finding] = []
-        self._clock()
-        self._code()
-        self._identities()
-        self._status()
-        self._replating()
-        self._newer_credential()
-        self._validity()
-        self._documents()
-        self._watch()
-        self._consistency()
-
-    def note(self, reason: Reason, source: Source) -> None:
-        self.findings.append(Finding(reason, source))
-
-    # ------------------------------------------------------------------------------------------ facts
-
-    def _clock(self) -> None:
-        """R5: a suspect clock, and its repair by a good online answer."""
-        cache, online, skew = self.evidence.cache, self.evidence.online, self.policy.clock_skew
-        behind = cache.state is CacheState.OK and cache.as_of is not None and self.now < cache.as_of - skew
-        self.clock_suspect = behind or not self.evidence.clock_trusted
-        server = online.server_time if online.state in (OnlineState.OK, OnlineState.NOT_FOUND) else None
-        if server is not None:
-            if self.clock_suspect or abs(server - self.now) > skew:
-                self.note(R.CLOCK_CORRECTED, Source.ONLINE)
-            self.now, self.clock_suspect = server, False
-        if self.clock_suspect:
-            self.note(R.CLOCK_SUSPECT, Source.CLOCK)
-
-    def _code(self) -> None:
-        """What the shown code is worth: a proven credential, a forgery, a key we cannot trust, or unread."""
-        code = self.evidence.code
-        self.credential: Credential | None = None
-        self.forged, self.key_trouble, self.reading = False, False, None
-        if code is None:
-            return
-        if code.reading is not CodeReading.OK:
-            self.reading = code.reading
-            self.note(_READING_REASON[code.reading], Source.CODE)
-        elif code.signature is SignatureState.VALID:
-            self.credential = code.credential
-        elif code.signature is SignatureState.INVALID:
-            self.forged = True
-        else:
-            # An unknown key says nothing about forgery; a withdrawn one proves nothing either.
-            self.key_trouble = True
-            unknown = code.signature is not SignatureState.REVOKED_KEY
-            self.note(R.QR_ISSUER_UNKNOWN if unknown else R.QR_KEY_REVOKED, Source.CODE)
-
-    def _identities(self) -> None:
-        """R1: who the vehicle is, by proof (trusted) and by hearsay (weak)."""
-        seen, tag, code = self.evidence.plate_seen, self.evidence.tag, self.evidence.code
-        self.trusted: list[tuple[Source, Plate]] = []
-        self.weak: list[tuple[Source, Plate]] = []
-        if seen is not None:
-            (self.trusted if seen.confirmed else self.weak).append((Source.PLATE_SEEN, seen.plate))
-        if tag is not None:
-            (self.trusted if tag.auth is TagAuth.OK else self.weak).append((Source.TAG, tag.plate))
-            if tag.auth is TagAuth.FAIL:
-                self.note(R.TAG_AUTH_FAILED, Source.TAG)
-        if code is not None and code.credential is not None:
-            (self.weak if self.credential is None else self.trusted).append((Source.CODE, code.credential.plate))
-        self.subject = next((plate for _, plate in self.trusted + self.weak), None)
-
-    def _status(self) -> None:
-        """R4 and the grade: which source speaks, how old it is, and whether its record may be used (R1)."""
-        cache, online = self.evidence.cache, self.evidence.online
-        self.record: VehicleRecord | None = None
-        self.record_trusted = self.absence_proven = self.from_cache = False
-        self.as_of: datetime | None = None
-        self.grade = Grade.NOTHING if self.credential is None else Grade.SIGNATURE_ONLY
-        if online.state in _NO_ANSWER:
-            self.note(_NO_ANSWER[online.state], Source.ONLINE)
-        if cache.state is CacheState.CORRUPT:
-            self.note(R.CACHE_REJECTED, Source.CACHE)
-        self._document_state()
-        if online.state is OnlineState.OK and online.answer is not None and online.answer.vehicle is not None:
-            self._use(online.answer, Grade.ONLINE, self.now)
-        elif online.state is OnlineState.NOT_FOUND:
-            self._use(StatusAnswer(vehicle=None), Grade.ONLINE, self.now)
-        elif cache.state is CacheState.OK and cache.covers and cache.as_of is not None and cache.answer is not None:
-            self.from_cache = True
-            self._use(cache.answer, self._cache_grade(self.now - cache.as_of), cache.as_of)
-        elif self.subject is not None:
-            self.note(R.NO_STATUS_DATA, Source.CACHE)
-
-    def _document_state(self) -> None:
-        """What the licence repository says of the proven credential: the online answer, else the cache.
-
-        The cached list of states is national and checked on its own, so it counts whatever plates are covered and
-        whatever became of the vehicles' data.
-        """
-        cache, online = self.evidence.cache, self.evidence.online
-        self.document: CredentialStatus | None = None
-        if self.credential is None:
-            return
-        if cache.answer is not None:
-            self.document = cache.answer.credential
-        if online.state is OnlineState.OK and online.answer is not None:
-            self.document = online.answer.credential or self.document
-
-    def _cache_grade(self, age: timedelta) -> Grade:
-        if age <= self.policy.fresh:
-            return Grade.FRESH_CACHE
-        return Grade.STALE_CACHE if age <= self.policy.stale else Grade.SIGNATURE_ONLY
-
-    def _use(self, answer: StatusAnswer, grade: Grade, as_of: datetime) -> None:
-        record = answer.vehicle
-        if record is None:
-            self._absence(grade, as_of)
-            return
-        if any(same_plate(record.plate, plate) for _, plate in self.trusted):
-            self.record_trusted = True
-        elif any(same_plate(record.plate, plate) for _, plate in self.hearsay()):
-            self.note(R.ID_WEAK, Source.RECORD)
-        elif self.document is not None and record.plate.text == self.document.superseded_by_plate:
-            self.record_trusted = True  # R3: the proven credential's vehicle carries this plate now
-        else:
-            # Found only through an unproven code, or not the record of anything that was seen: not used at all.
-            self.note(R.NO_STATUS_DATA, Source.RECORD)
-            return
-        self.record, self.grade, self.as_of = record, grade, as_of
-        if grade not in GOOD_GRADES:
-            self.note(R.DATA_STALE, Source.CACHE)
-
-    def _absence(self, grade: Grade, as_of: datetime) -> None:
-        """R6: when "not in this set" means "not in the register"."""
-        if not self.trusted and not self.hearsay():
-            return
-        self.as_of = as_of
-        if not self.trusted:
-            self.note(R.ID_WEAK, Source.RECORD)
-        recent = self.from_cache and self.credential is not None and self._issued_after(self.credential, as_of)
-        if recent:
-            self.note(R.NEWLY_ISSUED, Source.CODE)
-        self.absence_proven = grade in GOOD_GRADES and not recent
-        self.grade = grade if self.absence_proven else Grade.SIGNATURE_ONLY
-        if grade not in GOOD_GRADES:
-            self.note(R.DATA_STALE, Source.CACHE)
-
-    def _issued_after(self, credential: Credential, as_of: datetime) -> bool:
-        return credential.issued_at + self.policy.propagation > as_of
-
-    def _replating(self) -> None:
-        """R3: the register says that the shown credential's vehicle carries another plate now, and it was seen."""
-        self.replated: tuple[Plate, str] | None = None  # the credential's plate, and the text of the new one
-        new = self.document.superseded_by_plate if self.document is not None else None
-        others = [plate for source, plate in self.trusted + self.weak if source is not Source.CODE]
-        if self.credential is not None and new is not None and any(plate.text == new for plate in others):
-            self.replated = self.credential.plate, new
-            self.note(R.REPLATED, Source.RECORD)
-
-    def _same_vehicle(self, a: Plate, b: Plate) -> bool:
-        """R2, and R3 for the plate that the proven credential was issued for."""
-        if same_plate(a, b):
-            return True
-        if self.replated is None:
-            return False
-        old, new = self.replated
-        return (a.text == new and same_plate(b, old)) or (b.text == new and same_plate(a, old))
-
-    def _newer_credential(self) -> None:
-        """R7: a proven credential that the cache cannot know of yet outranks the cached inspection month."""
-        self.newer = (
-            self.from_cache
-            and self.record is not None
-            and self.credential is not None
-            and self.as_of is not None
-            and self._issued_after(self.credential, self.as_of)
-            and self._same_vehicle(self.record.plate, self.credential.plate)
-        )
-
-    def _validity(self) -> None:
-        """Whether the vehicle is overdue (None: not known), by the month's end in Asia/Shanghai (R15)."""
-        today = Month.at(self.now)
-        credential, record = self.credential, self.record
-        self.credential_month_past = credential is not None and credential.valid_until < today
-        self.month: Month | None = credential.valid_until if credential is not None else None
-        self.overdue: bool | None = None
-        if record is None:
-            return
-        self.month = record.inspection_valid_until
-        cached = L.OVERDUE in record.status or (None if self.month is None else self.month < today)
-        self.overdue = cached
-        if self.newer and credential is not None and cached is not False and not self.credential_month_past:
-            # Letter Q and the month are one fact, told twice: the newer credential outranks both.
-            self.overdue, self.month = False, credential.valid_until
-            self.note(R.CREDENTIAL_NEWER_THAN_CACHE, Source.CODE)
-        if record.status & NOTE_LETTERS:
-            self.note(R.STATUS_NOTE, Source.RECORD)
-        if record.ctp_until is not None and self.now.astimezone(SHANGHAI).date() > record.ctp_until:
-            self.note(R.CTP_LAPSED, Source.RECORD)
-
-    def _documents(self) -> None:
-        """Facts of the proven credential itself: revoked, superseded, not begun, outdated, not live."""
-        self.revoked = self.superseded = self.not_yet = False
-        credential, code = self.credential, self.evidence.code
-        if credential is None or code is None:
-            return
-        state = self.document.state if self.document else None
-        self.revoked = state is CredentialState.REVOKED
-        newest = self.record.credential_serial if self.record else None
-        other_serial = newest is not None and newest != credential.serial and not self.newer
-        self.superseded = state is CredentialState.SUPERSEDED or other_serial
-        begins = max(credential.issued_at, credential.not_before or credential.issued_at)
-        self.not_yet = begins > self.now + self.policy.clock_skew
-        if self.revoked:
-            self.note(R.CREDENTIAL_REVOKED, Source.RECORD)
-        if code.fault in _OUTLIVED or (self.credential_month_past and self.overdue is False):
-            self.note(R.CREDENTIAL_OUTDATED, Source.CODE)
-        late = code.shown_at is not None and abs(self.now - code.shown_at) > self.policy.live_code_max_age
-        if late or code.fault is CodeFault.NEEDS_PRESENTATION:
-            self.note(R.QR_NOT_LIVE, Source.CODE)  # R11: forwarded pictures are allowed, so a note
-
-    def _watch(self) -> None:
-        """Watch list hits and letters C, J, N: on whom, and how old (R1, R8)."""
-        self.wanted = self.watch_confirm = False
-        trusted = {source for source, _ in self.trusted}
-        for hit in self.evidence.watch:
-            if hit.basis is Source.CODE and hit.basis not in trusted:
-                self.note(R.WATCH_LEAD, Source.WATCH_LIST)
-            else:
-                fresh = self.now - hit.as_of <= self.policy.watch_stale
-                self._hit(hit.basis in trusted, fresh, Source.WATCH_LIST)
-        if self.record is not None and self.record.status & WATCH_LETTERS:
-            self._hit(self.record_trusted, self.grade in GOOD_GRADES, Source.RECORD)
-
-    def _hit(self, trusted: bool, fresh: bool, source: Source) -> None:
-        if trusted and fresh:
-            self.wanted = True
-            return
-        self.watch_confirm = True
-        if not fresh:
-            self.note(R.WATCH_STALE, source)
-        if not trusted:
-            self.note(R.WATCH_UNCONFIRMED, source)
-
-    def _consistency(self) -> None:
-        """R1 and R2: do the identities speak of one vehicle."""
-        self.mismatch = any(
-            not self._same_vehicle(a, b) for i, (_, a) in enumerate(self.trusted) for _, b in self.trusted[i + 1 :]
-        )
-        for source, plate in self.weak:
-            if self.subject is not None and not self._same_vehicle(self.subject, plate):
-                self.note(R.ID_UNCONFIRMED_MISMATCH, source)
-
-    # --------------------------------------------------------------------------- what the rules ask for
-
-    def record_says(self, letters: frozenset[StatusLetter]) -> bool:
-        return self.record is not None and not self.record.status.isdisjoint(letters)
-
-    def out_of_scope(self) -> bool:
-        first = next((plate for _, plate in self.trusted + self.hearsay()), None)
-        return first is not None and first.kind in OUT_OF_SCOPE_KINDS
-
-    def hearsay(self) -> list[tuple[Source, Plate]]:
-        """The weak identities but for what an unproven code says of itself."""
-        return [(source, plate) for source, plate in self.weak if source is not Source.CODE]
-
-    def valid_by_record(self, grades: frozenset[Grade]) -> bool:
-        return self.overdue is False and self.grade in grades  # None: no record, or its month is not known
-
+V, R, A = VerdictCode, Reason, Action
 
 # -------------------------------------------------------------------------------------------- precedence
 
-PRECEDENCE: tuple[tuple[VerdictCode, Callable[[_Case], bool]], ...] = (
+PRECEDENCE: tuple[tuple[VerdictCode, Callable[[Facts], bool]], ...] = (
     # danger
-    (V.WANTED, lambda c: c.wanted),
+    (V.WANTED, lambda f: f.wanted),
     # document fraud
-    (V.FORGED, lambda c: c.forged),
-    (V.MISMATCH, lambda c: c.mismatch),
-    (V.WATCH_CONFIRM, lambda c: c.watch_confirm),
+    (V.FORGED, lambda f: f.forged),
+    (V.MISMATCH, lambda f: f.mismatch),
+    (V.WATCH_CONFIRM, lambda f: f.watch_confirm),
     # vehicle facts that do not heal (R8)
-    (V.DEREGISTERED, lambda c: c.record_says(DEREGISTERED_LETTERS)),
-    (V.RESTRICTED, lambda c: c.record_says(RESTRICTED_LETTERS)),
-    (V.OUT_OF_SCOPE, lambda c: c.out_of_scope()),
+    (V.DEREGISTERED, lambda f: f.record_says(DEREGISTERED_LETTERS)),
+    (V.RESTRICTED, lambda f: f.record_says(RESTRICTED_LETTERS)),
+    (V.OUT_OF_SCOPE, lambda f: f.out_of_scope()),
     # from here on a suspect clock forbids a verdict (R5)
-    (V.UNDECIDED, lambda c: c.clock_suspect),
-    (V.EXPIRED, lambda c: c.overdue is True and c.record_trusted and c.grade in GOOD_GRADES),
+    (V.UNDECIDED, lambda f: f.clock_suspect),
+    (V.EXPIRED, lambda f: f.overdue is True and f.record_trusted and f.grade in GOOD_GRADES),
     # document facts
-    (V.REVOKED, lambda c: c.revoked),
-    (V.SUPERSEDED, lambda c: c.superseded and c.valid_by_record(RECORD_GRADES)),
-    (V.NOT_YET_VALID, lambda c: c.not_yet),
+    (V.REVOKED, lambda f: f.revoked),
+    (V.SUPERSEDED, lambda f: f.superseded and f.valid_by_record(RECORD_GRADES)),
+    (V.NOT_YET_VALID, lambda f: f.not_yet),
     (
         V.EXPIRED_UNCONFIRMED,
-        lambda c: c.overdue is True or (c.credential_month_past and not c.valid_by_record(RECORD_GRADES)),
+        lambda f: f.overdue is True or (f.credential_month_past and not f.valid_by_record(RECORD_GRADES)),
     ),
-    (V.NOT_FOUND, lambda c: c.absence_proven),
+    (V.NOT_FOUND, lambda f: f.absence_proven),
     # good news
-    (V.VALID, lambda c: c.valid_by_record(GOOD_GRADES)),
-    (V.VALID_STALE, lambda c: c.valid_by_record(RECORD_GRADES)),
-    (V.SIGNED_ONLY, lambda c: c.credential is not None),
+    (V.VALID, lambda f: f.valid_by_record(GOOD_GRADES)),
+    (V.VALID_STALE, lambda f: f.valid_by_record(RECORD_GRADES)),
+    (V.SIGNED_ONLY, lambda f: f.credential is not None),
     # reading faults
-    (V.UNTRUSTED_ISSUER, lambda c: c.key_trouble),
-    (V.UNREADABLE, lambda c: c.reading in (CodeReading.NONE, CodeReading.MALFORMED)),
-    (V.NOT_A_MARK, lambda c: c.reading is CodeReading.FOREIGN),
-    (V.UNSUPPORTED_VERSION, lambda c: c.reading is CodeReading.UNSUPPORTED_VERSION),
-    (V.UNDECIDED, lambda c: True),
+    (V.UNTRUSTED_ISSUER, lambda f: f.key_trouble),
+    (V.UNREADABLE, lambda f: f.reading in (CodeReading.NONE, CodeReading.MALFORMED)),
+    (V.NOT_A_MARK, lambda f: f.reading is CodeReading.FOREIGN),
+    (V.UNSUPPORTED_VERSION, lambda f: f.reading is CodeReading.UNSUPPORTED_VERSION),
+    (V.UNDECIDED, lambda f: True),
 )
 
 ACTIONS: dict[VerdictCode, tuple[Action, ...]] = {
@@ -435,79 +127,79 @@ def decide(evidence: Evidence, policy: Policy, now: datetime) -> Verdict:
     """
     if now.tzinfo is None:
         raise ValueError("now: a time without a zone")
-    case = _Case(evidence, policy, now)
-    code = _first_that_holds(case)
-    _verdict_reasons(case, code)
-    tone = _tone(case, code)
+    facts = Facts(evidence, policy, now)
+    code = _first_that_holds(facts)
+    _verdict_reasons(facts, code)
+    tone = _tone(facts, code)
     return Verdict(
         code=code,
-        grade=case.grade,
+        grade=facts.grade,
         tone=tone,
-        findings=tuple(dict.fromkeys(case.findings)),
-        actions=_actions(case, code, tone),
+        findings=tuple(dict.fromkeys(facts.findings)),
+        actions=_actions(facts, code, tone),
         policy=policy.label,
-        plate=case.subject,
-        valid_until=case.month,
-        as_of=case.as_of,
+        plate=facts.subject,
+        valid_until=facts.month,
+        as_of=facts.as_of,
     )
 
 
-def _first_that_holds(case: _Case) -> VerdictCode:
+def _first_that_holds(facts: Facts) -> VerdictCode:
     for code, holds in PRECEDENCE:
-        if holds(case):
+        if holds(facts):
             return code
     raise AssertionError("the last row of the table always holds")
 
 
-def _verdict_reasons(case: _Case, code: VerdictCode) -> None:
+def _verdict_reasons(facts: Facts, code: VerdictCode) -> None:
     """R9 and R14: reasons that depend on the verdict."""
-    valid = case.record_trusted and case.valid_by_record(GOOD_GRADES) and not case.clock_suspect
+    valid = facts.record_trusted and facts.valid_by_record(GOOD_GRADES) and not facts.clock_suspect
     if code in (V.FORGED, V.REVOKED) and valid:
-        case.note(R.VEHICLE_VALID, Source.RECORD)
-    if code is V.SIGNED_ONLY and case.record is not None and case.grade not in RECORD_GRADES:
-        case.note(R.STATUS_TOO_OLD, Source.CACHE)
+        facts.note(R.VEHICLE_VALID, Source.RECORD)
+    if code is V.SIGNED_ONLY and facts.record is not None and facts.grade not in RECORD_GRADES:
+        facts.note(R.STATUS_TOO_OLD, Source.CACHE)
 
 
-def _tone(case: _Case, code: VerdictCode) -> Tone:
+def _tone(facts: Facts, code: VerdictCode) -> Tone:
     """R16."""
     tone = VERDICTS[code].tone
-    reasons = {finding.reason for finding in case.findings}
-    if tone in (Tone.PASS, Tone.NOTE) and (reasons & CAUTION_REASONS or _outside_jurisdiction(case)):
+    reasons = {finding.reason for finding in facts.findings}
+    if tone in (Tone.PASS, Tone.NOTE) and (reasons & CAUTION_REASONS or _outside_jurisdiction(facts)):
         return Tone.CAUTION
     return Tone.NOTE if tone is Tone.PASS and reasons & NOTE_REASONS else tone
 
 
-def _outside_jurisdiction(case: _Case) -> bool:
+def _outside_jurisdiction(facts: Facts) -> bool:
     """A listed key signed a plate it may not sign: the one withdrawn-key fault that is worth a caution."""
-    code = case.evidence.code
+    code = facts.evidence.code
     return code is not None and code.fault is CodeFault.JURISDICTION
 
 
-def _actions(case: _Case, code: VerdictCode, tone: Tone) -> tuple[Action, ...]:
+def _actions(facts: Facts, code: VerdictCode, tone: Tone) -> tuple[Action, ...]:
     actions = list(ACTIONS[code])
-    if code is V.EXPIRED and case.grade is Grade.FRESH_CACHE:
+    if code is V.EXPIRED and facts.grade is Grade.FRESH_CACHE:
         actions.append(A.ONLINE_RECHECK)
-    if code is V.DEREGISTERED and case.grade not in GOOD_GRADES:
+    if code is V.DEREGISTERED and facts.grade not in GOOD_GRADES:
         actions.append(A.CONFIRM_CENTRE)
-    actions += _no_penalty(case, code)
-    actions += [REASON_ACTIONS[f.reason] for f in case.findings if f.reason in REASON_ACTIONS]
-    if _outside_jurisdiction(case):
+    actions += _no_penalty(facts, code)
+    actions += [REASON_ACTIONS[f.reason] for f in facts.findings if f.reason in REASON_ACTIONS]
+    if _outside_jurisdiction(facts):
         actions.append(A.CONFIRM_PLATE)
     if tone in (Tone.CAUTION, Tone.STOP):
         actions = [action for action in actions if action is not A.RELEASE]
     return tuple(dict.fromkeys(actions))
 
 
-def _no_penalty(case: _Case, code: VerdictCode) -> list[Action]:
+def _no_penalty(facts: Facts, code: VerdictCode) -> list[Action]:
     """R12: the lines for a credential that was not shown and a paper mark that is not displayed."""
     actions = []
-    valid = case.valid_by_record(GOOD_GRADES) and not case.clock_suspect
-    shown = case.credential is not None
+    valid = facts.valid_by_record(GOOD_GRADES) and not facts.clock_suspect
+    shown = facts.credential is not None
     if valid and (not shown or code is V.REVOKED) and code not in _NO_PENALTY_LINE:
         actions.append(A.NO_PENALTY_NOT_SHOWN)
-    if case.evidence.paper_displayed is False:
-        if shown or (case.record is not None and case.record.ecred_issued):
+    if facts.evidence.paper_displayed is False:
+        if shown or (facts.record is not None and facts.record.ecred_issued):
             actions.append(A.NO_PENALTY_NOT_DISPLAYED)
-        elif case.record is not None:
+        elif facts.record is not None:
             actions.append(A.FOLLOW_LOCAL_DISPLAY_RULE)
     return actions

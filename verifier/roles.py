@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from verifier.decide import DEREGISTERED_LETTERS, decide
+from verifier.decide import decide
+from verifier.facts import DEREGISTERED_LETTERS
 from verifier.policy import Policy
 from verifier.types import (
     CacheEvidence,
