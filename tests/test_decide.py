@@ -261,6 +261,8 @@ def test_a_naive_time_is_refused():
         ({"online": {"state": "ok"}}, "online.record"),
         ({"watch": [{"basis": "rumour"}]}, r"watch\[0\].basis"),
         ({"tag": []}, "tag: not an object"),
+        ({"plate_seen": {"text": "京A12345", "plate_kind": "77", "confirmed": True}}, "plate_seen.plate_kind"),
+        ({"plate_seen": {"text": "京A12345", "plate_kind": [2], "confirmed": True}}, "plate_seen.plate_kind"),
     ],
 )
 def test_unusable_evidence_names_the_field(change, named):
@@ -375,7 +377,7 @@ def test_jurisdiction_asks_for_the_plate():
     foreign = code(signature=SignatureState.REVOKED_KEY, fault=CodeFault.JURISDICTION)
     found = verdict_of(code=foreign, plate_seen=SEEN, cache=cache(record()))
     assert Action.CONFIRM_PLATE in found.actions
-    assert Action.CONFIRM_PLATE not in verdict_of(code=code(), cache=cache(record())).actions
+    assert Action.CONFIRM_PLATE not in verdict_of(code=code(), plate_seen=SEEN, cache=cache(record())).actions
 
 
 @pytest.mark.parametrize("fault", [CodeFault.EXPIRED, CodeFault.LIFETIME])
@@ -700,3 +702,15 @@ def test_r3_an_unconfirmed_read_of_the_new_plate_agrees_with_the_old_code():
     found = verdict_of(code=code(), plate_seen=seen_new, cache=replated)
     assert (found.code, found.tone) == (VerdictCode.SUPERSEDED, Tone.NOTE)
     assert Reason.ID_UNCONFIRMED_MISMATCH not in found.reasons
+
+
+@pytest.mark.parametrize(
+    ("seen", "first"),
+    [(SEEN, Action.RELEASE), (ANPR, Action.CONFIRM_PLATE), (None, Action.CONFIRM_PLATE)],
+)
+def test_nobody_is_released_before_the_plate_was_compared_with_the_car(seen, first):
+    found = verdict_of(code=code(), plate_seen=seen, cache=cache(record()))
+    assert (found.code, found.actions[0]) == (VerdictCode.VALID, first)
+    assert Action.RELEASE in found.actions
+    forged = verdict_of(code=code(signature=SignatureState.INVALID), plate_seen=seen)
+    assert Action.CONFIRM_PLATE not in forged.actions

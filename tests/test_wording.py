@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
 
-from tests.conftest import load_data
+from tests.conftest import ROOT, load_data
 from verifier.types import Action, Reason, StatusLetter, VerdictCode
 from verifier.wording import ACTIONS, REASONS, STATUS_LETTERS, VERDICTS
 
@@ -51,3 +52,12 @@ def test_no_fine_point_or_article_number_anywhere():
     for _, text, _, _ in all_texts():
         assert not forbidden.search(text.zh), text.zh
         assert not forbidden.search(text.en), text.en
+
+
+def test_no_chinese_text_of_the_product_names_an_amount_points_or_an_article():
+    forbidden = re.compile(r"罚款|\d\s*元|扣\S*分|记\S*分|第\S*条|法第|[¥￥]")
+    for package in ("verifier", "hw", "firmware", "scripts"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    assert not forbidden.search(node.value), f"{path.name}:{node.lineno}"

@@ -187,6 +187,10 @@ def _actions(facts: Facts, code: VerdictCode, tone: Tone) -> tuple[Action, ...]:
         actions.append(A.CONFIRM_PLATE)
     if tone in (Tone.CAUTION, Tone.STOP):
         actions = [action for action in actions if action is not A.RELEASE]
+    seen = facts.evidence.plate_seen
+    if A.RELEASE in actions and not (seen is not None and seen.confirmed):
+        # A code can be copied and a tag moved: nobody is released before the plate was compared with the car.
+        actions.insert(0, A.CONFIRM_PLATE)
     return tuple(dict.fromkeys(actions))
 
 

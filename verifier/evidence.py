@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from verifier.errors import EvidenceError
+from verifier.plates import PLATE_KINDS
 from verifier.types import (
     CacheEvidence,
     CacheState,
@@ -89,6 +90,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _kind(value: Any) -> str:
+    if value not in PLATE_KINDS:
+        raise ValueError("not a plate kind")
+    return str(value)
+
+
 def _bool(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError("not true or false")
@@ -141,7 +148,7 @@ def evidence_from_json(raw: object) -> tuple[Evidence, datetime]:
 
 
 def _plate(fields: _Fields, key: str = "plate") -> Plate:
-    return Plate(fields.get(key, _text), fields.get("plate_kind", _text, None))
+    return Plate(fields.get(key, _text), fields.get("plate_kind", _kind, None))
 
 
 def _code(qr: _Fields | None) -> CodeEvidence | None:
