@@ -714,3 +714,10 @@ def test_nobody_is_released_before_the_plate_was_compared_with_the_car(seen, fir
     assert Action.RELEASE in found.actions
     forged = verdict_of(code=code(signature=SignatureState.INVALID), plate_seen=seen)
     assert Action.CONFIRM_PLATE not in forged.actions
+
+
+def test_r4_a_document_state_that_came_with_a_bad_signature_is_not_used():
+    active = StatusAnswer(vehicle=record(), credential=CredentialStatus(state=CredentialState.ACTIVE))
+    forged = OnlineEvidence(state=OnlineState.BAD_SIGNATURE, answer=active)
+    found = verdict_of(code=code(), cache=cache(record(), state=CredentialState.REVOKED), online=forged)
+    assert found.code is VerdictCode.REVOKED
