@@ -721,3 +721,21 @@ def test_r4_a_document_state_that_came_with_a_bad_signature_is_not_used():
     forged = OnlineEvidence(state=OnlineState.BAD_SIGNATURE, answer=active)
     found = verdict_of(code=code(), cache=cache(record(), state=CredentialState.REVOKED), online=forged)
     assert found.code is VerdictCode.REVOKED
+
+
+def test_r3_joins_the_old_and_the_new_plate_and_no_third():
+    third, new_tag = Plate("京A99999", "02"), TagEvidence(auth=TagAuth.UNSUPPORTED, tid="E280", plate=OTHER)
+    replated = cache(record(plate=OTHER), state=CredentialState.SUPERSEDED, new_plate=OTHER.text)
+    # the officer sees a third plate, an unproven tag has the new one
+    found = verdict_of(code=code(), tag=new_tag, plate_seen=replace(SEEN, plate=third), cache=replated)
+    assert found.code is VerdictCode.MISMATCH
+    assert Reason.ID_UNCONFIRMED_MISMATCH in found.reasons
+    # only the code is proven: a camera reads the new plate, a tag a third one
+    found = verdict_of(
+        code=code(),
+        tag=replace(new_tag, plate=third),
+        plate_seen=replace(ANPR, plate=OTHER),
+        cache=replated,
+    )
+    assert (found.code, found.tone) == (VerdictCode.SUPERSEDED, Tone.CAUTION)
+    assert Reason.ID_UNCONFIRMED_MISMATCH in found.reasons
