@@ -655,7 +655,8 @@ def test_r14_status_too_old_goes_with_signed_only_alone():
 
 def test_r14_an_outdated_month_is_a_note_on_a_valid_vehicle_only():
     past = code(valid_until=Month(2026, 6))
-    assert Reason.CREDENTIAL_OUTDATED in verdict_of(code=past, cache=cache(record())).reasons
+    found = verdict_of(code=past, cache=cache(record()))
+    assert (found.code, found.tone, found.reasons) == (VerdictCode.VALID, Tone.NOTE, (Reason.CREDENTIAL_OUTDATED,))
     overdue = cache(record(inspection_valid_until=Month(2026, 6)))
     assert Reason.CREDENTIAL_OUTDATED not in verdict_of(code=past, cache=overdue).reasons
 
