@@ -22,7 +22,7 @@ _HEADLINE_PX = (28, 24, 20, 16)  # the largest that fits is taken
 _HEADLINE_LEFT = ICON_PX + 2
 _PLATE_TOP, _BOTTOM_TOP = 31, 51
 _GAP = 2  # dark columns between two texts in one row
-_PITCH = 16  # rows of one line on the pages with reasons and actions
+_PITCH = 16  # rows of one line on the pages of lists
 
 
 class LayoutError(Exception):
@@ -47,8 +47,10 @@ def render_verdict(view: VerdictView, size: tuple[int, int] = PANEL) -> Image.Im
 
 
 def render_pages(view: VerdictView, size: tuple[int, int] = PANEL) -> list[Image.Image]:
-    """The verdict page, then as many pages of reasons and of actions as they need, three to a page."""
-    sections = [(view.reasons_title, view.reasons), (view.actions_title, view.actions)]
+    """The verdict page, then as many pages of reasons, actions and the vehicle as they need, three to a page."""
+    sections = [
+        (view.reasons_title, view.reasons), (view.actions_title, view.actions), (view.vehicle_title, view.vehicle),
+    ]  # fmt: skip
     lists = [(title, texts[at : at + 3]) for title, texts in sections for at in range(0, len(texts), 3)]
     numbered = enumerate(lists, start=2)
     pages = [_list_page(view, f"{title} {number}", texts) for number, (title, texts) in numbered]

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from verifier.plates import display_text
-from verifier.types import Action, Grade, Month, Tone, Verdict, VerdictCode
+from verifier.types import Action, Credential, Grade, Month, Tone, Verdict, VerdictCode
+from verifier.vehicle_words import vehicle_words
 from verifier.wording import ACTIONS, REASONS, VERDICTS, Language, Text
 
 LINE_COLUMNS = 16  # of a Latin character; a Chinese character takes two
 PLATE_COLUMNS = 12  # 川X·1234应急, the longest there is
+LIST_COLUMNS = 20  # of a line on the pages with reasons, actions and the vehicle
 
 _NO_PLATE = "--·-----"
 _UNKNOWN = "--"
@@ -30,7 +32,7 @@ _AGES = {"h": Text("{}小时前", "{}h AGO"), "d": Text("{}天前", "{}d AGO"), 
 _SHORT_AGES = {"h": Text("{}时", "{}h"), "d": Text("{}天", "{}d"), "y": Text("{}年", "{}y")}
 _MONTH = Text("至{0.year:04d}年{0.month:02d}月", "TO {0.year:04d}-{0.month:02d}")
 _NO_MONTH, _NO_MONTH_SHORT = Text("有效期未知", "NO DATE"), Text("期限未知", "NO DATE")
-_REASONS_TITLE, _ACTIONS_TITLE = Text("原因", "WHY"), Text("处置", "DO")
+_REASONS_TITLE, _ACTIONS_TITLE, _VEHICLE_TITLE = Text("原因", "WHY"), Text("处置", "DO"), Text("证载", "CAR")
 
 # The first action in the fourth line: at most 4 Chinese or 9 Latin characters, so that age and grade fit beside.
 SHORT_ACTIONS: dict[Action, Text] = {
@@ -72,6 +74,8 @@ class VerdictView:
     reasons: tuple[str, ...]
     actions_title: str
     actions: tuple[str, ...]
+    vehicle_title: str
+    vehicle: tuple[str, ...]  # what a proven credential says of the car's looks, to compare
 
     @property
     def lines(self) -> tuple[str, str, str, str]:
@@ -88,8 +92,13 @@ class VerdictView:
         return line
 
 
-def verdict_view(verdict: Verdict, *, now: datetime, language: Language) -> VerdictView:
-    """The words for a verdict. `now` is an aware datetime and makes the age of the data."""
+def verdict_view(
+    verdict: Verdict, *, now: datetime, language: Language, credential: Credential | None = None
+) -> VerdictView:
+    """The words for a verdict. `now` is an aware datetime and makes the age of the data.
+
+    `credential` is the proven one that was shown, and no other: what it says of the car is shown to be compared.
+    """
     words = VERDICTS[verdict.code]
     month, month_short, month_tiny = _month(verdict.valid_until, language)
     age, age_short = _age(verdict.as_of, now, language)
@@ -112,7 +121,18 @@ def verdict_view(verdict: Verdict, *, now: datetime, language: Language) -> Verd
         reasons=tuple(REASONS[reason].in_(language) for reason in verdict.reasons),
         actions_title=_ACTIONS_TITLE.in_(language),
         actions=tuple(ACTIONS[action].in_(language) for action in verdict.actions),
+        vehicle_title=_VEHICLE_TITLE.in_(language),
+        vehicle=() if credential is None else _vehicle(credential, language),
     )
+
+
+def _vehicle(credential: Credential, language: Language) -> tuple[str, ...]:
+    """One line for each thing; where it would be too long its words speak for themselves."""
+    lines = []
+    for label, words in vehicle_words(credential):
+        line = f"{label.in_(language)} {words.in_(language)}"
+        lines.append(printable(line if columns(line) <= LIST_COLUMNS else words.in_(language), LIST_COLUMNS))
+    return tuple(lines)
 
 
 def _month(month: Month | None, language: Language) -> tuple[str, str, str]:
@@ -185,7 +205,10 @@ def terminal_card(view: VerdictView, *, colour: bool) -> str:
     head = f"{_MARKS[view.tone]} {view.headline}  {verdict}"
     source = "" if view.source in facts[2] else f"  {view.source}"
     rows = [head, *facts[:2], facts[2] + source]
-    parts = [rows, _listed(view.reasons_title, view.reasons), _listed(view.actions_title, view.actions)]
+    lists = [
+        (view.reasons_title, view.reasons), (view.actions_title, view.actions), (view.vehicle_title, view.vehicle),
+    ]  # fmt: skip
+    parts = [rows, *(_listed(title, texts) for title, texts in lists)]
     bodies = ["\n".join(_row(row) for row in part) for part in parts if part]
     bar = "─" * (_CARD_COLUMNS + 2)
     card = f"┌{bar}┐\n" + f"\n├{bar}┤\n".join(bodies) + f"\n└{bar}┘"

@@ -20,7 +20,20 @@ from PIL import Image
 
 from firmware.screens import render_pages
 from firmware.views import VerdictView, verdict_view
-from verifier.types import Action, Finding, Grade, Month, Plate, Reason, Source, Tone, Verdict, VerdictCode
+from verifier.types import (
+    Action,
+    Credential,
+    Finding,
+    Grade,
+    Month,
+    Plate,
+    Reason,
+    Serial,
+    Source,
+    Tone,
+    Verdict,
+    VerdictCode,
+)
 from verifier.wording import LANGUAGES, VERDICTS
 
 STORED = Path(__file__).parent / "data" / "screens.json"
@@ -28,6 +41,7 @@ NOW = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
 PLATES = ("京A12345", "京AD12345", "川X1234应急", "粤ZF023港", "WJ京12345", None)
 AGES = (timedelta(0), timedelta(hours=8), timedelta(days=5), timedelta(days=12), timedelta(days=365), None)
 HEADLINE_BOX = (30, 0, 128, 28)
+CARS = (("K33", "AJ", "A"), ("B11", "CFI", "P"), ("Z99", "Z", None))  # type, colours, use: usual, longest, unknown
 
 
 def make_verdict(
@@ -54,8 +68,21 @@ def make_verdict(
     )
 
 
+def make_credential(vehicle_type: str | None, colour: str | None, use: str | None) -> Credential:
+    """A credential that says this of the car's looks."""
+    return Credential(
+        serial=Serial("00" * 8),
+        plate=Plate("京A12345", "02"),
+        valid_until=Month(2027, 8),
+        issued_at=NOW,
+        vehicle_type=vehicle_type,
+        body_colour=colour,
+        use_nature=use,
+    )
+
+
 def stored_views() -> dict[str, VerdictView]:
-    """Every verdict in both languages, over all plates, grades and ages in turn."""
+    """Every verdict in both languages, over all plates, grades and ages in turn; and the cars that are described."""
     views = {}
     for language in LANGUAGES:
         for number, code in enumerate(VerdictCode):
@@ -67,6 +94,11 @@ def stored_views() -> dict[str, VerdictView]:
                 month=None if number % 7 == 6 else Month(2027, 8),
             )
             views[f"{language} {code}"] = verdict_view(verdict, now=NOW, language=language)
+        for number, car in enumerate(CARS):
+            verdict = make_verdict(VerdictCode.VALID, reasons=(Reason.VIN_CONFIRMED,), age=AGES[2 * number])
+            views[f"{language} car {number}"] = verdict_view(
+                verdict, now=NOW, language=language, credential=make_credential(*car)
+            )
     return views
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from firmware.config import REGION, Home
 from firmware.scan import payloads
 from hw.camera.files import FileSource
 from hw.qr.decoders import available_decoders
+from scripts.cli.main import main
 from scripts.sandbox.authority import Authority, new_authority
+from scripts.sandbox.codes import qr_picture
 from scripts.sandbox.folder_store import MemoryFetcher
 from scripts.sandbox.keys import write_secret
 from scripts.sandbox.showcase import Exhibit, Showcase
@@ -24,11 +27,14 @@ from verifier.adapters import NOTHING_READ, READINGS, SIGNATURES, code_evidence
 from verifier.audit import read_log, replay
 from verifier.cache import schema
 from verifier.check import Observation
+from verifier.clock import system_clock
+from verifier.codec.index import decode_index, encode_index
 from verifier.errors import AuditError
 from verifier.plates import parse_plate
 from verifier.sync import SyncClient
-from verifier.trust import TrustList
+from verifier.trust import TrustList, load_trust_list
 from verifier.types import (
+    Action,
     CodeFault,
     CodeReading,
     Grade,
@@ -43,6 +49,8 @@ from verifier.types import (
     Tone,
     VerdictCode,
 )
+from verifier.vehicle_words import VEHICLE_TYPES
+from verifier.vin import ALPHABET, LENGTH, read_vin
 
 START = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 
@@ -50,8 +58,8 @@ START = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 class World:
     """An authority, a device, and a clock that the test turns."""
 
-    def __init__(self, folder) -> None:
-        self.now = START
+    def __init__(self, folder, now=START) -> None:
+        self.now = now
         self.store: dict[str, bytes] = {}
         self.authority: Authority = new_authority(self.store, clock=self.clock, scale=2000, seed=3)
         self.showcase = Showcase(self.authority)
@@ -279,6 +287,160 @@ def test_a_policy_that_this_program_cannot_read_leaves_the_last_good_one_in_forc
     assert "policy.fresh_h" in result.remarks[0]
     assert "default/1 stays in force" in result.remarks[0]
     assert list(read_log(world.home.audit))[-1]["sources"]["remarks"] == list(result.remarks)
+
+
+# --------------------------------------------------------------------------------- a trust list past its time
+
+
+def printed(world, vehicle, age=timedelta(days=5)):
+    return world.authority.text(vehicle.plate, PresentationMode.PRINTED, START - age).encode()
+
+
+def put_into_use(world, *, as_of=None, entries=None):
+    """A copy of the generation in use, with other data that fit its name; the old one stays beside it."""
+    old = (world.home.cache / "current").resolve()
+    index_bytes = (old / "index.cbor").read_bytes()
+    if as_of is not None:
+        index_bytes = encode_index(replace(decode_index(index_bytes), issued_at=as_of))
+    entries = entries or (old / "entries.cbor").read_bytes()
+    content = schema.content_hash(index_bytes, entries, (old / "policy.json").read_bytes())
+    new = old.with_name(f"national-1-{content}")
+    shutil.copytree(old, new)
+    (new / "index.cbor").write_bytes(index_bytes)
+    (new / "entries.cbor").write_bytes(entries)
+    (world.home.cache / "current").unlink()
+    (world.home.cache / "current").symlink_to(f"gen/{new.name}")
+
+
+def test_a_month_without_a_publication_rejects_nobody_and_releases_nobody_by_signature_alone(world):
+    """One missed run of a publisher once turned every app of a country red."""
+    text = printed(world, world.ordinary())
+    for days, tone, old in ((29, Tone.NOTE, False), (31, Tone.CAUTION, True)):
+        world.now = START + timedelta(days=days)
+        result = world.device.verifier.check(Observation(code=text))
+        verdict = result.verdict
+        assert (verdict.code, verdict.tone) == (VerdictCode.SIGNED_ONLY, tone)
+        assert (Reason.TRUST_LIST_OLD in verdict.reasons, Action.RELEASE in verdict.actions) == (old, not old)
+        assert result.evidence.code.trust_as_of == START
+    assert [replay(entry)[1] for entry in read_log(world.home.audit)] == [True, True]
+
+
+def test_a_sync_makes_an_old_list_young_again(world):
+    text = printed(world, world.ordinary())
+    world.now = START + timedelta(days=31)
+    assert Reason.TRUST_LIST_OLD in world.check(code=text).reasons
+    world.authority.publish()
+    world.sync()
+    verdict = world.check(code=text)
+    assert (verdict.code, Reason.TRUST_LIST_OLD in verdict.reasons) == (VerdictCode.VALID, False)
+
+
+def test_a_list_that_was_refused_leaves_the_old_one_with_its_own_age(world):
+    vehicle = world.ordinary()
+    text = printed(world, vehicle)
+    assert world.check(code=text).code is VerdictCode.VALID
+    world.now = START + timedelta(days=31)
+    put_into_use(world, as_of=world.now, entries=b"\x80 and more")
+    result = world.device.verifier.check(Observation(code=text))
+    assert (result.verdict.code, result.verdict.grade) == (VerdictCode.VALID_STALE, Grade.STALE_CACHE)
+    assert (result.verdict.as_of, result.evidence.code.trust_as_of) == (world.now, START)
+    assert "stays in force" in result.remarks[0]
+    seen = PlateSeen(plate=vehicle.plate, confirmed=True)
+    proven = world.check(code=text, plate_seen=seen)
+    assert (proven.code, proven.grade, proven.tone) == (VerdictCode.VALID, Grade.FRESH_CACHE, Tone.NOTE)
+
+
+# ------------------------------------------------------------------------------------ the VIN on the car
+
+
+def test_the_vin_on_the_car_is_compared_with_the_proven_credential(world):
+    vehicle, other = world.ordinary(), world.ordinary()
+    text, seen = printed(world, vehicle), PlateSeen(plate=vehicle.plate, confirmed=True)
+    same = world.check(code=text, plate_seen=seen, vin=read_vin(vehicle.vin))
+    assert (same.code, same.tone, Reason.VIN_CONFIRMED in same.reasons) == (VerdictCode.VALID, Tone.PASS, True)
+    clone = world.check(code=text, plate_seen=seen, vin=read_vin(other.vin))
+    assert (clone.code, clone.tone, Reason.VIN_MISMATCH in clone.reasons) == (VerdictCode.MISMATCH, Tone.STOP, True)
+    assert [replay(entry)[1] for entry in read_log(world.home.audit)] == [True, True]
+
+
+def test_a_vin_is_kept_nowhere(world):
+    vehicle = world.ordinary()
+    seen = Observation(code=printed(world, vehicle), vin=read_vin(vehicle.vin))
+    assert vehicle.vin not in repr(seen)
+    assert vehicle.vin not in repr(world.device.verifier.check(seen))
+    assert vehicle.vin not in world.home.audit.read_text(encoding="utf-8")
+
+
+def test_a_vin_that_was_not_compared_is_said_to_be_so(world):
+    vehicle, vin = world.ordinary(), read_vin(world.ordinary().vin)
+    stranger = world.authority.text(vehicle.plate, PresentationMode.STORED)
+    unproven = code_evidence(stranger.encode(), TrustList(()), START, vin=vin)
+    assert (unproven.signature, unproven.vin_matches) == (SignatureState.UNKNOWN_KEY, None)
+    result = world.device.verifier.check(Observation(code=b"VM1:", vin=vin))
+    assert result.verdict.code is VerdictCode.UNREADABLE
+    assert "VIN: not compared" in result.remarks[0]
+
+
+def test_one_wrong_key_in_a_vin_never_makes_a_stop(world):
+    vehicle = world.ordinary()
+    text, trust = printed(world, vehicle), load_trust_list(world.device.store.trust_entries())
+    typed = 0
+    for place, char in product(range(LENGTH), ALPHABET):
+        slip = vehicle.vin[:place] + char + vehicle.vin[place + 1 :]
+        try:
+            vin = read_vin(slip)
+        except ValueError:
+            continue
+        typed += 1
+        evidence = code_evidence(text, trust, START, vin=vin)
+        assert evidence.vin_matches is (True if slip == vehicle.vin else None)
+    assert typed > LENGTH  # the check digit does not tell them all
+
+
+def test_only_a_proven_credential_describes_the_car(world):
+    vehicle = world.ordinary()
+    proven = world.device.verifier.check(Observation(code=printed(world, vehicle)))
+    assert (proven.credential.vehicle_type, proven.credential.body_colour) == (
+        vehicle.vehicle_type,
+        vehicle.body_colour,
+    )
+    changed = bytearray(printed(world, vehicle))
+    changed[-1] = ord("0") if changed[-1] != ord("0") else ord("1")
+    assert world.device.verifier.check(Observation(code=bytes(changed))).credential is None
+    assert world.device.verifier.check(Observation(code=NOTHING_READ)).credential is None
+    assert world.device.verifier.check(Observation()).credential is None
+
+
+def test_the_command_compares_a_typed_vin_and_describes_the_car(tmp_path, capsys):
+    world = World(tmp_path, system_clock())
+    world.sync()
+    vehicle, other, picture = world.ordinary(), world.ordinary(), tmp_path / "code.png"
+    qr_picture(world.authority.text(vehicle.plate, PresentationMode.STORED, world.now)).save(picture)
+    check = ["check", str(picture), "--home", str(tmp_path), "--vin"]
+    assert main([*check, vehicle.vin.lower()]) == 0
+    card = capsys.readouterr().out
+    assert "车架号相符" in card
+    assert f"车型 {VEHICLE_TYPES[vehicle.vehicle_type].zh}" in card
+    assert main([*check, other.vin, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["verdict"], found["reasons"]) == ("MISMATCH", ["VIN_MISMATCH"])
+    looks = {"type": vehicle.vehicle_type, "colour": vehicle.body_colour, "use": vehicle.use_nature}
+    assert found["vehicle"] == looks
+    assert main([*check, vehicle.vin, "--role", "gate"]) == 0
+    assert "车型" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("vin", ["LSVAA49J5E2000001", "LSVAA49J4E200000", "LSVAA49J4E2O00001"])
+def test_a_mistyped_vin_is_refused_before_anything_is_checked(vin, tmp_path, capsys):
+    assert main(["check", str(tmp_path / "code.png"), "--vin", vin, "--home", str(tmp_path)]) == 2
+    shown = capsys.readouterr()
+    assert ("VIN: " in shown.err, vin in shown.err + shown.out) == (True, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_vin_without_a_picture_has_nothing_to_be_compared_with(tmp_path, capsys):
+    assert main(["check", "--plate", "京A12345", "--vin", "LSVAA49J4E2000001", "--home", str(tmp_path)]) == 2
+    assert "--vin goes with a PICTURE" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------------- faults to evidence

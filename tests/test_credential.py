@@ -1,8 +1,7 @@
-"""VM1 text to VerifiedCredential: our complete examples, the external vectors, and attacks on both."""
+"""VM1 text to VerifiedCredential: our complete examples, and attacks on them."""
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,7 @@ import pytest
 
 from scripts.sandbox.issuer import Issuer, issuing_keys
 from scripts.sandbox.keys import SigningKey, make_private_key, signing_key
-from tests.conftest import load_data
+from tests.golden import GOLDEN, golden_trust
 from verifier.codec import base45, cbor, cose
 from verifier.codec.credential import (
     MAX_TEXT,
@@ -23,7 +22,7 @@ from verifier.codec.credential import (
     presentation_claims,
 )
 from verifier.errors import CodeError, TrustListError
-from verifier.signature import load_public_key, verify_raw
+from verifier.sm2 import libcrypto
 from verifier.trust import TrustList, dump_entries, key_id, load_trust_list
 from verifier.types import (
     Algorithm,
@@ -37,80 +36,32 @@ from verifier.types import (
     Serial,
     utc,
 )
-from verifier.verify import VerifiedCredential, verify
+from verifier.verify import VerifiedCredential, verify, verify_text
 
-GOLDEN = load_data("vm1_golden.json")
 NOW = datetime(2026, 11, 22, 0, 0, tzinfo=UTC)
 
 
-def golden_entries() -> list:
-    """The example list stands inside a COSE_Sign1 of its own; the product gets it through the distribution."""
-    parts = cbor.decode(bytes.fromhex(GOLDEN["trust_list"])[1:])
-    return cbor.decode(parts[2])[3]
-
-
-@pytest.fixture(scope="module")
-def golden_trust() -> TrustList:
-    return load_trust_list(cbor.encode(golden_entries()))
+@pytest.fixture(scope="module", name="golden_trust")
+def golden_trust_list() -> TrustList:
+    return golden_trust()
 
 
 def answer(text: str, trust: TrustList, now: datetime) -> dict:
     try:
-        verified = verify(decode(text.encode()), trust, now)
+        verified = verify_text(text, trust, now)
     except CodeError as exc:
         return {"ok": False, "code": exc.fault.value}
     if verified.fault:
         return {"ok": False, "code": verified.fault.value}
-    kind = verified.mode.value
-    if verified.shown_at:
-        kind = "live" if verified.holder_signed else "online"
-    return {"ok": True, "kind": kind, "plate": verified.credential.plate.text}
+    return {"ok": True, "kind": verified.kind, "plate": verified.credential.plate.text}
 
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda c: c["id"])
 def test_complete_example(case, golden_trust):
     expected = case["expect"]
-    if "sm2" in case["id"]:
+    if "sm2" in case["id"] and libcrypto() is None:
         expected = {"ok": False, "code": "ALG_UNAVAILABLE"}  # an absent algorithm is never green, and says so
     assert answer(case["text"], golden_trust, utc(case["now"])) == expected
-
-
-# ---------------------------------------------------------------------------------------- external vectors
-
-
-def test_base45_vectors_of_rfc_9285(vectors):
-    for case in json.loads(vectors("base45_rfc9285.json").read_text())["tests"]:
-        if case["ok"]:
-            assert base45.decode(case["text"]).hex() == case["hex"], case["id"]
-            assert base45.encode(bytes.fromhex(case["hex"])) == case["text"], case["id"]
-        else:
-            with pytest.raises(CodeError, match="ENCODING"):
-                base45.decode(case["text"])
-
-
-def test_cbor_vectors_of_rfc_8949_appendix_a(vectors):
-    for case in json.loads(vectors("cbor_appendix_a.json").read_text())["tests"]:
-        data = bytes.fromhex(case["hex"])
-        if case["vm1"]["ok"]:
-            assert cbor.encode(cbor.decode(data)) == data, case["id"]
-        else:
-            with pytest.raises(CodeError, match="CBOR"):
-                cbor.decode(data)
-
-
-def test_eu_certificates_are_no_marks(vectors):
-    for case in json.loads(vectors("dcc_common.json").read_text())["tests"]:
-        with pytest.raises(CodeError) as caught:
-            decode(case["prefix"].encode())
-        assert caught.value.fault is CodeFault.NOT_A_MARK
-
-
-@pytest.mark.parametrize("name", ["wycheproof_ecdsa_p256_p1363_A.json", "wycheproof_ed25519_A.json"])
-def test_wycheproof_signatures(vectors, name):
-    for case in json.loads(vectors(name).read_text())["tests"]:
-        key = load_public_key(Algorithm(case["alg"]), bytes.fromhex(case["key"]))
-        good = verify_raw(key, bytes.fromhex(case["msg"]), bytes.fromhex(case["sig"]))
-        assert good is (case["result"] == "valid"), case["id"]
 
 
 # ------------------------------------------------------------------------------------ attacks on our own
@@ -166,23 +117,6 @@ def test_any_single_changed_character_is_refused(issuer, trust, stored):
 def test_every_truncation_is_refused(issuer, trust, stored):
     text = issuer.text(stored)
     assert all(fault_of(text[:length], trust) is not None for length in range(len(text)))
-
-
-def test_random_mutations_give_coded_refusals_only(issuer, trust, stored):
-    signed = bytearray(issuer.sign(stored))
-    rng = random.Random(11)
-    for _ in range(2000):
-        changed = bytearray(signed)
-        for _ in range(rng.randint(1, 4)):
-            kind, place = rng.randrange(3), rng.randrange(len(changed))
-            if kind == 0:
-                changed[place] = rng.randrange(256)
-            elif kind == 1:
-                changed.insert(place, rng.randrange(256))
-            else:
-                del changed[place]
-        if changed != signed:
-            assert isinstance(fault_of(encode(bytes(changed)), trust), CodeFault)
 
 
 def test_a_forged_signature_under_a_known_key_id_is_a_wrong_signature(issuer, trust, stored):

@@ -10,6 +10,7 @@ from tests.conftest import load_data
 from verifier.decide import ACTIONS, PRECEDENCE, decide
 from verifier.errors import EvidenceError
 from verifier.evidence import evidence_from_json, evidence_to_json
+from verifier.facts import GOOD_GRADES
 from verifier.policy import Policy
 from verifier.types import (
     Action,
@@ -258,6 +259,8 @@ def test_a_naive_time_is_refused():
         ({"cache": {"state": "ok"}}, "cache.as_of: missing"),
         ({"qr": {"decode": "ok"}}, "qr.signature"),
         ({"qr": {"decode": "ok", "signature": "valid"}}, "qr.credential"),
+        ({"qr": {"decode": "none", "trust_as_of": "2026-08-20"}}, "qr.trust_as_of"),
+        ({"qr": {"decode": "none", "vin_matches": "no"}}, "qr.vin_matches"),
         ({"online": {"state": "ok"}}, "online.record"),
         ({"watch": [{"basis": "rumour"}]}, r"watch\[0\].basis"),
         ({"tag": []}, "tag: not an object"),
@@ -740,3 +743,162 @@ def test_r3_joins_the_old_and_the_new_plate_and_no_third():
     )
     assert (found.code, found.tone) == (VerdictCode.SUPERSEDED, Tone.CAUTION)
     assert Reason.ID_UNCONFIRMED_MISMATCH in found.reasons
+
+
+# ------------------------------------------------------------------------- R18: a trust list past its time
+
+OLD_LIST = NOW - timedelta(days=31)
+CAUTIOUS = (Tone.NOTE, Tone.CAUTION)
+
+
+@pytest.mark.parametrize(("seconds", "old"), [(0, False), (1, True)])
+def test_r18_a_trust_list_is_old_after_thirty_days(seconds, old):
+    under = code(trust_as_of=NOW - timedelta(days=30, seconds=seconds))
+    found = verdict_of(code=under, cache=cache(record()))
+    assert (Reason.TRUST_LIST_OLD in found.reasons, Action.SYNC_NOW in found.actions) == (old, old)
+    assert found.code is (VerdictCode.VALID_STALE if old else VerdictCode.VALID)
+
+
+def test_r18_the_age_is_the_policys():
+    evidence = Evidence(code=code(trust_as_of=NOW - timedelta(hours=3)), cache=cache(record()))
+    for hours, old in ((2, True), (3, False)):
+        found = decide(evidence, replace(POLICY, trust_stale=timedelta(hours=hours)), NOW)
+        assert (Reason.TRUST_LIST_OLD in found.reasons) is old
+
+
+ONLINE_VALID = {"online": OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=record()))}
+OVERDUE_RECORD = record(inspection_valid_until=Month(2026, 5))
+
+
+@pytest.mark.parametrize(
+    ("status", "fresh", "old"),
+    [
+        (ONLINE_VALID, VerdictCode.VALID, VerdictCode.VALID_STALE),
+        ({"cache": cache(record())}, VerdictCode.VALID, VerdictCode.VALID_STALE),
+        ({"cache": cache(OVERDUE_RECORD)}, VerdictCode.EXPIRED, VerdictCode.EXPIRED_UNCONFIRMED),
+        ({"cache": cache(record(status="C"))}, VerdictCode.WANTED, VerdictCode.WATCH_CONFIRM),
+        ({"cache": cache(record(status="J"))}, VerdictCode.WANTED, VerdictCode.WATCH_CONFIRM),
+        ({"cache": cache(record(status="N"))}, VerdictCode.WANTED, VerdictCode.WATCH_CONFIRM),
+        (
+            {"watch": (WatchHit(basis=Source.CODE, kind="stolen", as_of=NOW),)},
+            VerdictCode.WANTED,
+            VerdictCode.WATCH_CONFIRM,
+        ),
+        ({"cache": cache(record(status="E"))}, VerdictCode.DEREGISTERED, VerdictCode.DEREGISTERED),
+        ({"cache": cache(record(status="K"))}, VerdictCode.RESTRICTED, VerdictCode.RESTRICTED),
+        ({"cache": cache(record(), state=CredentialState.REVOKED)}, VerdictCode.REVOKED, VerdictCode.REVOKED),
+        ({"cache": cache(record(credential_serial=Serial("S2")))}, VerdictCode.SUPERSEDED, VerdictCode.SUPERSEDED),
+        ({"cache": cache(None)}, VerdictCode.NOT_FOUND, VerdictCode.NOT_FOUND),
+        ({}, VerdictCode.SIGNED_ONLY, VerdictCode.SIGNED_ONLY),
+    ],
+)
+def test_r18_an_old_list_degrades_what_rests_on_the_code_alone(status, fresh, old):
+    assert verdict_of(code=code(trust_as_of=NOW), **status).code is fresh
+    found = verdict_of(code=code(trust_as_of=OLD_LIST), **status)
+    assert found.code is old
+    assert Action.SYNC_NOW in found.actions
+    if found.code is not fresh:
+        assert (found.grade in GOOD_GRADES, found.tone in CAUTIOUS) == (False, True)
+        assert Reason.DATA_STALE not in found.reasons  # it is the list that is old
+        assert Reason.WATCH_STALE not in found.reasons
+
+
+def test_r18_a_signature_alone_releases_nobody_under_an_old_list():
+    for more in ({}, {"plate_seen": SEEN}, {"cache": cache(record(), hours=900)}):
+        found = verdict_of(code=code(trust_as_of=OLD_LIST), **more)
+        assert (found.code, found.tone) == (VerdictCode.SIGNED_ONLY, Tone.CAUTION)
+        assert Action.RELEASE not in found.actions
+        assert {Action.ONLINE_RECHECK, Action.SYNC_NOW, Action.ENTER_PLATE} <= set(found.actions)
+    fresh = verdict_of(code=code(trust_as_of=NOW))
+    assert (fresh.tone, Action.RELEASE in fresh.actions) == (Tone.NOTE, True)
+
+
+@pytest.mark.parametrize(
+    ("vehicle", "code_", "tone"),
+    [
+        (record(), VerdictCode.VALID, Tone.NOTE),
+        (OVERDUE_RECORD, VerdictCode.EXPIRED, Tone.STOP),
+        (record(status="C"), VerdictCode.WANTED, Tone.STOP),
+    ],
+)
+def test_r18_a_vehicle_that_something_else_proves_keeps_its_grade(vehicle, code_, tone):
+    tag = TagEvidence(auth=TagAuth.OK, tid="E280", plate=PLATE)
+    for other in ({"plate_seen": SEEN}, {"tag": tag}):
+        found = verdict_of(code=code(trust_as_of=OLD_LIST), cache=cache(vehicle), **other)
+        assert (found.code, found.tone, found.grade) == (code_, tone, Grade.FRESH_CACHE)
+        assert Reason.TRUST_LIST_OLD in found.reasons
+    weak = verdict_of(code=code(trust_as_of=OLD_LIST), cache=cache(vehicle), plate_seen=ANPR)
+    assert (weak.grade, weak.tone in CAUTIOUS) == (Grade.STALE_CACHE, True)
+
+
+def test_r18_a_newer_credential_outranks_an_overdue_record_only_as_far_as_its_list_reaches():
+    renewed = {"issued_at": NOW - timedelta(hours=1)}
+    sources = {"plate_seen": SEEN, "cache": cache(OVERDUE_RECORD)}
+    assert verdict_of(code=code(trust_as_of=NOW, **renewed), **sources).code is VerdictCode.VALID
+    found = verdict_of(code=code(trust_as_of=OLD_LIST, **renewed), **sources)
+    assert (found.code, found.grade, found.tone) == (VerdictCode.VALID_STALE, Grade.STALE_CACHE, Tone.NOTE)
+
+
+@pytest.mark.parametrize(
+    ("signature", "code_"),
+    [
+        (SignatureState.INVALID, VerdictCode.FORGED),
+        (SignatureState.REVOKED_KEY, VerdictCode.UNTRUSTED_ISSUER),
+        (SignatureState.UNKNOWN_KEY, VerdictCode.UNTRUSTED_ISSUER),
+    ],
+)
+def test_r18_age_changes_nothing_for_a_code_that_proves_nothing(signature, code_):
+    found = verdict_of(code=code(signature=signature, trust_as_of=OLD_LIST))
+    assert found == verdict_of(code=code(signature=signature, trust_as_of=NOW))
+    assert (found.code, Reason.TRUST_LIST_OLD in found.reasons) == (code_, False)
+
+
+def test_r18_a_copied_code_stays_a_mismatch():
+    found = verdict_of(code=code(trust_as_of=OLD_LIST), plate_seen=replace(SEEN, plate=OTHER))
+    assert (found.code, found.tone) == (VerdictCode.MISMATCH, Tone.STOP)
+
+
+def test_r18_a_suspect_clock_does_not_know_how_old_the_list_is():
+    evidence = Evidence(code=code(trust_as_of=OLD_LIST), cache=cache(record()), clock_trusted=False)
+    found = decide(evidence, POLICY, NOW)
+    assert (found.code, Reason.TRUST_LIST_OLD in found.reasons) == (VerdictCode.UNDECIDED, False)
+    repaired = replace(evidence, online=OnlineEvidence(state=OnlineState.NOT_FOUND, server_time=NOW))
+    assert Reason.TRUST_LIST_OLD in decide(repaired, POLICY, NOW - timedelta(days=60)).reasons
+
+
+# ----------------------------------------------------------------------------- R1: the VIN on the car
+
+
+def test_r1_another_vin_is_a_mismatch_though_the_plates_agree():
+    """A cloned plate with a copied code: all that can be copied agrees."""
+    found = verdict_of(code=code(vin_matches=False), plate_seen=SEEN, cache=cache(record()))
+    assert (found.code, found.tone) == (VerdictCode.MISMATCH, Tone.STOP)
+    assert Reason.VIN_MISMATCH in found.reasons
+    assert {Action.CHECK_VIN, Action.PRESERVE_EVIDENCE} <= set(found.actions)
+    assert Action.NO_PENALTY_NOT_SHOWN not in found.actions
+
+
+def test_r1_the_vin_says_nothing_of_an_unproven_code():
+    for signature in (SignatureState.UNKNOWN_KEY, SignatureState.INVALID, SignatureState.REVOKED_KEY):
+        plain = verdict_of(code=code(signature=signature), plate_seen=SEEN, cache=cache(record()))
+        for matches in (True, False):
+            unproven = code(signature=signature, vin_matches=matches)
+            assert verdict_of(code=unproven, plate_seen=SEEN, cache=cache(record())) == plain
+
+
+@pytest.mark.parametrize(
+    ("status", "left"),
+    [
+        ({"cache": cache(record(), state=CredentialState.REVOKED)}, Action.NO_PENALTY_NOT_SHOWN),
+        ({"cache": cache(None, state=CredentialState.REVOKED, covers=False)}, Action.CONFIRM_CENTRE),
+        ({"cache": cache(record(status="E"))}, Action.CONFIRM_CENTRE),
+        ({"plate_seen": replace(SEEN, plate=OTHER)}, Action.CONFIRM_PLATE),
+    ],
+)
+def test_r1_a_vin_that_was_compared_need_not_be_checked_again(status, left):
+    before = verdict_of(code=code(), **status)
+    after = verdict_of(code=code(vin_matches=True), **status)
+    assert Action.CHECK_VIN in before.actions
+    assert Action.CHECK_VIN not in after.actions
+    assert (after.code, after.tone, after.grade) == (before.code, before.tone, before.grade)
+    assert (Reason.VIN_CONFIRMED in after.reasons, left in after.actions) == (True, True)

@@ -58,6 +58,7 @@ COUNT, LONG_COUNT = 1000, 200_000
 
 HOURS = [8.0] * 8 + [50.0] * 6 + [-2.0, 0.0, 25.9, 26.0, 168.0, 200.0, 900.0]
 FAILURES = [state for state in OnlineState if state not in (OnlineState.OK, OnlineState.NOT_FOUND)]
+OLD_LIST = NOW - timedelta(days=31)
 UNREAD = [CodeEvidence(reading=reading) for reading in CodeReading if reading is not CodeReading.OK]
 
 
@@ -146,6 +147,8 @@ class Draw:
             credential=self.credential(),
             shown_at=self.mostly(None, NOW, NOW - timedelta(hours=1)),
             fault=self.mostly(None, CodeFault.JURISDICTION, CodeFault.EXPIRED, CodeFault.NEEDS_PRESENTATION),
+            trust_as_of=self.mostly(NOW - timedelta(hours=8), None, OLD_LIST),
+            vin_matches=self.mostly(None, True, False),
         )
 
     def tag(self):
@@ -301,6 +304,43 @@ def no_watch_data_changes_a_limited_answer(example):
         assert answer.answer is not Answer.YES or any(status - INSPECTION_LETTERS for status in letters)
 
 
+def with_code(evidence: Evidence, **changes: Any) -> Verdict:
+    return decided(replace(evidence, code=evidence.code and replace(evidence.code, **changes)))
+
+
+def an_old_trust_list_makes_no_stop_no_pass_and_no_release(example):
+    evidence = example.evidence
+    fresh, old = with_code(evidence, trust_as_of=NOW), with_code(evidence, trust_as_of=OLD_LIST)
+    assert old.tone is not Tone.STOP or fresh.tone is Tone.STOP
+    assert Action.RELEASE not in old.actions or Action.RELEASE in fresh.actions
+    if Reason.TRUST_LIST_OLD in old.reasons:
+        assert old.tone is not Tone.PASS
+        assert Action.SYNC_NOW in old.actions
+    else:
+        assert old == fresh
+    if trusted_identities(evidence) == {Source.CODE} and Reason.CLOCK_SUSPECT not in old.reasons:
+        # What the rest of the evidence proves may stop a car, a plate that nobody but the code names may not.
+        assert old.code not in (VerdictCode.WANTED, VerdictCode.EXPIRED, VerdictCode.VALID)
+
+
+def an_unknown_trust_list_age_is_no_age(example):
+    evidence = example.evidence
+    assert with_code(evidence, trust_as_of=None) == with_code(evidence, trust_as_of=NOW)
+
+
+def a_vin_that_agrees_changes_no_verdict_and_one_that_differs_stops(example):
+    evidence = example.evidence
+    silent, same, other = (with_code(evidence, vin_matches=matches) for matches in (None, True, False))
+    assert (same.code, same.tone, same.grade) == (silent.code, silent.tone, silent.grade)
+    if Action.CHECK_VIN not in silent.actions:
+        assert same.actions == silent.actions
+    assert same.tone is not Tone.STOP or same.actions
+    if Source.CODE in trusted_identities(evidence):
+        assert other.code in (VerdictCode.WANTED, VerdictCode.MISMATCH)
+    else:
+        assert same == other == silent
+
+
 PROPERTIES = (
     no_stop_and_no_caution_releases,
     expired_takes_a_good_source_and_only_expired_is_handled,
@@ -312,6 +352,9 @@ PROPERTIES = (
     an_unreadable_code_never_changes_what_tag_or_plate_decide,
     a_record_decides_the_same_again,
     no_watch_data_changes_a_limited_answer,
+    an_old_trust_list_makes_no_stop_no_pass_and_no_release,
+    an_unknown_trust_list_age_is_no_age,
+    a_vin_that_agrees_changes_no_verdict_and_one_that_differs_stops,
 )
 
 

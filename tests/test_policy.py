@@ -17,6 +17,14 @@ def test_a_policy_survives_the_file():
     assert policy.label == "night/7"
 
 
+def test_a_policy_file_from_before_the_trust_lists_age_still_loads():
+    older = {key: value for key, value in GOOD.items() if key != "trust_stale_h"}
+    assert load_policy(json.dumps(older).encode()) == Policy()
+    week = load_policy(json.dumps({**GOOD, "trust_stale_h": 168}).encode())
+    assert week.trust_stale == timedelta(days=7)
+    assert load_policy(dump_policy(week)) == week
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -26,6 +34,8 @@ def test_a_policy_survives_the_file():
         ({"fresh_h": 500}, "policy.fresh_h"),
         ({"stale_h": 10**9}, "policy.stale_h"),
         ({"clock_skew_s": None}, "policy.clock_skew_s"),
+        ({"trust_stale_h": -1}, "policy.trust_stale_h"),
+        ({"trust_stale_h": None}, "policy.trust_stale_h"),
         ({"version": 0}, "policy.version"),
         ({"name": "a\x1b[31m"}, "policy.name"),
         ({"surprise": 1}, "surprise"),

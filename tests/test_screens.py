@@ -7,7 +7,7 @@ import re
 import unicodedata
 from dataclasses import replace
 from datetime import timedelta
-from itertools import product
+from itertools import combinations_with_replacement, product, zip_longest
 
 import pytest
 from hypothesis import given, settings
@@ -18,10 +18,23 @@ from firmware import fonts
 from firmware.fonts import FontFile, FontMissingError, headline_font, plate_font, text_font
 from firmware.icons import ICON_PX, draw_icon
 from firmware.screens import PANEL, LayoutError, _Sheet, render_pages, render_verdict
-from firmware.views import SHORT_ACTIONS, columns, printable, terminal_card, verdict_view
-from tests.make_screens import AGES, HEADLINE_BOX, NOW, PLATES, STORED, hashes, main, make_verdict, stored_views
+from firmware.views import LIST_COLUMNS, SHORT_ACTIONS, columns, printable, terminal_card, verdict_view
+from tests.make_screens import (
+    AGES,
+    CARS,
+    HEADLINE_BOX,
+    NOW,
+    PLATES,
+    STORED,
+    hashes,
+    main,
+    make_credential,
+    make_verdict,
+    stored_views,
+)
 from verifier.plates import LETTERS, PLATE_KINDS, PROVINCES
 from verifier.types import Action, Grade, Month, Reason, Tone, VerdictCode
+from verifier.vehicle_words import COLOUR_LABEL, COLOURS, TYPE_LABEL, USE_LABEL, USE_NATURES, VEHICLE_TYPES
 from verifier.wording import ACTIONS, LANGUAGES, REASONS, VERDICTS, Language
 
 CODES_AND_LANGUAGES = list(product(VerdictCode, LANGUAGES))
@@ -106,6 +119,39 @@ def test_a_verdict_without_facts() -> None:
     view = view_of(VerdictCode.UNDECIDED, plate=None, month=None, age=None, grade=Grade.NOTHING, reasons=(), actions=())
     assert view.lines == ("无法判定", "--·-----", "有效期未知", "-- 无数据 E")
     assert len(render_pages(view)) == 1
+
+
+def test_what_the_credential_says_of_the_car_is_there_to_compare() -> None:
+    chinese, english = (
+        verdict_view(make_verdict(VerdictCode.VALID), now=NOW, language=language, credential=make_credential(*CARS[0]))
+        for language in LANGUAGES
+    )
+    assert (chinese.vehicle_title, chinese.vehicle) == ("证载", ("车型 小型轿车", "颜色 白/黑", "用途 非营运"))
+    assert english.vehicle == ("TYPE small car", "BODY white/black", "USE non-commercial")
+    assert view_of(VerdictCode.VALID).vehicle == ()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_word_for_a_car_fits_its_page(language: Language) -> None:
+    letters = [*COLOURS, "W"]
+    colours = ["".join(some) for n in (1, 2, 3) for some in combinations_with_replacement(letters, n)]
+    verdict, room = make_verdict(VerdictCode.REVOKED), PANEL[0] - 2
+    for row in zip_longest([*VEHICLE_TYPES, "W99"], colours, [*USE_NATURES, "W"]):
+        view = verdict_view(verdict, now=NOW, language=language, credential=make_credential(*row))
+        assert len(view.vehicle) == sum(part is not None for part in row)
+        assert all(columns(line) <= LIST_COLUMNS and "…" not in line for line in view.vehicle)
+        assert all(text_font().draw(line).width <= room for line in view.vehicle), view.vehicle
+
+
+def test_the_car_has_the_last_page_of_its_own() -> None:
+    verdict = make_verdict(VerdictCode.VALID)
+    plain = render_pages(verdict_view(verdict, now=NOW, language="zh"))
+    cars = [
+        render_pages(verdict_view(verdict, now=NOW, language="zh", credential=make_credential(*car))) for car in CARS
+    ]
+    assert all(len(pages) == len(plain) + 1 for pages in cars)
+    assert all(same(a, b) for pages in cars for a, b in zip(plain, pages, strict=False))
+    assert len({pages[-1].tobytes() for pages in cars}) == len(CARS)
 
 
 def test_reasons_and_actions_keep_their_order() -> None:
@@ -216,7 +262,10 @@ def test_no_glyph_is_missing() -> None:
     texts += "".join("".join(words.text) for words in VERDICTS.values())
     for view in stored_views().values():
         texts += "".join((*view.lines, view.source, view.age_short, view.month_short, view.month_tiny))
-        texts += view.reasons_title + view.actions_title
+        texts += view.reasons_title + view.actions_title + view.vehicle_title
+    for table in (VEHICLE_TYPES, COLOURS, USE_NATURES):
+        texts += "".join("".join(text) for text in table.values())
+    texts += "".join("".join(label) for label in (TYPE_LABEL, COLOUR_LABEL, USE_LABEL)) + "/"
     plates = PROVINCES + LETTERS + "IO0123456789-使领港澳学挂警应急…"
     assert headline_font(28).missing_glyphs(headlines) == set()
     assert text_font().missing_glyphs(texts + "0123456789") == set()
@@ -289,6 +338,15 @@ def test_the_card_is_a_box_with_everything_in_it(code: VerdictCode, language: La
     coloured = terminal_card(view, colour=True)
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == card
     assert coloured != card
+
+
+def test_the_card_describes_the_car_of_the_credential() -> None:
+    view = view_of(VerdictCode.VALID)
+    assert "证载" not in terminal_card(view, colour=False)
+    card = terminal_card(replace(view, vehicle=("车型 小型轿车", "颜色 白/黑")), colour=False)
+    assert {columns(line) for line in card.split("\n")} == {40}
+    assert card.split("\n")[-3].startswith("│ 证载     车型 小型轿车 ")
+    assert card.split("\n")[-2].startswith("│          颜色 白/黑 ")
 
 
 def test_the_tone_tells_the_colour() -> None:

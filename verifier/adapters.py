@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from verifier.cache.store import GenerationInfo, StatusStore
-from verifier.codec.credential import decode
 from verifier.errors import (
     CacheCorruptError,
     CacheMissingError,
@@ -38,7 +37,8 @@ from verifier.types import (
     StatusAnswer,
     VehicleRecord,
 )
-from verifier.verify import verify
+from verifier.verify import verify_text
+from verifier.vin import Vin, same_vin
 
 READINGS: dict[CodeFault, CodeReading] = {
     CodeFault.NOT_A_MARK: CodeReading.FOREIGN,
@@ -53,7 +53,6 @@ READINGS: dict[CodeFault, CodeReading] = {
 SIGNATURES: dict[CodeFault, SignatureState] = {
     CodeFault.UNKNOWN_KEY: SignatureState.UNKNOWN_KEY,
     CodeFault.ALG_UNAVAILABLE: SignatureState.UNKNOWN_KEY,
-    CodeFault.TRUST_STALE: SignatureState.UNKNOWN_KEY,
     CodeFault.KEY_COMPROMISED: SignatureState.REVOKED_KEY,
     CodeFault.KEY_RETIRED: SignatureState.REVOKED_KEY,
     CodeFault.KEY_WINDOW: SignatureState.REVOKED_KEY,
@@ -67,12 +66,17 @@ NOTHING_READ = b""
 """The payload that stands for a code which no decoder could read."""
 
 
-def code_evidence(payload: bytes, trust: TrustList, now: datetime) -> CodeEvidence:
-    """Decode and verify the bytes of a code; never raises for what a code contains."""
+def code_evidence(
+    payload: bytes, trust: TrustList, now: datetime, *, trust_as_of: datetime | None = None, vin: Vin | None = None
+) -> CodeEvidence:
+    """Decode and verify the bytes of a code; never raises for what a code contains.
+
+    `trust_as_of` is the moment the trust list describes; `vin` is the one on the car.
+    """
     if payload == NOTHING_READ:
         return CodeEvidence(reading=CodeReading.NONE)
     try:
-        verified = verify(decode(payload), trust, now)
+        verified = verify_text(payload, trust, now)
     except CodeError as exc:
         if exc.fault in READINGS:
             return CodeEvidence(reading=READINGS[exc.fault], fault=exc.fault)
@@ -83,6 +87,7 @@ def code_evidence(payload: bytes, trust: TrustList, now: datetime) -> CodeEviden
             signature=SIGNATURES[exc.fault],
             credential=claims,
             fault=exc.fault,
+            trust_as_of=trust_as_of,
         )
     return CodeEvidence(
         reading=CodeReading.OK,
@@ -91,7 +96,15 @@ def code_evidence(payload: bytes, trust: TrustList, now: datetime) -> CodeEviden
         credential=verified.credential,
         shown_at=verified.shown_at,
         fault=verified.fault,
+        trust_as_of=trust_as_of,
+        vin_matches=_vin_matches(vin, verified.credential),
     )
+
+
+def _vin_matches(vin: Vin | None, proven: Credential) -> bool | None:
+    if vin is None or proven.vin_hash is None:
+        return None
+    return same_vin(vin, proven.serial, proven.vin_hash)
 
 
 def cache_evidence(

@@ -9,9 +9,9 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
+import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -45,16 +45,21 @@ from verifier.types import (
     Verdict,
     VerdictCode,
 )
+from verifier.vin import Vin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What the officer's device saw: the bytes of a code (NOTHING_READ for an unreadable one), tag, plate, paper."""
+    """What the officer's device saw: the bytes of a code (NOTHING_READ for an unreadable one), tag, plate, paper.
+
+    `vin` is the one on the car, as typed: compared with the code, and kept nowhere.
+    """
 
     code: bytes | None = None
     tag: TagEvidence | None = None
     plate_seen: PlateSeen | None = None
     paper_displayed: bool | None = None
+    vin: Vin | None = field(default=None, repr=False)
     purpose: Purpose = Purpose.ENFORCEMENT
 
 
@@ -70,6 +75,11 @@ class CheckResult:
     remarks: tuple[str, ...] = ()  # for the technician: what could not be used
     similar: tuple[Plate, ...] = ()  # plates in the data that a typed one may be mistaken for
 
+    @property
+    def credential(self) -> Credential | None:
+        """The proven credential, whose claims may be compared with the car; None for a code that proves nothing."""
+        return _proven(self.evidence.code)
+
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
@@ -79,6 +89,7 @@ class _Rules:
     trust: TrustList
     policy: Policy
     remarks: tuple[str, ...]
+    trust_as_of: datetime | None = None  # the moment that list describes; it is signed together with the set
 
 
 _TRIES = 3  # generations that may come and go during one check
@@ -94,7 +105,7 @@ class Verifier:
         clock: Clock,
         audit: AuditLog | None,
         software: str,
-        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self._status = status
         self._clock = clock
@@ -124,7 +135,7 @@ class Verifier:
             evidence=evidence,
             now=now,
             policy=self._rules.policy,
-            remarks=self._rules.remarks,
+            remarks=self._rules.remarks + _not_compared(seen, evidence.code),
             similar=self._similar(verdict, seen),
         )
         return result, self._record(result, seen, info)
@@ -133,7 +144,7 @@ class Verifier:
         """All evidence, from one generation: a sync may put another one into use at any moment."""
         for _ in range(_TRIES):
             info, state = self._generation()
-            code = None if seen.code is None else code_evidence(seen.code, self._rules.trust, now)
+            code = self._code(seen, now)
             if info is None:
                 cache = CacheEvidence(state=state)
                 break
@@ -150,12 +161,18 @@ class Verifier:
         )
         return info, evidence
 
+    def _code(self, seen: Observation, now: datetime) -> CodeEvidence | None:
+        if seen.code is None:
+            return None
+        rules = self._rules
+        return code_evidence(seen.code, rules.trust, now, trust_as_of=rules.trust_as_of, vin=seen.vin)
+
     def _generation(self) -> tuple[GenerationInfo | None, CacheState]:
         """The generation in use, with its trust list and policy loaded once."""
         try:
             info = self._status.info()
             if info.path.name != self._rules.generation:
-                self._rules = _new_rules(self._rules, info.path.name, self._status)
+                self._rules = _new_rules(self._rules, info, self._status)
         except CacheMissingError:
             return None, CacheState.MISSING
         except CacheError:
@@ -205,18 +222,24 @@ def _remarked(result: CheckResult, remarks: tuple[str, ...]) -> CheckResult:
     return replace(result, remarks=result.remarks + remarks) if remarks else result
 
 
-def _new_rules(old: _Rules, generation: str, status: StatusStore) -> _Rules:
+def _not_compared(seen: Observation, code: CodeEvidence | None) -> tuple[str, ...]:
+    if seen.vin is None or (code is not None and code.vin_matches is not None):
+        return ()
+    return ("VIN: not compared; there is no proven credential, or one character seems to be mistyped",)
+
+
+def _new_rules(old: _Rules, info: GenerationInfo, status: StatusStore) -> _Rules:
     """Trust list and policy of a new generation; one that is not usable leaves the last good one in force."""
-    trust, policy, remarks = old.trust, old.policy, []
+    trust, trust_as_of, policy, remarks = old.trust, old.trust_as_of, old.policy, []
     try:
-        trust = load_trust_list(status.trust_entries())
+        trust, trust_as_of = load_trust_list(status.trust_entries()), info.as_of
     except TrustListError as exc:
         remarks.append(f"{exc}; the last good list stays in force")
     try:
         policy = load_policy(status.policy())
     except PolicyError as exc:
         remarks.append(f"{exc}; policy {old.policy.label} stays in force")
-    return _Rules(generation, trust, policy, tuple(remarks))
+    return _Rules(info.path.name, trust, policy, tuple(remarks), trust_as_of)
 
 
 def _proven(code: CodeEvidence | None) -> Credential | None:

@@ -1,6 +1,6 @@
 """The verdict: one pure function from evidence, policy and time. No clock, disk or network in here.
 
-`verifier/facts.py` derives the facts by rules R1 to R15 of docs/decision.md; the table `PRECEDENCE` picks the verdict
+`verifier/facts.py` derives the facts by the rules of docs/decision.md; the table `PRECEDENCE` picks the verdict
 from them; reasons, actions and tone follow.
 """
 
@@ -98,6 +98,7 @@ REASON_ACTIONS: dict[Reason, Action] = {
     R.CACHE_REJECTED: A.SYNC_NOW,
     R.QR_ISSUER_UNKNOWN: A.SYNC_NOW,
     R.CREDENTIAL_OUTDATED: A.ASK_OWNER_REFRESH,
+    R.TRUST_LIST_OLD: A.SYNC_NOW,
 }
 
 # R16: reasons that turn a pass into a note, and those that turn a pass or a note into a caution.
@@ -112,6 +113,7 @@ NOTE_REASONS = frozenset(
         R.CTP_LAPSED,
         R.QR_UNREADABLE,
         R.QR_MALFORMED,
+        R.TRUST_LIST_OLD,
     }
 )
 CAUTION_REASONS = frozenset({R.ID_UNCONFIRMED_MISMATCH, R.TAG_AUTH_FAILED})
@@ -164,7 +166,8 @@ def _tone(facts: Facts, code: VerdictCode) -> Tone:
     """R16."""
     tone = VERDICTS[code].tone
     reasons = {finding.reason for finding in facts.findings}
-    if tone in (Tone.PASS, Tone.NOTE) and (reasons & CAUTION_REASONS or _outside_jurisdiction(facts)):
+    doubtful = _outside_jurisdiction(facts) or _signed_under_an_old_list(facts, code)
+    if tone in (Tone.PASS, Tone.NOTE) and (reasons & CAUTION_REASONS or doubtful):
         return Tone.CAUTION
     return Tone.NOTE if tone is Tone.PASS and reasons & NOTE_REASONS else tone
 
@@ -173,6 +176,11 @@ def _outside_jurisdiction(facts: Facts) -> bool:
     """A listed key signed a plate it may not sign: the one withdrawn-key fault that is worth a caution."""
     code = facts.evidence.code
     return code is not None and code.fault is CodeFault.JURISDICTION
+
+
+def _signed_under_an_old_list(facts: Facts, code: VerdictCode) -> bool:
+    """R18: a signature is all there is, and its key may have been withdrawn long ago."""
+    return code is V.SIGNED_ONLY and facts.list_old
 
 
 def _actions(facts: Facts, code: VerdictCode, tone: Tone) -> tuple[Action, ...]:
@@ -185,12 +193,17 @@ def _actions(facts: Facts, code: VerdictCode, tone: Tone) -> tuple[Action, ...]:
     actions += [REASON_ACTIONS[f.reason] for f in facts.findings if f.reason in REASON_ACTIONS]
     if _outside_jurisdiction(facts):
         actions.append(A.CONFIRM_PLATE)
+    if _signed_under_an_old_list(facts, code):
+        actions.append(A.ENTER_PLATE)
     if tone in (Tone.CAUTION, Tone.STOP):
         actions = [action for action in actions if action is not A.RELEASE]
     seen = facts.evidence.plate_seen
     if A.RELEASE in actions and not (seen is not None and seen.confirmed):
         # A code can be copied and a tag moved: nobody is released before the plate was compared with the car.
         actions.insert(0, A.CONFIRM_PLATE)
+    if facts.vin_confirmed and A.CHECK_VIN in actions:
+        # That is done; where nothing else is left to do about a stop, the centre knows more.
+        actions = [action for action in actions if action is not A.CHECK_VIN] or [A.CONFIRM_CENTRE]
     return tuple(dict.fromkeys(actions))
 
 

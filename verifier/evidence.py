@@ -180,6 +180,8 @@ def _code(qr: _Fields | None) -> CodeEvidence | None:
         credential=credential,
         shown_at=fields.get("shown_at", _time, None) if fields else None,
         fault=qr.get("fault", CodeFault, None),
+        trust_as_of=qr.get("trust_as_of", _time, None),
+        vin_matches=qr.get("vin_matches", _bool, None),
     )
 
 
@@ -308,6 +310,8 @@ def _code_json(code: CodeEvidence | None) -> dict[str, Any] | None:
         "decode": code.reading.value,
         "signature": code.signature and code.signature.value,
         "fault": code.fault and code.fault.value,
+        "trust_as_of": _iso(code.trust_as_of),
+        "vin_matches": code.vin_matches,
         "credential": credential
         and {
             "serial": credential.serial,

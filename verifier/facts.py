@@ -1,6 +1,6 @@
 """The facts of one check, derived once from all that was seen and answered, rule by rule.
 
-R1 to R16 are those of docs/decision.md; `verifier/decide.py` picks the verdict from these facts.
+R1 to R18 are those of docs/decision.md; `verifier/decide.py` picks the verdict from these facts.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Facts:
         self._clock()
         self._code()
         self._identities()
+        self._trust_list()
         self._status()
         self._replating()
         self._newer_credential()
@@ -130,11 +131,20 @@ class Facts:
             (self.weak if self.credential is None else self.trusted).append((Source.CODE, code.credential.plate))
         self.subject = next((plate for _, plate in self.trusted + self.weak), None)
 
+    def _trust_list(self) -> None:
+        """R18: the credential was proven under a trust list past its time; `code_alone` when nothing else is proof."""
+        code = self.evidence.code
+        as_of = code.trust_as_of if code is not None and self.credential is not None else None
+        self.list_old = as_of is not None and not self.clock_suspect and self.now - as_of > self.policy.trust_stale
+        self.code_alone = self.list_old and all(source is Source.CODE for source, _ in self.trusted)
+        if self.list_old:
+            self.note(R.TRUST_LIST_OLD, Source.CACHE)
+
     def _status(self) -> None:
         """R4 and the grade: which source speaks, how old it is, and whether its record may be used (R1)."""
         cache, online = self.evidence.cache, self.evidence.online
         self.record: VehicleRecord | None = None
-        self.record_trusted = self.absence_proven = self.from_cache = False
+        self.record_trusted = self.record_fresh = self.absence_proven = self.from_cache = False
         self.as_of: datetime | None = None
         self.grade = Grade.NOTHING if self.credential is None else Grade.SIGNATURE_ONLY
         if online.state in _NO_ANSWER:
@@ -188,8 +198,16 @@ class Facts:
             self.note(R.NO_STATUS_DATA, Source.RECORD)
             return
         self.record, self.grade, self.as_of = record, grade, as_of
-        if grade not in GOOD_GRADES:
+        self.record_fresh = grade in GOOD_GRADES
+        if not self.record_fresh:
             self.note(R.DATA_STALE, Source.CACHE)
+        if self.code_alone:
+            self._rests_on_the_list()
+
+    def _rests_on_the_list(self) -> None:
+        """R18: no verdict that takes the code's word is of a better grade than the list it was proven by."""
+        if self.grade in GOOD_GRADES:
+            self.grade = Grade.STALE_CACHE
 
     def _absence(self, grade: Grade, as_of: datetime) -> None:
         """R6: when "not in this set" means "not in the register"."""
@@ -254,6 +272,8 @@ class Facts:
             # Letter Q and the month are one fact, told twice: the newer credential outranks both.
             self.overdue, self.month = False, credential.valid_until
             self.note(R.CREDENTIAL_NEWER_THAN_CACHE, Source.CODE)
+            if self.list_old:
+                self._rests_on_the_list()
         if record.status & NOTE_LETTERS:
             self.note(R.STATUS_NOTE, Source.RECORD)
         if record.ctp_until is not None and self.now.astimezone(SHANGHAI).date() > record.ctp_until:
@@ -291,9 +311,10 @@ class Facts:
                 fresh = self.now - hit.as_of <= self.policy.watch_stale
                 self._hit(hit.basis in trusted, fresh, Source.WATCH_LIST)
         if self.record is not None and self.record.status & WATCH_LETTERS:
-            self._hit(self.record_trusted, self.grade in GOOD_GRADES, Source.RECORD)
+            self._hit(self.record_trusted, self.record_fresh, Source.RECORD)
 
     def _hit(self, trusted: bool, fresh: bool, source: Source) -> None:
+        trusted = trusted and not self.code_alone
         if trusted and fresh:
             self.wanted = True
             return
@@ -304,8 +325,14 @@ class Facts:
             self.note(R.WATCH_UNCONFIRMED, source)
 
     def _consistency(self) -> None:
-        """R1 and R2: do the identities speak of one vehicle."""
-        self.mismatch = any(
+        """R1 and R2: do the identities, and the VIN that the credential is bound to, speak of one vehicle."""
+        code = self.evidence.code
+        # An unproven code could name any VIN: nothing that it says of one is evidence.
+        vin_matches = code.vin_matches if code is not None and self.credential is not None else None
+        self.vin_confirmed = vin_matches is True
+        if vin_matches is not None:
+            self.note(R.VIN_CONFIRMED if vin_matches else R.VIN_MISMATCH, Source.CODE)
+        self.mismatch = vin_matches is False or any(
             not self._same_vehicle(a, b) for i, (_, a) in enumerate(self.trusted) for _, b in self.trusted[i + 1 :]
         )
         for source, plate in self.weak:

@@ -32,6 +32,7 @@ class Policy:
     fresh: timedelta = timedelta(hours=26)  # grade B up to this age of the cache, inclusive
     stale: timedelta = timedelta(hours=168)  # grade C up to this age, inclusive
     watch_stale: timedelta = timedelta(days=7)  # an older watch hit only asks to confirm
+    trust_stale: timedelta = timedelta(days=30)  # the proof of a code under an older trust list degrades
     propagation: timedelta = timedelta(hours=24)  # issue to cache, at the latest
     live_code_max_age: timedelta = timedelta(seconds=300)
     clock_skew: timedelta = timedelta(seconds=300)
@@ -53,17 +54,19 @@ _AGES = {
     "fresh_h": ("fresh", "hours"),
     "stale_h": ("stale", "hours"),
     "watch_stale_h": ("watch_stale", "hours"),
+    "trust_stale_h": ("trust_stale", "hours"),
     "propagation_h": ("propagation", "hours"),
     "live_code_max_age_s": ("live_code_max_age", "seconds"),
     "clock_skew_s": ("clock_skew", "seconds"),
 }
+_OPTIONAL_AGES = frozenset({"trust_stale_h"})  # not in files of earlier versions
 _MAX_SECONDS = 366 * 86400
 
 
 def load_policy(data: bytes) -> Policy:
     """Read a policy file; PolicyError names the setting that is wrong.
 
-    JSON with name, version and all ages; look-up limit and roles, which no verdict depends on, may be left out.
+    JSON with name, version and the ages; the trust list's age, look-up limit and roles may be left out.
     """
     if len(data) > MAX_POLICY_BYTES:
         raise PolicyError(f"policy: longer than {MAX_POLICY_BYTES} bytes")
@@ -80,14 +83,11 @@ def load_policy(data: bytes) -> Policy:
         raise PolicyError("policy.name: not a short ASCII text")
     if type(version) is not int or version < 1:
         raise PolicyError("policy.version: not a positive whole number")
-    ages: dict[str, Any] = {}
-    for setting, (field, unit) in _AGES.items():
-        value = raw.get(setting)
-        if type(value) is not int or value < 0:
-            raise PolicyError(f"policy.{setting}: missing or not a whole number of {unit}")
-        if value * (3600 if unit == "hours" else 1) > _MAX_SECONDS:
-            raise PolicyError(f"policy.{setting}: more than a year")
-        ages[field] = timedelta(**{unit: value})
+    ages: dict[str, Any] = {
+        field: _age(raw.get(setting), setting, unit)
+        for setting, (field, unit) in _AGES.items()
+        if setting in raw or setting not in _OPTIONAL_AGES
+    }
     lookups = raw.get("lookups_per_hour", Policy().lookups_per_hour)
     if type(lookups) is not int or lookups < 1:
         raise PolicyError("policy.lookups_per_hour: not a positive whole number")
@@ -96,6 +96,14 @@ def load_policy(data: bytes) -> Policy:
     if policy.fresh > policy.stale:
         raise PolicyError("policy.fresh_h: longer than stale_h")
     return policy
+
+
+def _age(value: object, setting: str, unit: str) -> timedelta:
+    if type(value) is not int or value < 0:
+        raise PolicyError(f"policy.{setting}: missing or not a whole number of {unit}")
+    if value * (3600 if unit == "hours" else 1) > _MAX_SECONDS:
+        raise PolicyError(f"policy.{setting}: more than a year")
+    return timedelta(**{unit: value})
 
 
 def _roles(raw: object) -> tuple[tuple[Role, View], ...]:

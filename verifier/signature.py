@@ -1,6 +1,9 @@
-"""Signatures: raw verification by algorithm, on public keys of `cryptography`."""
+"""Signatures: raw verification by algorithm, on public keys of `cryptography` and of libcrypto."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from ctypes import CDLL
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -12,17 +15,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from verifier.types import Algorithm
+from verifier.errors import CodeError
+from verifier.sm2 import Sm2PublicKey, libcrypto
+from verifier.types import Algorithm, CodeFault
 
-PublicKey = EllipticCurvePublicKey | Ed25519PublicKey
+PublicKey = EllipticCurvePublicKey | Ed25519PublicKey | Sm2PublicKey
 
 _ES256 = ECDSA(SHA256())
 
 
-def load_public_key(alg: Algorithm, key: bytes) -> PublicKey | None:
-    """The encoded key (65 or 33 bytes SEC 1 point, or 32 bytes) as an object; None for an algorithm absent here.
+def load_public_key(
+    alg: Algorithm, key: bytes, find_libcrypto: Callable[[], CDLL | None] = libcrypto
+) -> PublicKey | None:
+    """The encoded key as an object: 65 or 33 bytes P-256 point (SEC 1), 32 bytes Ed25519, 65 bytes SM2 point.
 
-    ValueError when the length is wrong or the point is not on the curve.
+    None where this machine's libcrypto has no SM2. ValueError when the length is wrong or the point not on the curve.
     """
     if alg is Algorithm.ES256:
         if len(key) not in (33, 65):
@@ -30,19 +37,38 @@ def load_public_key(alg: Algorithm, key: bytes) -> PublicKey | None:
         return EllipticCurvePublicKey.from_encoded_point(SECP256R1(), key)
     if len(key) != (32 if alg is Algorithm.EDDSA else 65):
         raise ValueError("key: wrong length")
-    return Ed25519PublicKey.from_public_bytes(key) if alg is Algorithm.EDDSA else None
+    if alg is Algorithm.EDDSA:
+        return Ed25519PublicKey.from_public_bytes(key)
+    library = find_libcrypto()
+    return Sm2PublicKey(library, key) if library else None
 
 
-def verify_raw(key: PublicKey, message: bytes, signature: bytes) -> bool:
-    """Whether the 64-byte signature (r || s, or R || S) of the message verifies under the key."""
+def verify_with(public: PublicKey, message: bytes, signature: bytes) -> bool:
+    """Whether the 64-byte signature (r || s, or R || S) of the message verifies under the key.
+
+    CodeError ALG_UNAVAILABLE when libcrypto failed at an SM2 signature.
+    """
     if len(signature) != 64:
         return False
     try:
-        if isinstance(key, Ed25519PublicKey):
-            key.verify(signature, message)
-        else:
+        if isinstance(public, EllipticCurvePublicKey):
             r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
-            key.verify(encode_dss_signature(r, s), message, _ES256)
+            public.verify(encode_dss_signature(r, s), message, _ES256)
+        elif isinstance(public, Ed25519PublicKey):
+            public.verify(signature, message)
+        else:
+            return public.verify(message, signature)
     except InvalidSignature:
         return False
     return True
+
+
+def verify_raw(alg: int, key: bytes, message: bytes, signature: bytes) -> bool:
+    """`verify_with` from an algorithm number (COSE) and an encoded key.
+
+    ValueError for an unknown algorithm or a bad key, CodeError ALG_UNAVAILABLE for an algorithm absent here.
+    """
+    public = load_public_key(Algorithm(alg), key)
+    if public is None:
+        raise CodeError(CodeFault.ALG_UNAVAILABLE)
+    return verify_with(public, message, signature)

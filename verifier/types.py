@@ -136,7 +136,6 @@ class CodeFault(Code):
     NEEDS_PRESENTATION = "NEEDS_PRESENTATION"
     HOLDER_KEY = "HOLDER_KEY"
     STALE_PRESENTATION = "STALE_PRESENTATION"
-    TRUST_STALE = "TRUST_STALE"
 
 
 class CodeReading(Code):
@@ -294,6 +293,9 @@ class Reason(Code):
     ONLINE_TIMEOUT = "ONLINE_TIMEOUT"
     ONLINE_UNREACHABLE = "ONLINE_UNREACHABLE"
     CACHE_REJECTED = "CACHE_REJECTED"
+    TRUST_LIST_OLD = "TRUST_LIST_OLD"
+    VIN_MISMATCH = "VIN_MISMATCH"
+    VIN_CONFIRMED = "VIN_CONFIRMED"
 
 
 class Action(Code):
@@ -440,6 +442,9 @@ class CodeEvidence:
     """The code that was shown. A credential is present only when `reading` is OK.
 
     `fault` names the failed check behind `signature`, or the document finding kept beside a valid signature.
+    `trust_as_of` is the moment that the trust list describes by which it was judged, None when not known.
+    `vin_matches` tells whether the VIN on the car is the one the proven credential was issued for, None when not
+    compared; the VIN itself is kept nowhere.
     """
 
     reading: CodeReading
@@ -448,6 +453,8 @@ class CodeEvidence:
     credential: Credential | None = None
     shown_at: datetime | None = None
     fault: CodeFault | None = None
+    trust_as_of: datetime | None = None
+    vin_matches: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -524,11 +531,26 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeSeen:
-    """A QR code found in a frame: its bytes, the corners (x, y) in frame pixels, and who read it."""
+    """A QR code found in a frame: its bytes, the corners (x, y) in frame pixels, and who read it.
+
+    `version` is the symbol version, 1 to 40, where the decoder tells it; the side has 17 + 4 x version modules.
+    """
 
     payload: bytes
     corners: tuple[tuple[int, int], ...]
     decoder: str
+    version: int | None = None
+
+
+class Hint(Code):
+    """Why nothing was read in a frame, as measured in it: what the officer can do about."""
+
+    NO_CODE = "NO_CODE"
+    TOO_SMALL = "TOO_SMALL"
+    BLURRED = "BLURRED"
+    DARK = "DARK"
+    GLARE = "GLARE"
+    CUT_OFF = "CUT_OFF"
 
 
 def utc(seconds: int) -> datetime:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from verifier.codec.cose import Sign1
-from verifier.codec.credential import HolderKey, SignedCredential, parse_claims
+from verifier.codec.credential import HolderKey, SignedCredential, decode, parse_claims
 from verifier.errors import CodeError, UntrustedError
-from verifier.signature import PublicKey, load_public_key, verify_raw
+from verifier.signature import PublicKey, load_public_key, verify_with
 from verifier.trust import TrustList
 from verifier.types import Algorithm, CodeFault, Credential, KeyRole, KeyState, PresentationMode
 
@@ -37,6 +37,18 @@ class VerifiedCredential:
     shown_at: datetime | None = None  # of a live code whose wrapper verified
     holder_signed: bool = False
     fault: CodeFault | None = None
+
+    @property
+    def kind(self) -> str:
+        """The mode as presented; "online" tells a live code under a freshness key from one under the holder's key."""
+        online = self.shown_at is not None and not self.holder_signed
+        return "online" if online else self.mode.value
+
+
+def verify_text(text: str | bytes, trust: TrustList, now: datetime) -> VerifiedCredential:
+    """Decode and verify the text of a code: CodeError when it is no mark or proves nothing, else as `verify`."""
+    payload = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return verify(decode(payload), trust, now)
 
 
 def verify(signed: SignedCredential, trust: TrustList, now: datetime) -> VerifiedCredential:
@@ -147,7 +159,7 @@ def _unproved(sign1: Sign1, alg: Algorithm, public: PublicKey | None) -> CodeFau
         return CodeFault.ALG
     if public is None:
         return CodeFault.ALG_UNAVAILABLE
-    return None if verify_raw(public, sign1.to_be_signed, sign1.signature) else CodeFault.SIGNATURE
+    return None if verify_with(public, sign1.to_be_signed, sign1.signature) else CodeFault.SIGNATURE
 
 
 def _unproven_claims(sign1: Sign1) -> Credential | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
+from typing import NewType
+
+Vin = NewType("Vin", str)  # one that was typed without a slip that the check digit can tell
 
 LENGTH = 17
 ALPHABET = "0123456789ABCDEFGHJKLMNPRSTUVWXYZ"  # without I, O and Q (ISO 3779 clause 5.2)
@@ -11,6 +14,7 @@ ALPHABET = "0123456789ABCDEFGHJKLMNPRSTUVWXYZ"  # without I, O and Q (ISO 3779 c
 _VALUES = dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", map(int, "12345678123457923456789"), strict=True))
 _WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
 _CHECK_PLACE = 8
+_VIN_KIND = b"VM1-VIN"  # of the binding, docs/credential-format.md
 
 
 class VinState(StrEnum):
@@ -23,9 +27,7 @@ class VinState(StrEnum):
 
 def check_digit(vin: str) -> str:
     """The check digit that belongs in the ninth place (GB 16735 annex A); the character there does not count."""
-    total = sum(
-        weight * _VALUES[c] if c in _VALUES else weight * int(c) for weight, c in zip(_WEIGHTS, vin, strict=True)
-    )
+    total = sum(weight * _value(c) for weight, c in zip(_WEIGHTS, vin, strict=True))
     return "0123456789X"[total % 11]
 
 
@@ -34,6 +36,41 @@ def check_vin(text: str) -> VinState:
     if len(text) != LENGTH or not set(text) <= set(ALPHABET):
         return VinState.MALFORMED
     return VinState.OK if check_digit(text) == text[_CHECK_PLACE] else VinState.CHECK_MISMATCH
+
+
+def read_vin(text: str) -> Vin:
+    """A VIN as typed, in capitals; ValueError, which does not repeat it, for one that cannot be compared.
+
+    A wrong check digit is refused too: a mistyped VIN must never turn a car into another one. The price is that a
+    vehicle whose maker puts no check digit (many imported ones) is compared by eye.
+    """
+    vin = "".join(text.split()).upper()
+    state = check_vin(vin)
+    if state is VinState.MALFORMED:
+        raise ValueError("VIN: not 17 letters and digits (I, O and Q do not occur)")
+    if state is VinState.CHECK_MISMATCH:
+        raise ValueError("VIN: the check digit does not fit: mistyped, or a vehicle whose VIN has none; compare by eye")
+    return Vin(vin)
+
+
+def same_vin(vin: Vin, serial: str, bound: bytes) -> bool | None:
+    """Whether this VIN is the one bound to a credential: its serial (cti) and the binding's 8 bytes.
+
+    None when one key may have been wrong that the check digit cannot tell: characters of one value (A, J, 1).
+    """
+    if binding(_VIN_KIND, serial, vin) == bound:
+        return True
+    slips = (vin[:place] + other + vin[place + 1 :] for place in range(LENGTH) for other in _alike(vin[place]))
+    return None if any(binding(_VIN_KIND, serial, slip) == bound for slip in slips) else False
+
+
+def _alike(char: str) -> list[str]:
+    """The other characters that count the same in the check digit."""
+    return [c for c in ALPHABET if c != char and _value(c) == _value(char)]
+
+
+def _value(char: str) -> int:
+    return _VALUES[char] if char in _VALUES else int(char)
 
 
 def binding(kind: bytes, serial: str, value: str) -> bytes:

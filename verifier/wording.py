@@ -1,4 +1,4 @@
-"""Every officer text in Chinese and English: one table each for verdicts, reasons and actions.
+"""Every officer text in Chinese and English: one table each for verdicts, reasons, actions and hints.
 
 A verdict text and a reason or action has at most 8 Chinese or 16 Latin characters, a headline at most 3 or 8.
 The wording states facts and what the officer may do; amounts, points and article numbers belong elsewhere.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from verifier.types import Action, Reason, StatusLetter, Tone, VerdictCode
+from verifier.types import Action, Hint, Reason, StatusLetter, Tone, VerdictCode
 
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
@@ -93,6 +93,9 @@ REASONS: dict[Reason, Text] = {
     R.ONLINE_TIMEOUT: Text("联网超时", "ONLINE TIMEOUT"),
     R.ONLINE_UNREACHABLE: Text("网络不通", "NO NETWORK"),
     R.CACHE_REJECTED: Text("缓存校验失败", "CACHE REJECTED"),
+    R.TRUST_LIST_OLD: Text("信任名单过旧", "OLD TRUST LIST"),
+    R.VIN_MISMATCH: Text("车架号不符", "VIN DIFFERS"),
+    R.VIN_CONFIRMED: Text("车架号相符", "VIN CONFIRMED"),
 }
 
 ACTIONS: dict[Action, Text] = {
@@ -129,4 +132,13 @@ STATUS_LETTERS: dict[StatusLetter, Text] = {
     StatusLetter.LOCKED: Text("锁定", "locked"),
     StatusLetter.PLATES_VOID: Text("牌证作废", "plates void"),
     StatusLetter.OVERDUE: Text("逾期未检验", "overdue"),
+}
+
+HINTS: dict[Hint, Text] = {
+    Hint.NO_CODE: Text("未见码", "NO CODE"),
+    Hint.TOO_SMALL: Text("请靠近", "COME CLOSER"),
+    Hint.BLURRED: Text("请拿稳", "HOLD STILL"),
+    Hint.DARK: Text("光线太暗", "MORE LIGHT"),
+    Hint.GLARE: Text("反光请换角度", "GLARE: TILT"),
+    Hint.CUT_OFF: Text("码不完整", "SHOW WHOLE CODE"),
 }

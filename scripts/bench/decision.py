@@ -13,7 +13,7 @@ from scripts.sandbox.registry import Registry
 from verifier.codec.credential import decode
 from verifier.decide import decide
 from verifier.policy import Policy
-from verifier.signature import verify_raw
+from verifier.signature import verify_with
 from verifier.trust import load_trust_list
 from verifier.types import (
     CacheEvidence,
@@ -52,7 +52,7 @@ def bench_decision() -> Pair:
         raise RuntimeError("the key of the baseline is not usable here")
     return side_by_side(
         lambda: decide(next(cases), policy, NOW),
-        lambda: verify_raw(key, signed.to_be_signed, signed.signature),
+        lambda: verify_with(key, signed.to_be_signed, signed.signature),
     )
 
 

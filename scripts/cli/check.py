@@ -28,7 +28,8 @@ from verifier.clock import system_clock
 from verifier.errors import PlateError
 from verifier.plates import display_text, parse_plate
 from verifier.roles import answer_lines, limited_answer
-from verifier.types import PlateSeen, Purpose, Role, View
+from verifier.types import Credential, PlateSeen, Purpose, Role, View
+from verifier.vin import Vin, read_vin
 from verifier.wording import Language, Text
 
 SCREEN_SCALE = 4  # a panel pixel in the saved picture
@@ -40,6 +41,7 @@ SIMILAR = Text("近似号牌", "SIMILAR:")
 @click.argument("pictures", nargs=-1, metavar="[PICTURE]...", type=click.Path(path_type=Path))
 @click.option("--plate", help="The plate on the car, as typed by the officer.")
 @click.option("--kind", help="Plate kind of GA/T 16.7, two digits; needed where several vehicles carry the text.")
+@click.option("--vin", help="The VIN on the car, as typed by the officer; compared with the code and kept nowhere.")
 @click.option("--paper/--no-paper", default=None, help="Whether a paper mark is displayed in the car.")
 @click.option("--lang", type=click.Choice(["zh", "en"]), default="zh", show_default=True, help="Language.")
 @click.option(
@@ -60,6 +62,7 @@ def check(
     pictures: tuple[Path, ...],
     plate: str | None,
     kind: str | None,
+    vin: str | None,
     paper: bool | None,
     lang: Language,
     screens: Path | None,
@@ -74,6 +77,7 @@ def check(
       markcheck check photo.png
       markcheck check --plate 京A12345 --kind 02
       markcheck check photo.png --plate 京A12345     is it the code of this car
+      markcheck check photo.png --vin LSVAA49J4E2000001
       markcheck check photos/ --json
       markcheck check photo.png --lang en --screens out/
       markcheck check photo.png --role insurer
@@ -85,7 +89,9 @@ def check(
         raise click.UsageError("give a PICTURE or --plate")
     if kind is not None and plate is None:
         raise click.UsageError("--kind goes with --plate")
-    seen = Observation(plate_seen=_typed(plate, kind), paper_displayed=paper)
+    if vin is not None and not pictures:
+        raise click.UsageError("--vin goes with a PICTURE: it is compared with the code")
+    seen = Observation(plate_seen=_typed(plate, kind), paper_displayed=paper, vin=_typed_vin(vin))
     output = _Output(lang, screens, Role(role), as_json)
     with _device(home) as verifier:
         for name, result in _checks(verifier, pictures, seen):
@@ -135,6 +141,13 @@ def _typed(plate: str | None, kind: str | None) -> PlateSeen | None:
     try:
         return None if plate is None else PlateSeen(plate=parse_plate(plate, kind), confirmed=True)
     except PlateError as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+def _typed_vin(vin: str | None) -> Vin | None:
+    try:
+        return None if vin is None else read_vin(vin)
+    except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
 
 
@@ -192,12 +205,13 @@ class _Output:
             self._full(name, result)
 
     def _full(self, name: str, result: CheckResult) -> None:
-        view = verdict_view(result.verdict, now=result.now, language=self._language)
+        view = verdict_view(result.verdict, now=result.now, language=self._language, credential=result.credential)
         picture = None if self._screens is None else save_screen(view, self._screens, result.check_id)
         similar = [display_text(plate) for plate in result.similar]
         if self._as_json:
             found = {**verdict_to_json(result.verdict), "similar": [plate.text for plate in result.similar]}
-            print_json({**_head(name, result), **found, "panel": str(picture) if picture is not None else None})
+            more = {"vehicle": _vehicle(result.credential), "panel": str(picture) if picture is not None else None}
+            print_json({**_head(name, result), **found, **more})
             return
         click.echo(terminal_card(view, colour=sys.stdout.isatty()))
         if similar:
@@ -222,6 +236,13 @@ class _Output:
 
 def _head(name: str, result: CheckResult) -> dict[str, Any]:
     return {"picture": name or None, "id": result.check_id, "at": result.now.isoformat()}
+
+
+def _vehicle(proven: Credential | None) -> dict[str, str | None] | None:
+    """What a proven credential says of the car's looks, by its codes."""
+    if proven is None:
+        return None
+    return {"type": proven.vehicle_type, "colour": proven.body_colour, "use": proven.use_nature}
 
 
 def save_screen(view: VerdictView, folder: Path, name: str) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
 from verifier.errors import CodeError
 from verifier.types import CodeFault
 
@@ -19,16 +17,19 @@ def decode(text: str) -> bytes:
         raise CodeError(CodeFault.ENCODING, "not ASCII") from exc
     if len(values) % 3 == 1 or 0xFF in values:
         raise CodeError(CodeFault.ENCODING, "not base45")
-    whole = len(values) // 3 * 3
-    groups = [a + 45 * b + 2025 * c for a, b, c in zip(*[iter(values[:whole])] * 3, strict=True)]
-    tail = values[whole:]
-    try:
-        out = struct.pack(f">{len(groups)}H", *groups)
-        if tail:
-            out += struct.pack("B", tail[0] + 45 * tail[1])
-    except struct.error as exc:
-        raise CodeError(CodeFault.ENCODING, "base45 group out of range") from exc
-    return out
+    count = len(values) // 3
+    # All groups a + 45 b + 2025 c in three long additions: each has a lane of four bytes, which none can overflow.
+    lanes, total = bytearray(4 * count), 0
+    for place, weight in enumerate((1, 45, 2025)):
+        lanes[3::4] = values[place : 3 * count : 3]
+        total += weight * int.from_bytes(lanes)
+    sums = total.to_bytes(4 * count)
+    last = sum(weight * value for weight, value in zip((1, 45), values[3 * count :], strict=False))
+    if any(sums[1::4]) or last > 0xFF:
+        raise CodeError(CodeFault.ENCODING, "base45 group out of range")
+    out = bytearray(2 * count)
+    out[::2], out[1::2] = sums[2::4], sums[3::4]
+    return bytes(out) + (bytes((last,)) if len(values) % 3 else b"")
 
 
 def encode(data: bytes) -> str:

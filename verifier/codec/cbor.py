@@ -14,6 +14,9 @@ from verifier.errors import CodeError
 from verifier.types import CodeFault
 
 MAX_DEPTH = 6
+_LEAST, _MOST = -(2**64), 2**64 - 1
+_PLAIN = frozenset({bytes, str, bool})  # types of which every value is allowed
+_SHORT = [bytes((number,)) for number in range(24)]  # the integers that are their own encoding
 
 
 def decode(data: bytes) -> Any:
@@ -47,10 +50,10 @@ def _ordered(value: Any) -> Any:
 
 def _check(value: Any, depth: int) -> None:
     kind = type(value)
-    if kind is bytes or kind is str or kind is bool:
+    if kind in _PLAIN:
         return
     if kind is int:
-        if not -(2**64) <= value < 2**64:
+        if not _LEAST <= value <= _MOST:
             raise CodeError(CodeFault.CBOR, "integer out of range")
         return
     if depth > MAX_DEPTH:
@@ -67,10 +70,12 @@ def _check(value: Any, depth: int) -> None:
 def _check_map(value: dict[Any, Any], depth: int) -> None:
     last = b""
     for key, item in value.items():
-        if type(key) is not int and type(key) is not str:
+        kind = type(key)
+        if kind is not int and kind is not str:
             raise CodeError(CodeFault.CBOR, "a map key that is not an integer or text")
-        encoded = bytes((key,)) if type(key) is int and 0 <= key < 24 else cbor2.dumps(key)
+        encoded = _SHORT[key] if kind is int and 0 <= key < 24 else cbor2.dumps(key)
         if encoded <= last:
             raise CodeError(CodeFault.CBOR, "map keys not in order")
         last = encoded
-        _check(item, depth + 1)
+        if type(item) not in _PLAIN:
+            _check(item, depth + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cbor2
 
@@ -18,8 +18,7 @@ SIGNATURE_LENGTH = 64  # bytes, for all three algorithms
 _ALG, _KID, _TYP = 1, 4, 16
 
 
-@dataclass(frozen=True, slots=True)
-class Sign1:
+class Sign1(NamedTuple):
     """One COSE_Sign1: header values, payload bytes, signature (64 bytes) and the exact bytes it covers."""
 
     alg: int

@@ -6,9 +6,8 @@ The steps and their faults follow docs/credential-format.md; a code is refused b
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import date
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from verifier.codec import base45, cbor, cose
 from verifier.codec.cose import Sign1
@@ -48,6 +47,9 @@ ISS, EXP, NBF, IAT, CTI, CNF, MARK, INNER = 1, 4, 5, 6, 7, 8, -65537, -65538
     COLOUR,
     ENCRYPTED,
 ) = range(1, 13)
+_MARK_KEYS = frozenset(range(1, 13))
+_REQUIRED = frozenset({PLATE, KIND, VEHICLE_TYPE, VALID_UNTIL, VIN_HASH, MODE, STATUS})
+_INTEGER = frozenset({int})
 MODES: dict[int, PresentationMode] = {
     1: PresentationMode.LIVE,
     2: PresentationMode.STORED,
@@ -56,10 +58,10 @@ MODES: dict[int, PresentationMode] = {
 }
 _MODE_NUMBERS = {mode: number for number, mode in MODES.items()}
 _UINT32 = range(2**32)
+_PLATE_CHARACTERS = frozenset(ALPHABET)
 
 
-@dataclass(frozen=True, slots=True)
-class SignedCredential:
+class SignedCredential(NamedTuple):
     """A decoded code: signatures not verified, claims not read. `presentation` is the live wrapper, if any."""
 
     credential: Sign1
@@ -67,8 +69,7 @@ class SignedCredential:
     shown_at: int | None = None  # POSIX seconds, from the wrapper
 
 
-@dataclass(frozen=True, slots=True)
-class HolderKey:
+class HolderKey(NamedTuple):
     """The credential's confirmation key (cnf, RFC 8747): algorithm and encoded public key (65, 33 or 32 bytes)."""
 
     alg: Algorithm
@@ -127,11 +128,11 @@ def parse_claims(payload: bytes) -> tuple[Credential, HolderKey | None]:
     if expires <= issued:
         raise CodeError(CodeFault.CLAIMS, "ends before it begins")
     mark = claims[MARK]
-    if type(mark) is not dict or any(type(key) is not int for key in mark):
+    if type(mark) is not dict or not _INTEGER.issuperset(map(type, mark)):
         raise CodeError(CodeFault.CLAIMS, "mark: not a map with integer keys")
-    if any(key < 64 and key not in range(1, 13) for key in mark):
+    if any(key < 64 for key in mark.keys() - _MARK_KEYS):
         raise CodeError(CodeFault.CLAIMS, "mark: unknown key")
-    if not mark.keys() >= {PLATE, KIND, VEHICLE_TYPE, VALID_UNTIL, VIN_HASH, MODE, STATUS}:
+    if not mark.keys() >= _REQUIRED:
         raise CodeError(CodeFault.CLAIMS, "mark: a claim is missing")
     if ENCRYPTED in mark:
         _bytes(mark, ENCRYPTED, 1, MAX_ENCRYPTED)
@@ -215,11 +216,12 @@ def _text(claims: dict[Any, Any], key: int, pattern: re.Pattern[str]) -> str | N
 def _plate(mark: dict[Any, Any]) -> Plate:
     text, number = mark[PLATE], mark[KIND]
     # The characters of plates only: nothing else can reach a screen from here.
-    if type(text) is not str or not 5 <= len(text) <= 10 or not set(text) <= set(ALPHABET):
+    if type(text) is not str or not 5 <= len(text) <= 10 or not _PLATE_CHARACTERS.issuperset(text):
         raise CodeError(CodeFault.CLAIMS, "plate: not canonical")
-    if type(number) is not int or f"{number:02d}" not in PLATE_KINDS:
+    kind = f"{number:02d}" if type(number) is int else ""
+    if kind not in PLATE_KINDS:
         raise CodeError(CodeFault.CLAIMS, "plate kind: unknown")
-    return Plate(text, f"{number:02d}")
+    return Plate(text, kind)
 
 
 def _month(value: Any) -> Month:
