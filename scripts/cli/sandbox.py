@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import time
 from collections.abc import Iterator
@@ -12,17 +13,22 @@ from typing import Any
 import click
 
 from scripts.cli.console import json_option, print_json, progress_bar
-from scripts.sandbox.authority import EVENTS, Authority, AuthorityFolder
-from scripts.sandbox.codes import Code, print_sheet, qr_picture
+from scripts.sandbox.authority import EVENTS, KEY_EVENTS, Authority, AuthorityFolder
+from scripts.sandbox.codes import PaperMark, card_number, print_sheet, print_tag_label, qr_picture
 from scripts.sandbox.fleet import MAX_SCALE, Vehicle
+from scripts.sandbox.registry import RegistryError, city_of
 from scripts.sandbox.server import serve as serve_files
+from scripts.sandbox.server import serve_answers
+from scripts.sandbox.wallet import Wallet
 from verifier.clock import system_clock
 from verifier.errors import PlateError
-from verifier.plates import display_text, parse_plate
-from verifier.types import Month, Plate, PresentationMode
+from verifier.plates import parse_plate, usual_kind
+from verifier.types import SHANGHAI, Month, Plate, PresentationMode
 
 DEFAULT_SCALE = 20_000
 PORT = 8122
+WALLET_PORT = 8123
+FIRST_MARK = 24  # months that a new vehicle's first mark is valid, where none are given
 RENEWAL_S = 12 * 3600  # seconds; the signed time stamp lives 48 hours
 MODES = {mode.value: mode for mode in PresentationMode}
 
@@ -81,14 +87,23 @@ _SEED = click.option("--seed", type=int, help="Seed of a new authority's vehicle
 @_FOLDER
 @_SCALE
 @_SEED
-def publish(folder: Path, scale: int | None, seed: int | None) -> None:
+@click.option("--trust-only", is_flag=True, help="Only the trust list and the policy, between two nights.")
+def publish(folder: Path, scale: int | None, seed: int | None, trust_only: bool) -> None:
     """Publish the register into FOLDER/public, for any web server to hand out.
 
     \b
     Examples:
       markcheck sandbox publish
       markcheck sandbox publish --folder big --scale 1000000
+      markcheck sandbox publish --trust-only                    after an event with a key: minutes instead of a night
     """
+    if trust_only:
+        if scale is not None or seed is not None:
+            raise click.UsageError("--trust-only goes with no other option than --folder")
+        authority = AuthorityFolder(folder).open(clock=system_clock)
+        authority.publish_trust()
+        click.echo(f"published trust list version {authority.trust_version}", err=True)
+        return
     _publish(_open_or_create(AuthorityFolder(folder), scale, seed))
 
 
@@ -132,18 +147,28 @@ def _plate_option(function: Any) -> Any:
 @_FOLDER
 @_plate_option
 @click.option("--mode", type=click.Choice(sorted(MODES)), default="stored", show_default=True, help="Presentation.")
+@click.option(
+    "--signer",
+    type=click.Choice(["platform", "holder"]),
+    default="platform",
+    show_default=True,
+    help="Whose key signs the moment at which a live code is shown.",
+)
 @click.option("--count", type=click.IntRange(1, 1000), default=1, show_default=True, help="How many vehicles.")
 @click.option("--out", type=click.Path(path_type=Path), help="PNG file, or a folder when there are several.")
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="A4 sheet to print, .pdf or .png.")
+@click.option("--label", type=click.Path(dir_okay=False, path_type=Path), help="Tag card's label, .pdf or .png.")
 @json_option
 def issue(
     folder: Path,
     plate: str | None,
     kind: str | None,
     mode: str,
+    signer: str,
     count: int,
     out: Path | None,
     sheet: Path | None,
+    label: Path | None,
     as_json: bool,
 ) -> None:
     """Issue credentials as texts, QR pictures or a sheet to print. Without --plate, vehicles are drawn at random.
@@ -153,6 +178,8 @@ def issue(
       markcheck sandbox issue --out code.png
       markcheck sandbox issue --plate 京N5U677 --mode printed --sheet sheet.pdf
       markcheck sandbox issue --count 100 --out codes/
+      markcheck sandbox issue --mode tag_label --label label.pdf
+      markcheck sandbox issue --mode live --signer holder --out live.png
     """
     if plate is not None and count != 1:
         raise click.UsageError("--plate and --count exclude each other")
@@ -160,27 +187,40 @@ def issue(
         raise click.UsageError("--out takes a PNG file for one code and a folder for several")
     if sheet is not None and (count > 6 or sheet.suffix.lower() not in (".pdf", ".png")):
         raise click.UsageError("--sheet takes up to six codes and a name that ends in .pdf or .png")
+    if label is not None and (mode != "tag_label" or count != 1 or label.suffix.lower() not in (".pdf", ".png")):
+        raise click.UsageError("--label takes one code of --mode tag_label and a name that ends in .pdf or .png")
+    if signer == "holder" and mode != "live":
+        raise click.UsageError("--signer holder goes with --mode live")
     authority = AuthorityFolder(folder).open(clock=system_clock)
-    codes = []
-    for vehicle in _vehicles(authority, plate, kind, count):
-        text = authority.text(vehicle.plate, MODES[mode])
-        codes.append(Code(text, f"{display_text(vehicle.plate)}  {vehicle.valid_until}  {mode}"))
+    marks = []
+    for vehicle in _vehicles(authority, plate, kind, count, tagged=mode == "tag_label"):
+        text = authority.text(vehicle.plate, MODES[mode], by_holder=signer == "holder")
+        marks.append(PaperMark(text, vehicle.plate, vehicle.valid_until, vehicle.city.code))
         if as_json:
             print_json({"plate": vehicle.plate.text, "kind": vehicle.plate.kind, "mode": mode, "text": text})
-        elif out is None and sheet is None:
+        elif out is None and sheet is None and label is None:
             click.echo(text)
         if out is not None:
             _save(text, out if count == 1 else out / f"{vehicle.plate.text}-{vehicle.plate.kind}.png")
+        if label is not None and vehicle.tid is not None:
+            print_tag_label(marks[0], card_number(vehicle.tid), label)
+            click.echo(f"wrote {label}", err=True)
     if sheet is not None:
-        print_sheet(codes, sheet)
+        print_sheet(marks, sheet)
         click.echo(f"wrote {sheet}", err=True)
 
 
-def _vehicles(authority: Authority, plate: str | None, kind: str | None, count: int) -> Iterator[Vehicle]:
+def _vehicles(
+    authority: Authority, plate: str | None, kind: str | None, count: int, *, tagged: bool
+) -> Iterator[Vehicle]:
+    """The vehicle with that plate, or some drawn at random; `tagged` asks for an in-car tag."""
     if plate is not None:
-        yield authority.registry.find(_parse(plate, kind))
+        vehicle = authority.registry.find(_parse(plate, kind))
+        if tagged and vehicle.tid is None:
+            raise RegistryError("the vehicle has no in-car tag that a label could name")
+        yield vehicle
         return
-    everyone = list(authority.registry.vehicles.values())
+    everyone = [v for v in authority.registry.vehicles.values() if v.tid is not None or not tagged]
     random.shuffle(everyone)
     yield from islice(everyone, count)
 
@@ -198,53 +238,145 @@ def _save(text: str, path: Path) -> None:
     click.echo(f"wrote {path}", err=True)
 
 
+def _ipv4(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(value))
+    except ValueError as exc:
+        raise click.BadParameter("not an IPv4 address (example: 127.0.0.1)") from exc
+
+
 @sandbox.command()
-@click.argument("event", type=click.Choice(sorted(EVENTS)))
 @_FOLDER
 @_plate_option
-@click.option("--until", metavar="YYYY-MM", help="Inspection month, for renew and lapse.")
-@click.option("--letters", help="Status letters, for status.")
-@click.option("--new-plate", help="The plate a replated vehicle gets.")
-def event(
-    event: str,
-    folder: Path,
-    plate: str | None,
-    kind: str | None,
-    until: str | None,
-    letters: str | None,
-    new_plate: str | None,
-) -> None:
-    """Change the register; the change is published with the next 'publish' or 'serve'.
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=WALLET_PORT, show_default=True, help="Port; 0 for any free one."
+)
+@click.option("--bind", default="127.0.0.1", show_default=True, callback=_ipv4, help="Address; 0.0.0.0 for a phone.")
+@click.option("--seconds", type=click.FloatRange(0, 10**8), help="Stop after so many seconds.  [default: at Ctrl-C]")
+def wallet(folder: Path, plate: str | None, kind: str | None, port: int, bind: str, seconds: float | None) -> None:
+    """Serve the page that a driver's phone would show: live, stored and printed code, and the tag card's label.
+
+    Events recorded meanwhile show when the page is loaded again.
 
     \b
     Examples:
-      markcheck sandbox event revoke --plate 京N5U677
-      markcheck sandbox event renew --plate 京N5U677 --until 2028-11
+      markcheck sandbox wallet
+      markcheck sandbox wallet --plate 京N5U677
+      markcheck sandbox wallet --bind 0.0.0.0          for a phone in the same network
+    """
+    first = None if plate is None else _parse(plate, kind)
+    page = Wallet(AuthorityFolder(folder), clock=system_clock, first=first)
+    with serve_answers(page.respond, port=port, bind=bind) as server:
+        click.echo(f"wallet {server.url}/  (Ctrl-C stops)")
+        if not ipaddress.IPv4Address(bind).is_loopback:
+            click.echo(f"  on a phone: this machine's address and :{server.port}", err=True)
+            click.echo("note: the page has no login and is for test data only; whoever reaches it sees it", err=True)
+        try:
+            time.sleep(10**8 if seconds is None else seconds)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+
+
+# The options that an event needs, and those that it may have.
+_EVENT_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
+    "register": ({"plate"}, {"kind", "until", "city"}),
+    "renew": ({"plate", "until"}, {"kind", "reason"}),
+    "reissue": ({"plate"}, {"kind"}),
+    "lost-paper": ({"plate"}, {"kind"}),
+    "replate": ({"plate", "new_plate"}, {"kind"}),
+    "revoke": ({"plate"}, {"kind"}),
+    "lapse": ({"plate", "until"}, {"kind"}),
+    "status": ({"plate", "letters"}, {"kind"}),
+    "rotate-key": ({"issuer"}, set()),
+    "compromise-key": ({"issuer"}, {"kid"}),
+}
+
+
+@sandbox.command()
+@click.argument("event", metavar="EVENT", type=click.Choice([*EVENTS, *KEY_EVENTS]))
+@_FOLDER
+@_plate_option
+@click.option("--until", metavar="YYYY-MM", help="Inspection month, for renew, lapse and register.")
+@click.option("--reason", type=click.Choice(["inspection", "exempt"]), help="Why renewed.  [default: inspection]")
+@click.option("--letters", help="Status letters, for status.")
+@click.option("--new-plate", help="The plate a replated vehicle gets.")
+@click.option("--city", help="Code or name of the city that registers, to be compared with the plate.")
+@click.option("--issuer", metavar="CODE", help="Whose key: a city's code, or 000000 for the platform's freshness key.")
+@click.option("--kid", metavar="HEX", help="For compromise-key: a retired key instead of the signing one.")
+def event(event: str, folder: Path, **given: str | None) -> None:
+    """Change the register or an issuer's key; the next 'publish' or 'serve' publishes the change.
+
+    \b
+    Examples:
+      markcheck sandbox event register --plate 粤B8D8D8 --city Shenzhen
+      markcheck sandbox event renew --plate 京N5U677 --until 2028-11 --reason exempt
+      markcheck sandbox event reissue --plate 京N5U677                 on request: the old credential is superseded
+      markcheck sandbox event lost-paper --plate 京N5U677              changes nothing: the owner downloads it again
+      markcheck sandbox event replate --plate 京N5U677 --new-plate 京A12345
+      markcheck sandbox event revoke --plate 京N5U677                  in wrong hands; 'reissue' then gives a new one
       markcheck sandbox event lapse --plate 京N5U677 --until 2026-05
       markcheck sandbox event status --plate 京N5U677 --letters C
-      markcheck sandbox event replate --plate 京N5U677 --new-plate 京A12345
+      markcheck sandbox event rotate-key --issuer 440300               what the old key signed stays good
+      markcheck sandbox event compromise-key --issuer 440300           what the old key signed is refused
     """
-    if plate is None:
-        raise click.UsageError("--plate is needed")
-    typed = _parse(plate, kind)
-    wanted: dict[str, Any] = {"event": event}
-    if event in ("renew", "lapse"):
-        wanted["until"] = _month(until)
-    if event == "status":
-        if not letters:
-            raise click.UsageError("--letters is needed")
-        wanted["letters"] = letters
-    new = _parse(new_plate or "", None) if event == "replate" else None
+    options = {name: value for name, value in given.items() if value is not None}
+    _check_options(event, set(options))
     home = AuthorityFolder(folder)
+    if event in EVENTS:
+        home.record(*_vehicle_event(home, event, options))
+        return
     authority = home.open(clock=system_clock)
+    if "kid" in options:
+        home.record_stolen(authority, options["issuer"], options["kid"].lower())
+    else:
+        home.record_key(authority, event, options["issuer"])
+    click.echo(
+        f"trust list version {authority.trust_version}: 'markcheck sandbox publish --trust-only' publishes it", err=True
+    )
+
+
+def _check_options(event: str, given: set[str]) -> None:
+    needed, possible = _EVENT_OPTIONS[event]
+    for name in sorted(needed - given):
+        raise click.UsageError(f"--{name.replace('_', '-')} is needed")
+    for name in sorted(given - needed - possible):
+        raise click.UsageError(f"{event} takes no --{name.replace('_', '-')}")
+
+
+def _vehicle_event(home: AuthorityFolder, event: str, options: dict[str, str]) -> tuple[Authority, dict[str, Any]]:
+    """The authority, and the event as it is recorded; RegistryError for a vehicle or plate that is not there."""
+    typed = _parse(options["plate"], options.get("kind"))
+    wanted: dict[str, Any] = {"event": event}
+    if "until" in options:
+        wanted["until"] = _month(options["until"])
+    elif event == "register":
+        wanted["until"] = str(Month.at(system_clock()).plus(FIRST_MARK))
+    wanted |= {name: options[name] for name in ("reason", "letters") if name in options}
+    new = _parse(options["new_plate"], None) if event == "replate" else None
+    authority = home.open(clock=system_clock)
+    if event == "register":
+        return authority, wanted | _registration(authority, typed, options.get("city"))
     target = authority.registry.find(typed).plate
     if new is not None:
+        city_of(new.text)
         wanted |= {"new_plate": new.text, "new_kind": new.kind or target.kind}
-    home.record(authority, {**wanted, "plate": target.text, "kind": target.kind})
+    return authority, {**wanted, "plate": target.text, "kind": target.kind}
 
 
-def _month(text: str | None) -> str:
+def _registration(authority: Authority, plate: Plate, named: str | None) -> dict[str, Any]:
+    """What a registration records beside its name and month."""
+    city, now = city_of(plate.text), authority.clock()
+    if named is not None and named.casefold() not in (city.code, city.name.casefold()):
+        raise RegistryError(f"the plate belongs to {city.name} ({city.code})")
+    return {
+        "day": now.astimezone(SHANGHAI).date().isoformat(),
+        "plate": plate.text,
+        "kind": plate.kind or usual_kind(plate.text),
+    }
+
+
+def _month(text: str) -> str:
     try:
-        return str(Month.parse(text or ""))
+        return str(Month.parse(text))
     except ValueError as exc:
         raise click.UsageError("--until takes a month, YYYY-MM") from exc

@@ -2,7 +2,7 @@
 
 Kept in memory for tests, or in a folder so that several commands can speak of the same authority:
 
-    FOLDER/private/   authority.json, keys (mode 0600), epoch.key, events.jsonl
+    FOLDER/private/   authority.json, keys of all generations (mode 0600), epoch.key, holder.key, events.jsonl
     FOLDER/public/    what a web server hands out
     FOLDER/root.json  the root that a device is given once, by hand
 """
@@ -10,28 +10,39 @@ Kept in memory for tests, or in a folder so that several commands can speak of t
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.sandbox.fleet import CITIES, Vehicle, fleet
+from scripts.sandbox.fleet import CITIES, IssueReason, Vehicle, fleet
 from scripts.sandbox.folder_store import FolderStore
-from scripts.sandbox.issuer import NATIONAL, Issuer, issuing_keys, regions_of
-from scripts.sandbox.keys import SigningKey, load_key, save_keys, write_secret
+from scripts.sandbox.issuer import NATIONAL, Extras, Issuer, issuing_keys
+from scripts.sandbox.keys import (
+    SigningKey,
+    holder_signer,
+    load_key,
+    load_next_key,
+    next_key,
+    save_keys,
+    save_next_key,
+    write_secret,
+)
 from scripts.sandbox.publisher import Published, Publisher
 from scripts.sandbox.publisher_keys import PublisherKeys
-from scripts.sandbox.registry import STATUS_LIST, Registry, RegistryError
+from scripts.sandbox.registry import STATUS_LIST, Registry, RegistryError, regions_of
 from verifier.clock import Clock
 from verifier.codec.status import pack
 from verifier.policy import Policy, dump_policy
-from verifier.types import SHANGHAI, Credential, KeyRole, Month, Plate, PresentationMode, VehicleRecord
+from verifier.types import SHANGHAI, Credential, KeyRole, KeyState, Month, Plate, PresentationMode, VehicleRecord
 
 STATUS_BITS = 2
 KEY_EPOCH = 1
+SEED_LENGTH = 32  # bytes
 Progress = Callable[[str, int, int], None]
 
 
@@ -56,6 +67,7 @@ class Authority:
         store: MutableMapping[str, bytes],
         publisher_keys: PublisherKeys | None = None,
         epoch_key: bytes,
+        holder_seed: bytes | None = None,
         policy: Policy | None = None,
         registry: Registry | None = None,
     ) -> None:
@@ -67,6 +79,7 @@ class Authority:
         self.store = store
         self.publisher = Publisher(store, clock, keys=publisher_keys)
         self.epoch_key = epoch_key
+        self.holder_seed = holder_seed or secrets.token_bytes(SEED_LENGTH)
         self.policy = policy or Policy()
         self.trust_version = 1
 
@@ -79,9 +92,55 @@ class Authority:
         entry = self.registry.credential(plate)
         return self.issuer.credential(self.vehicle(plate), entry, mode, issued_at or self.clock())
 
-    def text(self, plate: Plate, mode: PresentationMode, issued_at: datetime | None = None) -> str:
-        """The text of the vehicle's code; a live one is shown now."""
-        return self.issuer.text(self.credential(plate, mode, issued_at), shown_at=self.clock())
+    def text(
+        self,
+        plate: Plate,
+        mode: PresentationMode,
+        issued_at: datetime | None = None,
+        *,
+        by_holder: bool = False,
+        encrypted: bytes | None = None,
+    ) -> str:
+        """The text of the vehicle's code, with the reason of its issue; a live one is shown now.
+
+        `by_holder` lets the phone's own key sign a live one; `encrypted` is a block for the server.
+        """
+        credential, reason = self.credential(plate, mode, issued_at), self.vehicle(plate).issue_reason
+        if not by_holder:
+            extras = Extras(reason=reason, encrypted=encrypted)
+            return self.issuer.text(credential, shown_at=self.clock(), extras=extras)
+        if mode is not PresentationMode.LIVE:
+            raise ValueError("a holder signs live presentations only")
+        holder = holder_signer(self.holder_seed, credential.serial)
+        signed = self.issuer.sign(credential, extras=Extras(reason=reason, holder=holder.public, encrypted=encrypted))
+        return self.issuer.present_by_holder(signed, holder, self.clock())
+
+    def next_key(self, issuer: str) -> SigningKey:
+        """A fresh key for this issuer, to sign from now on; RegistryError when there is no such issuer."""
+        if issuer not in self.issuer.keys:
+            raise RegistryError("no such issuer: the code of a pilot city, or 000000 for the platform")
+        return next_key(self.issuer.keys[issuer], int(self.clock().timestamp()))
+
+    def replace_key(self, new: SigningKey, state: KeyState) -> None:
+        """Let `new` sign for its issuer and put the key before it into `state`: RETIRED or COMPROMISED.
+
+        What a compromised key signed is refused everywhere, so all vehicles of its city get new credentials.
+        RegistryError when the key to replace begins later.
+        """
+        try:
+            self.issuer.replace_key(new, state)
+        except ValueError as exc:
+            raise RegistryError(f"{exc}: is the clock right?") from exc
+        self.trust_version += 1
+        if state is KeyState.COMPROMISED:
+            self.registry.reissue_city(new.entry.issuer)
+
+    def withdraw_key(self, issuer: str, kid: str) -> None:
+        """A key that signs no more was stolen: refuse it too, for a thief chooses his dates. RegistryError."""
+        if not self.issuer.withdraw(issuer, kid):
+            raise RegistryError("no retired key with this id: see 'markcheck trust'")
+        self.trust_version += 1
+        self.registry.reissue_city(issuer)
 
     def publish(self, progress: Progress | None = None) -> Published:
         """Publish the register as it stands: snapshot, status list, trust list, policy, index."""
@@ -97,6 +156,17 @@ class Authority:
             epoch_key=self.epoch_key,
             key_epoch=KEY_EPOCH,
             progress=progress,
+        )
+
+    def publish_trust(self) -> None:
+        """Publish the trust list and the policy alone, between two nights; RegistryError before the first night."""
+        if not self.publisher.begun:
+            raise RegistryError("nothing is published yet: make the first publication with 'markcheck sandbox publish'")
+        self.publisher.publish_trust(
+            entries=self.issuer.trust_entries(),
+            trust_version=self.trust_version,
+            policy=dump_policy(self.policy),
+            policy_version=self.policy.version,
         )
 
     def _records(self) -> Iterator[tuple[VehicleRecord, str | None]]:
@@ -127,11 +197,22 @@ def new_authority(
 
 EVENTS: dict[str, Callable[[Registry, dict[str, Any]], object]] = {
     "revoke": lambda registry, e: registry.revoke(_plate(e)),
-    "renew": lambda registry, e: registry.renew(_plate(e), Month.parse(e["until"])),
+    "renew": lambda registry, e: registry.renew(
+        _plate(e), Month.parse(e["until"]), IssueReason(e.get("reason", IssueReason.INSPECTION))
+    ),
     "lapse": lambda registry, e: registry.lapse(_plate(e), Month.parse(e["until"])),
     "status": lambda registry, e: registry.set_status(_plate(e), e["letters"]),
     "replate": lambda registry, e: registry.replate(_plate(e), Plate(e["new_plate"], e["new_kind"])),
+    "register": lambda registry, e: registry.register(
+        registry.newcomer(_plate(e), Month.parse(e["until"]), date.fromisoformat(e["day"]))
+    ),
+    "reissue": lambda registry, e: registry.reissue(_plate(e)),
+    "lost-paper": lambda registry, e: registry.lost_paper(_plate(e)),
 }
+"""What happens to a vehicle."""
+
+KEY_EVENTS = {"rotate-key": KeyState.RETIRED, "compromise-key": KeyState.COMPROMISED}
+"""What happens to an issuer's key, and the state that it goes into; a new key follows it."""
 
 
 def _plate(event: dict[str, Any]) -> Plate:
@@ -147,6 +228,7 @@ class AuthorityFolder:
         self.public = folder / "public"
         self.root_file = folder / "root.json"
         self.epoch_key_file = self.private / "epoch.key"
+        self._holder_file = self.private / "holder.key"
 
     def exists(self) -> bool:
         """Whether an authority was made here."""
@@ -168,6 +250,7 @@ class AuthorityFolder:
         save_keys(self.private, authority.issuer.keys.values())
         authority.publisher.save_keys(self.private / "tuf")
         write_secret(self.epoch_key_file, authority.epoch_key.hex().encode() + b"\n")
+        write_secret(self._holder_file, authority.holder_seed.hex().encode() + b"\n")
         self.root_file.write_bytes(authority.publisher.root_bytes())
         made_from = authority.made_from
         state = {"scale": made_from.scale, "seed": made_from.seed, "began": made_from.began.isoformat()}
@@ -189,23 +272,64 @@ class AuthorityFolder:
             store=FolderStore(self.public),
             publisher_keys=PublisherKeys.load(self.private / "tuf"),
             epoch_key=bytes.fromhex(self.epoch_key_file.read_text().strip()),
+            holder_seed=self._holder_seed(),
             registry=registry,
         )
         for event in self._events():
-            EVENTS[event["event"]](authority.registry, event)
+            self.repeat(authority, event)
         return authority
 
+    def repeat(self, authority: Authority, event: dict[str, Any]) -> None:
+        """Carry out again what was recorded here: everything is made from the events, nothing is stored twice."""
+        name = event["event"]
+        if name not in KEY_EVENTS:
+            EVENTS[name](authority.registry, event)
+        elif "stolen" in event:
+            authority.withdraw_key(event["issuer"], event["stolen"])
+        else:
+            authority.replace_key(self._recorded_key(authority, event), KEY_EVENTS[name])
+
+    def _recorded_key(self, authority: Authority, event: dict[str, Any]) -> SigningKey:
+        try:
+            return load_next_key(self.private, authority.issuer.keys[event["issuer"]], event["kid"], event["at"])
+        except ValueError as exc:
+            raise RegistryError(str(exc)) from exc
+
     def record(self, authority: Authority, event: dict[str, Any]) -> None:
-        """Carry an event out and keep it; RegistryError when the register refuses it, and then nothing is kept."""
+        """Carry a vehicle's event out and keep it; RegistryError when the register refuses it: nothing is kept then."""
         EVENTS[event["event"]](authority.registry, event)
+        self._keep(event)
+
+    def record_key(self, authority: Authority, name: str, issuer: str) -> None:
+        """Carry one of KEY_EVENTS out with a fresh key and keep both; RegistryError, and then nothing is kept."""
+        new = authority.next_key(issuer)
+        authority.replace_key(new, KEY_EVENTS[name])
+        save_next_key(self.private, new)  # before the event that needs it
+        self._keep({"event": name, "issuer": issuer, "at": new.entry.not_before, "kid": new.entry.key_id})
+
+    def record_stolen(self, authority: Authority, issuer: str, kid: str) -> None:
+        """Carry out and keep that a key which signs no more was stolen; RegistryError, and then nothing is kept."""
+        authority.withdraw_key(issuer, kid)
+        at = int(authority.clock().timestamp())
+        self._keep({"event": "compromise-key", "issuer": issuer, "at": at, "stolen": kid})
+
+    def _keep(self, event: dict[str, Any]) -> None:
         with (self.private / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def _events(self) -> Iterator[dict[str, Any]]:
         path = self.private / "events.jsonl"
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
                 yield json.loads(line)
+
+    def _holder_seed(self) -> bytes:
+        """The secret behind the holders' keys; made here for a folder from before there was one."""
+        if not self._holder_file.exists():
+            write_secret(self._holder_file, secrets.token_bytes(SEED_LENGTH).hex().encode() + b"\n")
+        return bytes.fromhex(self._holder_file.read_text().strip())
 
     def _issuing_keys(self, began: datetime) -> dict[str, SigningKey]:
         keys = {

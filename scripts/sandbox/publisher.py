@@ -92,6 +92,11 @@ class Publisher:
         if root.roles[Root.type].keyids != [self._keys[Root.type].public_key.keyid]:
             raise ValueError("keys: not those of the repository in the store")
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a publication to add to."""
+        return self._last_seq() > 0
+
     def root_bytes(self) -> bytes:
         """The root metadata that a new device is made with."""
         return self._store[f"{METADATA}1.root.json"]

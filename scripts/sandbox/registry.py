@@ -6,16 +6,19 @@ At most one credential of a vehicle is active (S7); a serial is never used twice
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 
-from scripts.sandbox.fleet import IssueReason, Vehicle
+from scripts.sandbox.fleet import CITIES, MAX_SCALE, City, IssueReason, Vehicle, fleet
 from verifier.plates import kinds_of
 from verifier.types import Month, Plate, Serial, StatusLetter
 
 # Token Status List values (draft-ietf-oauth-status-list, clause 7); 3 is application specific.
 ACTIVE, REVOKED, SUPERSEDED = 0, 1, 3
 STATUS_LIST = 1  # number of the one list that the sandbox keeps
+_MODEL_KINDS = ("01", "02", "51", "52")  # those of the fleet
+_MODELS = MAX_SCALE  # vehicles to look for one of a city and kind among, at most: the rarest are one in 800
 
 
 class RegistryError(ValueError):
@@ -29,6 +32,20 @@ class CredentialEntry:
     serial: Serial
     index: int
     plate: Plate
+    previous: CredentialEntry | None = field(default=None, compare=False, repr=False)  # of the same vehicle
+
+
+def regions_of(city: City) -> tuple[str, ...]:
+    """The plate prefixes that a city's key may sign: the province alone for a municipality."""
+    return (city.prefixes[0][0],) if len(city.prefixes) > 1 else city.prefixes
+
+
+def city_of(plate_text: str) -> City:
+    """The pilot city that issues for this plate; RegistryError when there is none."""
+    for city in CITIES:
+        if plate_text.startswith(regions_of(city)):
+            return city
+    raise RegistryError("no pilot city issues for this plate")
 
 
 class Registry:
@@ -62,10 +79,39 @@ class Registry:
         self.vehicle(plate)
         return self._current[plate]
 
-    def _issue(self, plate: Plate) -> CredentialEntry:
+    def credentials(self, plate: Plate) -> Iterator[CredentialEntry]:
+        """All credentials of this vehicle, the newest first, those under its earlier plates included."""
+        entry: CredentialEntry | None = self.credential(plate)
+        while entry is not None:
+            yield entry
+            entry = entry.previous
+
+    def newcomer(self, plate: Plate, valid_until: Month, day: date) -> Vehicle:
+        """A vehicle as it is registered on this day: like those of the fleet in the city that issues for the plate.
+
+        RegistryError for a plate of no pilot city or of a kind that the fleet does not have.
+        """
+        city = city_of(plate.text)
+        if plate.kind not in _MODEL_KINDS:
+            raise RegistryError(f"the sandbox registers vehicles of the kinds {', '.join(_MODEL_KINDS)}")
+        draw = hashlib.blake2b(f"{self._seed}:{len(self.states)}:{plate}".encode(), digest_size=8)
+        models = fleet(_MODELS, int.from_bytes(draw.digest()), day)
+        model = next(v for v in models if v.city is city and v.plate.kind == plate.kind)
+        return replace(
+            model,
+            number=len(self.vehicles),
+            plate=plate,
+            status=frozenset({StatusLetter.NORMAL}),
+            valid_until=valid_until,
+            ctp_until=day + timedelta(days=365),
+            ecred_issued=True,
+            issue_reason=IssueReason.REGISTRATION,
+        )
+
+    def _issue(self, plate: Plate, previous: CredentialEntry | None = None) -> CredentialEntry:
         index = len(self.states)
         digest = hashlib.blake2b(f"{self._seed}:{index}".encode(), digest_size=12).hexdigest()
-        entry = CredentialEntry(Serial(digest), index, plate)
+        entry = CredentialEntry(Serial(digest), index, plate, previous)
         self.states.append(ACTIVE)
         self._current[plate] = entry
         return entry
@@ -86,7 +132,7 @@ class Registry:
         return entry
 
     def renew(self, plate: Plate, valid_until: Month, reason: IssueReason = IssueReason.INSPECTION) -> CredentialEntry:
-        """A passed inspection or a re-issue: new month, new credential, the old one superseded."""
+        """A passed inspection or an exempt vehicle's turn: new month, new credential, the old one superseded."""
         vehicle = self.vehicle(plate)
         self.vehicles[plate] = replace(
             vehicle,
@@ -95,8 +141,28 @@ class Registry:
             issue_reason=reason,
             ecred_issued=True,
         )
-        self._retire(plate)
-        return self._issue(plate)
+        return self._issue(plate, self._retire(plate))
+
+    def reissue(self, plate: Plate) -> CredentialEntry:
+        """The document anew, on request; the vehicle's facts stay as they are."""
+        return self._reissue(replace(self.vehicle(plate), ecred_issued=True))
+
+    def reissue_city(self, code: str) -> None:
+        """A re-issue for a city: none of its documents proves anything any more. What was revoked stays so."""
+        for plate, vehicle in self.vehicles.items():
+            if vehicle.city.code == code and self.states[self._current[plate].index] == ACTIVE:
+                self._reissue(vehicle)
+
+    def _reissue(self, vehicle: Vehicle) -> CredentialEntry:
+        self.vehicles[vehicle.plate] = replace(vehicle, issue_reason=IssueReason.REISSUE)
+        return self._issue(vehicle.plate, self._retire(vehicle.plate))
+
+    def lost_paper(self, plate: Plate) -> CredentialEntry:
+        """The paper is gone: nothing changes in validity (S14), the owner downloads the same credential again.
+
+        A paper in the wrong hands proves nothing for another car; against its misuse stand `revoke` and `reissue`.
+        """
+        return self.credential(plate)
 
     def lapse(self, plate: Plate, valid_until: Month) -> None:
         """The inspection month has passed and the register says so."""
@@ -112,15 +178,20 @@ class Registry:
         self.vehicles[plate] = replace(self.vehicle(plate), status=status)
 
     def replate(self, old: Plate, new: Plate) -> CredentialEntry:
-        """The vehicle gets another plate: its old credential points to the new plate."""
+        """The vehicle gets another plate, and moves to the city of that: its old credentials point to the new plate."""
         if new in self.vehicles:
             raise RegistryError("the new plate is taken")
         vehicle = self.vehicle(old)
         entry = self._retire(old)
-        self.replated[entry.serial] = new
+        # An older picture may still be in the phone: every credential leads to the plate that is on the car now.
+        self.replated |= {earlier.serial: new for earlier in self.credentials(old)}
+        for earlier in self.credentials(old):
+            if earlier.plate == new:
+                del self.replated[earlier.serial]  # the vehicle has its first plate back
         del self.vehicles[old], self._current[old]
-        self.vehicles[new] = replace(vehicle, plate=new)
-        return self._issue(new)
+        city = next((c for c in CITIES if new.text.startswith(regions_of(c))), vehicle.city)
+        self.vehicles[new] = replace(vehicle, plate=new, city=city, issue_reason=IssueReason.REISSUE)
+        return self._issue(new, entry)
 
     def _retire(self, plate: Plate) -> CredentialEntry:
         entry = self._current[plate]
