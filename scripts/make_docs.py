@@ -1,4 +1,7 @@
-"""Writes the tables of docs/decision.md from the tables in the code: `python -m scripts.make_docs`."""
+"""Writes the tables of docs/decision.md and the example of docs/credential-format.md from the code.
+
+python -m scripts.make_docs
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from scripts.credential_example import PARTS
 from verifier import decide, facts
 from verifier.adapters import READINGS, SIGNATURES
 from verifier.policy import Policy
 from verifier.types import Action, CodeFault, Reason, StatusLetter, VerdictCode
 from verifier.wording import ACTIONS, REASONS, STATUS_LETTERS, VERDICTS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "decision.md"
+_DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = (_DOCS / "decision.md", _DOCS / "credential-format.md")
 _SECTION = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -34,7 +39,7 @@ def _verdicts() -> str:
 
 def _policy() -> str:
     policy = Policy()
-    names = ("fresh", "stale", "watch_stale", "propagation", "live_code_max_age", "clock_skew")
+    names = ("fresh", "stale", "watch_stale", "trust_stale", "propagation", "live_code_max_age", "clock_skew")
     return _table(("setting", "default"), ((name, getattr(policy, name)) for name in names))
 
 
@@ -89,6 +94,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "actions": _actions,
     "letters": _letters,
     "faults": _faults,
+    **PARTS,
 }
 
 
@@ -98,8 +104,9 @@ def with_tables(page: str) -> str:
 
 
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the pages."""
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ from scripts.cli.bench import bench
 from scripts.cli.cache import cache, sync
 from scripts.cli.check import accident, check
 from scripts.cli.console import EXIT_USAGE, problem
+from scripts.cli.credential import credential
 from scripts.cli.decide import decide, replay
 from scripts.cli.sandbox import sandbox
+from scripts.cli.trust import trust
 from scripts.sandbox.registry import RegistryError
 from verifier.errors import VerifierError
 
@@ -36,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (check, accident, sync, cache, decide, replay, sandbox, bench):
+for command in (check, accident, sync, cache, decide, replay, credential, trust, sandbox, bench):
     cli.add_command(command)
 
 
