@@ -219,6 +219,14 @@ def test_a_city_that_signs_with_sm2_is_verified_like_the_others(issuer, stored):
     assert fault_of(encode(issuer.sign(stored, imposter)), trust) is CodeFault.SIGNATURE
 
 
+@pytest.mark.parametrize("find", [sm2.libcrypto, lambda: None], ids=["present", "absent"])
+@pytest.mark.parametrize(("head", "last"), [(4, 1), (2, 0)], ids=["off the curve", "no uncompressed point"])
+def test_a_bad_sm2_key_is_refused_alike_where_the_algorithm_is_absent(find, head, last, public):
+    key = bytes((head,)) + public.encoded[1:-1] + bytes((public.encoded[-1] ^ last,))
+    with pytest.raises(ValueError, match="not a point of the SM2 curve"):
+        load_public_key(Algorithm.SM2, key, find)
+
+
 def test_where_sm2_is_absent_a_credential_under_it_is_never_green(issuer, stored):
     entry = issuer.keys[SM2_CITY].entry
     absent = load_public_key(entry.alg, entry.key, lambda: sm2.load_libcrypto(["libmissing.so.3"]))

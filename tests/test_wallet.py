@@ -210,6 +210,16 @@ def test_half_a_line_of_an_event_waits_for_its_other_half(world):
     assert world.shown(vehicle)["in_force"] is False
 
 
+def test_an_event_that_cannot_be_repeated_does_not_repeat_those_before_it(world):
+    vehicle, moved = a_vehicle(world), Plate("京A8D8D8", "02")
+    replate = {"event": "replate", **names(vehicle.plate), "new_plate": moved.text, "new_kind": moved.kind}
+    refused = {"event": "status", **names(moved), "letters": "?"}
+    lines = [json.dumps(event) + "\n" for event in (replate, refused)]
+    (world.folder.private / "events.jsonl").write_text("".join(lines))
+    answers = [world.get("/vehicle.json", **names(moved)) for _ in range(2)]
+    assert answers == [(400, b"a status letter that GA/T 16 does not have\n")] * 2
+
+
 # --------------------------------------------------------------------------------------------- the vehicle
 
 

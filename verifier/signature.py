@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from verifier.errors import CodeError
-from verifier.sm2 import Sm2PublicKey, libcrypto
+from verifier.sm2 import Sm2PublicKey, check_point, libcrypto
 from verifier.types import Algorithm, CodeFault
 
 PublicKey = EllipticCurvePublicKey | Ed25519PublicKey | Sm2PublicKey
@@ -39,6 +39,7 @@ def load_public_key(
         raise ValueError("key: wrong length")
     if alg is Algorithm.EDDSA:
         return Ed25519PublicKey.from_public_bytes(key)
+    check_point(key)  # a list is refused alike where the algorithm is absent
     library = find_libcrypto()
     return Sm2PublicKey(library, key) if library else None
 

@@ -56,8 +56,7 @@ class Sm2PublicKey:
 
     def __init__(self, library: CDLL, key: bytes) -> None:
         """From 65 bytes 04 X Y; ValueError when they are no point of the curve."""
-        if len(key) != 65 or key[0] != 4 or not _on_curve(int.from_bytes(key[1:33]), int.from_bytes(key[33:])):
-            raise ValueError("key: not a point of the SM2 curve")
+        check_point(key)
         self.encoded = key
         self._library = library
 
@@ -117,10 +116,13 @@ class Sm2PublicKey:
             library.EVP_MD_CTX_free(context)
 
 
-def _on_curve(x: int, y: int) -> bool:
-    # Asked here and not of libcrypto, so that a list is refused alike where the algorithm is absent. The cofactor is 1:
-    # every point is in the group.
-    return x < PRIME and y < PRIME and (y * y - (x * x + A) * x - B) % PRIME == 0
+def check_point(key: bytes) -> None:
+    """ValueError when these are not the 65 bytes 04 X Y of a point of the curve; needs no library."""
+    x, y = int.from_bytes(key[1:33]), int.from_bytes(key[33:])
+    # The cofactor is 1: every point is in the group.
+    on_curve = x < PRIME and y < PRIME and (y * y - (x * x + A) * x - B) % PRIME == 0
+    if len(key) != 65 or key[0] != 4 or not on_curve:
+        raise ValueError("key: not a point of the SM2 curve")
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import NewType
 
@@ -11,7 +12,7 @@ Vin = NewType("Vin", str)  # one that was typed without a slip that the check di
 LENGTH = 17
 ALPHABET = "0123456789ABCDEFGHJKLMNPRSTUVWXYZ"  # without I, O and Q (ISO 3779 clause 5.2)
 
-_VALUES = dict(zip("ABCDEFGHJKLMNPRSTUVWXYZ", map(int, "12345678123457923456789"), strict=True))
+_VALUES = dict(zip(ALPHABET, map(int, "012345678912345678123457923456789"), strict=True))
 _WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
 _CHECK_PLACE = 8
 _VIN_KIND = b"VM1-VIN"  # of the binding, docs/credential-format.md
@@ -27,7 +28,7 @@ class VinState(StrEnum):
 
 def check_digit(vin: str) -> str:
     """The check digit that belongs in the ninth place (GB 16735 annex A); the character there does not count."""
-    total = sum(weight * _value(c) for weight, c in zip(_WEIGHTS, vin, strict=True))
+    total = sum(weight * _VALUES[c] for weight, c in zip(_WEIGHTS, vin, strict=True))
     return "0123456789X"[total % 11]
 
 
@@ -56,21 +57,21 @@ def read_vin(text: str) -> Vin:
 def same_vin(vin: Vin, serial: str, bound: bytes) -> bool | None:
     """Whether this VIN is the one bound to a credential: its serial (cti) and the binding's 8 bytes.
 
-    None when one key may have been wrong that the check digit cannot tell: characters of one value (A, J, 1).
+    None when one slip in typing would explain the difference. The check digit does not tell them all: not characters
+    of one value (A, J, 1), and none for certain in the VIN of a maker who puts no check digit.
     """
     if binding(_VIN_KIND, serial, vin) == bound:
         return True
-    slips = (vin[:place] + other + vin[place + 1 :] for place in range(LENGTH) for other in _alike(vin[place]))
-    return None if any(binding(_VIN_KIND, serial, slip) == bound for slip in slips) else False
+    return None if any(binding(_VIN_KIND, serial, slip) == bound for slip in _slips(vin)) else False
 
 
-def _alike(char: str) -> list[str]:
-    """The other characters that count the same in the check digit."""
-    return [c for c in ALPHABET if c != char and _value(c) == _value(char)]
-
-
-def _value(char: str) -> int:
-    return _VALUES[char] if char in _VALUES else int(char)
+def _slips(vin: str) -> Iterator[str]:
+    """What one slip makes of a VIN: another character, or two neighbours swapped."""
+    for place in range(LENGTH):
+        head, tail = vin[:place], vin[place + 1 :]
+        yield from (head + char + tail for char in ALPHABET)
+        if tail:
+            yield head + tail[0] + vin[place] + tail[1:]
 
 
 def binding(kind: bytes, serial: str, value: str) -> bytes:

@@ -111,10 +111,9 @@ class Wallet:
         return new[: new.rfind(b"\n") + 1]
 
     def _catch_up(self) -> None:
-        new = self._events_after(self._seen)
-        for line in new.splitlines():
+        for line in self._events_after(self._seen).splitlines(keepends=True):
             self._folder.repeat(self._authority, json.loads(line))
-        self._seen += len(new)
+            self._seen += len(line)
 
     def _vehicle(self, question: _Question) -> Vehicle:
         if question.plate is None:
