@@ -20,9 +20,9 @@ from hw.errors import DeviceFaultError, DeviceNotFoundError, FrameError, Hardwar
 from hw.interfaces import Frame
 from hw.qr.decoders import available_decoders
 from hw.qr.pipeline import decode_frame
-from tests.roadside import draw, mark_text
+from tests.drawn import draw
 
-MARK = mark_text(5, 60)
+MARK = "VM1:" + "0A$ 9+Z." * 7
 
 
 def all_of(path: Path) -> list[Frame | FrameError]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,9 +19,12 @@ from hypothesis import strategies as st
 from hw.camera.files import load_picture
 from hw.errors import DeviceNotFoundError
 from hw.interfaces import CodeDecoder
-from hw.qr.decoders import ZbarDecoder, ZxingDecoder, available_decoders
-from hw.qr.pipeline import STAGES, Stage, decode_frame, find_region, marks
-from tests.roadside import CONDITIONS, FRAME, Gray, draw, mark_text, roadside
+from hw.qr.decoders import ZbarDecoder, ZxingDecoder, available_decoders, decoder_report
+from hw.qr.pipeline import STAGES, Stage, decode_frame, marks
+from hw.qr.views import Views
+from scripts.bench.optics import Gray
+from scripts.bench.roadside import CONDITIONS, FRAME, make, mark_text
+from tests.drawn import draw
 from verifier.types import CodeSeen
 
 AMPLE_S = 60.0
@@ -143,8 +149,10 @@ def test_micro_qr_is_not_read(decoder: CodeDecoder) -> None:
 def test_zxing_comes_first_and_either_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     zxing()
     assert [found.name for found in available_decoders()] == ["zxing", "zbar"]
+    assert all(works and re.fullmatch(r"\d+\.\d+.*", detail) for _, works, detail in decoder_report())
     monkeypatch.setitem(sys.modules, "zxingcpp", None)  # None makes the import fail as if not installed
     assert [found.name for found in available_decoders()] == ["zbar"]
+    assert decoder_report()[0] == ("zxing", False, "not installed")
     assert read(draw(MARK)) == [MARK.encode()]
     monkeypatch.setitem(sys.modules, "pyzbar", None)
     with pytest.raises(DeviceNotFoundError, match="install zxing-cpp"):
@@ -158,20 +166,70 @@ def test_zxing_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(draw(MARK)) == [MARK.encode()]
 
 
+def test_the_report_says_what_keeps_a_library_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    zxing()
+    for broken, problem in (
+        (ModuleType("zxingcpp"), "installed in a version without what is needed: "),
+        (_WithoutItsLibrary("zxingcpp"), "installed, but does not load: libzxing.so.3: cannot open"),
+    ):
+        monkeypatch.setitem(sys.modules, "zxingcpp", broken)
+        name, works, detail = decoder_report()[0]
+        assert (name, works) == ("zxing", False)
+        assert detail.startswith(problem)
+        assert [found.name for found in available_decoders()] == ["zbar"]
+
+
+class _WithoutItsLibrary(ModuleType):
+    def __getattr__(self, name: str) -> object:
+        raise OSError("libzxing.so.3: cannot open shared object file")
+
+
 # ------------------------------------------------------------------------------------------------ the ladder
 
 
-def test_a_clean_frame_costs_one_zxing_call() -> None:
+def test_a_clean_frame_costs_one_zxing_call_and_one_look_for_a_second_mark() -> None:
     first, second = Counting(zxing()), Counting(ZbarDecoder())
     assert read(on_white(draw(MARK)), [first, second]) == [MARK.encode()]
-    assert (first.calls, second.calls) == (1, 0)
+    assert (first.calls, second.calls) == (2, 0)
+
+
+def test_of_two_marks_the_one_that_reads_easily_does_not_hide_the_other() -> None:
+    other = mark_text(4)
+    soft = np.asarray(cv2.GaussianBlur(draw(other, 3), (0, 0), 1.55), np.uint8)
+    frame = on_white(draw(MARK), soft)
+    assert payloads(zxing().decode(frame)) == [MARK.encode()]
+    assert read(frame) == [MARK.encode(), other.encode()]
+
+
+def beside_a_mesh(frame: Gray) -> Gray:
+    """The frame with a perforated plate in its corner, which changes more strongly than any code."""
+    shown = frame.copy()
+    shown[:160, :160] = np.kron(np.indices((40, 40)).sum(axis=0) % 2, np.full((4, 4), 255)).astype(np.uint8)
+    return shown
+
+
+def test_a_mesh_does_not_hide_the_code() -> None:
+    made = make("size", 0.1, 1)
+    [plain] = ZbarDecoder().decode(made.gray)
+    views = Views(beside_a_mesh(made.gray))
+    assert views.second_region is not None
+    height, width = views.second_region.pixels.shape
+    (left, top), (right, bottom) = np.min(plain.corners, axis=0), np.max(plain.corners, axis=0)
+    assert (views.region.left, views.region.top) == (0, 0)
+    assert views.second_region.left <= left < right <= views.second_region.left + width
+    assert views.second_region.top <= top < bottom <= views.second_region.top + height
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: f"{stage.decoder}, {stage.name}")
 def test_each_stage_reads_and_says_where(stage: Stage) -> None:
     if stage.decoder == "zxing":
         zxing()
-    frame, payload = roadside("plain", 1)
+    made = make("size", 0.1, 1)
+    frame, payload = made.gray, made.text.encode()
+    if stage.name == "full frame":
+        frame = np.asarray(cv2.resize(frame, None, fx=2, fy=2), np.uint8)
+    if stage.name.startswith("second region"):
+        frame = beside_a_mesh(frame)
     shown = 255 - frame if "inverted" in stage.name else frame
     [seen] = decode_frame(shown, available_decoders(), budget_s=AMPLE_S, stages=[stage])
     [plain] = ZbarDecoder().decode(frame)
@@ -181,7 +239,8 @@ def test_each_stage_reads_and_says_where(stage: Stage) -> None:
 
 
 def test_the_ladder_reads_what_one_call_does_not() -> None:
-    pictures = [roadside(name, seed) for name in CONDITIONS for seed in (1, 2)]
+    all_made = [make(name, level, 1) for name in CONDITIONS for level in (0.3, 0.45)]
+    pictures = [(made.gray, made.text.encode()) for made in all_made]
     first, second = zxing(), ZbarDecoder()
     by_zxing = [payloads(first.decode(frame)) == [payload] for frame, payload in pictures]
     by_zbar = [payloads(second.decode(frame)) == [payload] for frame, payload in pictures]
@@ -190,7 +249,6 @@ def test_the_ladder_reads_what_one_call_does_not() -> None:
 
     for ladder in (by_ladder, by_zbar_ladder):
         assert all(got in ([], [payload]) for got, (_, payload) in zip(ladder, pictures, strict=True))
-    assert sum(map(bool, by_ladder)) >= len(pictures) - 1
     assert sum(map(bool, by_ladder)) >= sum(by_zxing) + 3
     assert sum(map(bool, by_zbar_ladder)) >= sum(by_zbar) + 3
 
@@ -198,6 +256,18 @@ def test_the_ladder_reads_what_one_call_does_not() -> None:
 def test_two_codes_in_one_frame_are_both_returned(decoder: CodeDecoder) -> None:
     frame = on_white(draw(URL), draw(MARK))
     assert sorted(read(frame, [decoder])) == sorted([URL.encode(), MARK.encode()])
+
+
+def test_zxing_tells_the_symbol_version() -> None:
+    assert [code.version for code in zxing().decode(draw("VM1:A", version=7))] == [7]
+    assert [code.version for code in ZbarDecoder().decode(draw("VM1:A", version=7))] == [None]
+
+
+def test_a_mark_is_found_beside_foreign_codes_that_read_more_easily(decoder: CodeDecoder) -> None:
+    mark = np.asarray(cv2.GaussianBlur(draw(MARK, 3), (0, 0), 1.65), np.uint8)
+    frame = on_white(draw(URL, 8), mark, draw("WIFI:T:WPA;S:x;;", 6))
+    assert MARK.encode() not in payloads(decoder.decode(frame))
+    assert MARK.encode() in read(frame, [decoder])
 
 
 def test_the_same_code_twice_is_one(decoder: CodeDecoder) -> None:
@@ -222,13 +292,13 @@ def test_a_url_is_bytes_and_nothing_is_opened(decoder: CodeDecoder) -> None:
 # ------------------------------------------------------------------------------- when there is nothing to read
 
 
-def test_the_budget_ends_the_ladder() -> None:
+def test_the_ladder_ends_before_a_further_stage_could_exceed_the_budget() -> None:
     frame = np.random.default_rng(4).integers(0, 256, FRAME, dtype=np.uint8)
     clock = SteppingClock(0.1)
     counted = [Counting(decoder) for decoder in available_decoders()]
     assert decode_frame(frame, counted, budget_s=0.25, clock=clock) == []
-    assert sum(decoder.calls for decoder in counted) == 3
-    assert clock.now_s == pytest.approx(0.4)
+    assert sum(decoder.calls for decoder in counted) == 2
+    assert clock.now_s == pytest.approx(0.3)
 
 
 def test_one_look_is_taken_without_any_budget(decoder: CodeDecoder) -> None:
@@ -243,18 +313,13 @@ def test_a_frame_without_code_goes_through_all_stages() -> None:
     names = {decoder.name for decoder in counted}
     frame = np.tile(np.linspace(0, 255, 320).astype(np.uint8), (240, 1))
     assert decode_frame(frame, counted, budget_s=AMPLE_S, clock=SteppingClock(0)) == []
-    assert sum(decoder.calls for decoder in counted) == sum(stage.decoder in names for stage in STAGES)
+    views = Views(frame)
+    taken = [stage for stage in STAGES if stage.decoder in names and stage.part(views) is not None]
+    assert sum(decoder.calls for decoder in counted) == len(taken)
 
 
 def test_no_decoders_read_nothing() -> None:
     assert decode_frame(draw(MARK), [], budget_s=AMPLE_S) == []
-
-
-def test_a_grid_of_finder_patterns_comes_to_an_end() -> None:
-    finder = np.pad(np.pad(np.zeros((3, 3)), 1, constant_values=255), 1)
-    tile = np.kron(np.pad(finder, 1, constant_values=255), np.ones((4, 4))).astype(np.uint8)
-    grid = np.tile(tile, (1500 // tile.shape[0] + 1, 2000 // tile.shape[1] + 1))[:1500, :2000]
-    assert read(np.ascontiguousarray(grid)) == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -262,7 +327,7 @@ def test_a_grid_of_finder_patterns_comes_to_an_end() -> None:
 def test_any_small_picture_is_taken(height: int, width: int, kind: int, seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     gray = [noise, noise // 128 * 255, np.zeros_like(noise), np.full_like(noise, 255)][kind]
-    view = find_region(gray)
+    view = Views(gray).region
     rows, columns = view.pixels.shape
     assert rows >= 1
     assert columns >= 1

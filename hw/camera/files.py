@@ -48,12 +48,14 @@ class FileSource:
     """A picture file, or the pictures directly in a folder in the order of their names.
 
     Each file gives one `Frame` or one `FrameError`; so do a missing path and an empty folder. Subfolders are
-    not entered, other files in a folder are passed over, and of an animation the first picture counts.
+    not entered, other files in a folder are passed over, and of an animation the first picture counts. `skip` files
+    at the beginning are passed over without being opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, skip: int = 0) -> None:
+        self._path, self._skip = path, skip
         self._closed = False
+        self.total: int | None = None  # files; known once the first was asked for
 
     def frames(self) -> Iterator[Frame | FrameError]:
         """One value for each file, read when it is asked for."""
@@ -62,7 +64,8 @@ class FileSource:
         except FrameError as error:
             yield error
             return
-        for path in paths:
+        self.total = len(paths)
+        for path in paths[self._skip :]:
             if self._closed:
                 return
             try:
@@ -99,7 +102,7 @@ def _pictures(path: Path) -> list[Path]:
             return [path]
         found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
     except (OSError, ValueError) as exc:
-        raise FrameError(name, _os_problem(exc)) from exc
+        raise FrameError(name, os_problem(exc)) from exc
     if not found:
         raise FrameError(name, "no pictures in this folder")
     return found
@@ -115,7 +118,7 @@ def _bytes(path: Path, name: str) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)  # one more than allowed, in case the file grows meanwhile
     except (OSError, ValueError) as exc:
-        raise FrameError(name, _os_problem(exc)) from exc
+        raise FrameError(name, os_problem(exc)) from exc
     if len(data) > MAX_BYTES:
         raise FrameError(name, _TOO_LARGE)
     if not data:
@@ -139,7 +142,8 @@ _PILLOW_ERRORS = (
 )
 
 
-def _os_problem(exc: OSError | ValueError) -> str:
+def os_problem(exc: OSError | ValueError) -> str:
+    """Why the system does not give a file, in words of our own; ValueError is what it raises for the name itself."""
     if isinstance(exc, OSError):
         return _OS_PROBLEMS.get(exc.errno or 0, exc.strerror or "cannot be read")
     return "not a possible file name"  # an embedded null byte

@@ -6,9 +6,10 @@ Only QR model 2 is asked for: any wider choice reads noise as 1-D bars or Micro 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, NamedTuple
 
-from hw.errors import DeviceNotFoundError
+from hw.errors import DeviceNotFoundError, one_line
 from hw.interfaces import CodeDecoder
 from verifier.types import CodeSeen
 
@@ -24,6 +25,7 @@ class ZxingDecoder:
     """zxing-cpp: a millisecond a frame, payload bytes exactly as encoded. ImportError when not installed."""
 
     name = "zxing"
+    package = "zxing-cpp"
 
     def __init__(self) -> None:
         import zxingcpp  # noqa: PLC0415 - optional
@@ -36,15 +38,28 @@ class ZxingDecoder:
         """All codes in a uint8 height x width picture; corners clockwise from the code's own top left."""
         if gray.size == 0:
             return []
+        found = self._read(gray, formats=self._formats, text_mode=self._text_mode)
         return [
-            CodeSeen(payload=code.bytes, corners=_zxing_corners(code.position), decoder=self.name)
-            for code in self._read(gray, formats=self._formats, text_mode=self._text_mode)
+            CodeSeen(
+                payload=code.bytes,
+                corners=_zxing_corners(code.position),
+                decoder=self.name,
+                version=_zxing_version(code),
+            )
+            for code in found
         ]
 
 
 def _zxing_corners(position: object) -> tuple[tuple[int, int], ...]:
     names = ("top_left", "top_right", "bottom_right", "bottom_left")
     return tuple((point.x, point.y) for point in (getattr(position, name) for name in names))
+
+
+def _zxing_version(code: object) -> int | None:
+    """The symbol version, which releases before 3.1 do not tell."""
+    extra = getattr(code, "extra", None)
+    number = str(extra.get("Version")) if isinstance(extra, dict) else ""
+    return int(number) if number.isdecimal() else None
 
 
 class ZbarDecoder:
@@ -56,6 +71,7 @@ class ZbarDecoder:
     """
 
     name = "zbar"
+    package = "pyzbar"
 
     def __init__(self) -> None:
         from pyzbar import pyzbar  # noqa: PLC0415 - optional
@@ -74,10 +90,13 @@ class ZbarDecoder:
         ]
 
 
+_DECODERS = (ZxingDecoder, ZbarDecoder)  # the quick one first
+
+
 def available_decoders() -> list[CodeDecoder]:
     """The decoders that work here, the quick one first; DeviceNotFoundError when there is none."""
     found: list[CodeDecoder] = []
-    for make in (ZxingDecoder, ZbarDecoder):
+    for make in _DECODERS:
         try:
             found.append(make())
         except _UNUSABLE:
@@ -87,3 +106,39 @@ def available_decoders() -> list[CodeDecoder]:
             "decoder", "no QR library: install zxing-cpp, or pyzbar with the system package libzbar0"
         )
     return found
+
+
+class DecoderState(NamedTuple):
+    """Whether a decoder works here, and its package's version or else what keeps it from working."""
+
+    name: str
+    works: bool
+    detail: str
+
+
+def decoder_report() -> list[DecoderState]:
+    """One line of diagnostics for each decoder that could be here."""
+    report = []
+    for make in _DECODERS:
+        try:
+            make()
+        except _UNUSABLE as exc:
+            report.append(DecoderState(make.name, False, _problem(exc)))
+        else:
+            report.append(DecoderState(make.name, True, _version_of(make.package)))
+    return report
+
+
+def _problem(exc: Exception) -> str:
+    if isinstance(exc, ModuleNotFoundError):
+        return "not installed"
+    if isinstance(exc, AttributeError):
+        return one_line(f"installed in a version without what is needed: {exc}")
+    return one_line(f"installed, but does not load: {exc}")
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # built from source, without metadata
+        return "version not known"

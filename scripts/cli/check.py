@@ -1,10 +1,11 @@
-"""`markcheck check`: the verdict on pictures or on a plate."""
+"""`markcheck check`: the verdict on pictures, on a video, or on a plate."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,33 @@ import click
 from firmware.build import build_device
 from firmware.config import Home
 from firmware.scan import payloads
+from firmware.scanner import CodeEvent, FaultEvent, HintEvent, Scanner, video
 from firmware.screens import render_verdict
 from firmware.views import VerdictView, printable, terminal_card, verdict_view
 from hw.camera.files import FileSource
+from hw.camera.video import MAX_FRAMES
+from hw.camera.video import SUFFIXES as VIDEO_SUFFIXES
 from hw.display.panel import open_panel
 from hw.display.simulator import SimulatedPanel
-from hw.errors import FrameError
+from hw.errors import FrameError, one_line
+from hw.interfaces import CodeDecoder
 from hw.qr.decoders import available_decoders
-from scripts.cli.console import home_option, json_option, print_json, problem
+from hw.qr.reader import Deduplicator
+from scripts.cli.console import home_option, json_option, print_json, problem, progress_bar
+from verifier.adapters import NOTHING_READ
 from verifier.audit import verdict_to_json
 from verifier.check import CheckResult, Observation, Verifier
 from verifier.clock import system_clock
 from verifier.errors import PlateError
 from verifier.plates import display_text, parse_plate
 from verifier.roles import answer_lines, limited_answer
-from verifier.types import Credential, PlateSeen, Purpose, Role, View
+from verifier.types import Credential, Hint, PlateSeen, Purpose, Role, View
 from verifier.vin import Vin, read_vin
-from verifier.wording import Language, Text
+from verifier.wording import HINTS, Language, Text
 
 SCREEN_SCALE = 4  # a panel pixel in the saved picture
 CARS = (Text("甲车", "CAR A"), Text("乙车", "CAR B"))
+EMPTY_CODE = b"\n"  # a foreign code that is empty was read all the same
 SIMILAR = Text("近似号牌", "SIMILAR:")
 
 
@@ -70,7 +78,7 @@ def check(
     as_json: bool,
     home: Home,
 ) -> int:
-    """The verdict on pictures of a code, or on a plate.
+    """The verdict on pictures or a video of a code, or on a plate.
 
     \b
     Examples:
@@ -79,11 +87,12 @@ def check(
       markcheck check photo.png --plate 京A12345     is it the code of this car
       markcheck check photo.png --vin LSVAA49J4E2000001
       markcheck check photos/ --json
+      markcheck check video.avi                      one verdict for each code that comes into view
       markcheck check photo.png --lang en --screens out/
       markcheck check photo.png --role insurer
 
-    A PICTURE is a picture file or a folder of them. Exit status: 0 when a verdict was reached for everything,
-    1 when a picture could not be used, 2 for wrong usage.
+    A PICTURE is a picture file, a folder of them, or a video file. Exit status: 0 when a verdict was reached for
+    everything, 1 when a picture could not be used, 2 for wrong usage.
     """
     if not pictures and plate is None:
         raise click.UsageError("give a PICTURE or --plate")
@@ -170,13 +179,44 @@ def _checks(
         return
     decoders = available_decoders()
     for path in pictures:
-        source = FileSource(path)
-        for frame in source.frames():
-            if isinstance(frame, FrameError):
-                yield frame.component, frame
-                continue
-            for payload in payloads(frame, decoders):
-                yield frame.name, verifier.check(dataclasses.replace(seen, code=payload))
+        is_video = path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
+        for name, code in _in_video(path) if is_video else _in_pictures(path, decoders):
+            found = code if isinstance(code, FrameError) else verifier.check(dataclasses.replace(seen, code=code))
+            yield name, found
+
+
+def _in_pictures(path: Path, decoders: Sequence[CodeDecoder]) -> Iterator[tuple[str, bytes | FrameError]]:
+    """What each picture shows, with its name."""
+    for frame in FileSource(path).frames():
+        if isinstance(frame, FrameError):
+            yield frame.component, frame
+            continue
+        for payload in payloads(frame, decoders):
+            yield frame.name, payload
+
+
+def _in_video(path: Path) -> list[tuple[str, bytes | FrameError]]:
+    """What comes into view in a video, with the name of its first frame; NOTHING_READ when no frame shows a code."""
+    found: list[tuple[str, bytes | FrameError]] = []
+    hints: Counter[Hint | None] = Counter()
+    frames = 0
+    with Scanner(video(path), deduplicator=Deduplicator) as scanner, progress_bar() as progress:
+        for event in scanner.events():
+            if isinstance(event, CodeEvent):
+                found.append((event.frame, event.code.payload or EMPTY_CODE))
+            elif isinstance(event, FaultEvent):
+                found.append((event.component, FrameError(event.component, event.problem)))
+            elif isinstance(event, HintEvent):
+                hints[event.hint] += 1
+            else:
+                frames = event.frames
+                progress("frames", frames, event.total or MAX_FRAMES)
+    if frames and all(isinstance(code, FrameError) for _, code in found):
+        hint = hints.most_common(1)[0][0] if hints else None
+        if hint is not None:
+            problem(f"note: {HINTS[hint].en}")
+        found.append((one_line(path.name), NOTHING_READ))
+    return found
 
 
 class _Output:

@@ -1,0 +1,110 @@
+"""One scanner process as the program holds it: started, asked, heard, ended."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable
+from enum import Enum, auto
+
+from firmware.scan_protocol import (
+    GRANT,
+    Begin,
+    Done,
+    End,
+    Failed,
+    Job,
+    Message,
+    MessageParser,
+    Missing,
+    Ready,
+    Unusable,
+)
+
+_CHUNK = 1 << 16  # bytes
+_REAP_S = 1.0
+
+Spawn = Callable[[Job, int, int], "subprocess.Popen[bytes]"]
+
+
+def spawn_worker(job: Job, reports: int, slot: int) -> subprocess.Popen[bytes]:
+    """Start a scanner process that writes to these two open files and reads its grants from a pipe; OSError."""
+    # -P: a module in the working folder must not stand in for a library. What libraries print is not ours to show.
+    command = [sys.executable, "-P", "-m", "firmware.scan_worker", str(reports), str(slot), job.to_text()]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, pass_fds=(reports, slot), bufsize=0
+    )
+
+
+class State(Enum):
+    """What a scanner process is at."""
+
+    STARTING = auto()
+    CAPTURING = auto()
+    DECODING = auto()
+
+
+EXPECTED: dict[State, tuple[type[Message], ...]] = {
+    State.STARTING: (Ready, Missing, Failed),
+    State.CAPTURING: (Begin, Unusable, Done, Failed),
+    State.DECODING: (End, Failed),
+}
+
+
+class ScanProcess:
+    """One process, what it is at and since when."""
+
+    def __init__(self, spawn: Spawn, job: Job, slot: int, now: float) -> None:
+        """OSError when no process can be made."""
+        self._reports, theirs = os.pipe()
+        try:
+            self._process = spawn(job, theirs, slot)
+        except OSError:
+            os.close(self._reports)
+            raise
+        finally:
+            os.close(theirs)
+        self._parser = MessageParser()
+        self._poll = select.poll()
+        self._poll.register(self._reports, select.POLLIN)
+        self.state, self.since, self.frame = State.STARTING, now, ""
+
+    def enter(self, state: State, now: float) -> None:
+        """It is at something else now."""
+        self.state, self.since = state, now
+
+    def grant(self, now: float) -> None:
+        """Ask for one more frame; that nobody listens is noticed at the next reading."""
+        self.enter(State.CAPTURING, now)
+        try:
+            if self._process.stdin is not None:
+                self._process.stdin.write(GRANT)
+        except BrokenPipeError:
+            pass
+
+    def read(self, timeout_s: float) -> list[Message]:
+        """What it said, waiting for the first byte only; ProtocolError; EOFError when it is gone."""
+        messages: list[Message] = []
+        for _ in range(8):  # more than the longest message; a process that never stops talking is not heard to the end
+            if messages or not self._poll.poll(max(0.0, timeout_s) * 1000):
+                break
+            data = os.read(self._reports, _CHUNK)
+            if not data:
+                raise EOFError
+            messages += self._parser.feed(data)
+            timeout_s = 0.0
+        return messages
+
+    def end(self) -> int | None:
+        """End it, whatever it is doing: its exit status, negative for a signal; None when it does not even die."""
+        self._process.kill()
+        os.close(self._reports)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            return self._process.wait(_REAP_S)
+        except subprocess.TimeoutExpired:  # stuck in a driver
+            return None

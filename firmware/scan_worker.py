@@ -1,0 +1,174 @@
+"""The scanner process: `python -m firmware.scan_worker REPORTS SLOT JOB`, started by `firmware.scanner`.
+
+It loads OpenCV and the decoders, takes frames from its own source, and may hang or die in them. File descriptor REPORTS
+takes its messages, SLOT the frame that it is about to read; each byte on its standard input grants one frame.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware.scan_protocol import (
+    FRAME_HEADER,
+    MAX_FRAME_PIXELS,
+    Begin,
+    Done,
+    End,
+    Failed,
+    Job,
+    Message,
+    Missing,
+    Ready,
+    Unusable,
+    encode,
+)
+from hw.errors import DeviceNotFoundError, FrameError
+from hw.interfaces import CodeDecoder, Frame
+from hw.qr.hints import find_hint
+from hw.qr.pipeline import decode_frame, marks
+from hw.qr.reader import CodeReader
+from hw.qr.views import Views
+from verifier.types import CodeSeen, Hint
+
+STILL_BUDGET_S = 1.0  # as in firmware.scan, which would load the verifier: this process needs neither data nor keys
+_MAX_DATA = 1 << 30  # bytes; a picture of 100 megapixels takes 600 MB while it is read
+_MAX_FILE = FRAME_HEADER.size + MAX_FRAME_PIXELS  # bytes; the slot is the only file it writes
+
+Gray = NDArray[np.uint8]
+
+
+class _Reading(NamedTuple):
+    codes: Sequence[CodeSeen]
+    hint: Hint | None
+
+
+def work(job: Job, reports: int, slot: int, grants: int) -> None:
+    """Do the job: a message at the start, and for each grant one frame, until there are no more or nobody asks."""
+    try:
+        decoders = _imported(job.decoders)()
+        source = _imported(job.source)(Path(job.path), skip=job.skip)
+    except DeviceNotFoundError as exc:
+        _send(reports, Missing(exc.component, exc.problem))
+        return
+    read = _still_reader(decoders) if job.still else _video_reader(decoders)
+    _send(reports, Ready())
+    frames = source.frames()
+    while os.read(grants, 1):
+        frame = next(frames, None)
+        if frame is None:
+            _send(reports, Done())
+            return
+        if isinstance(frame, FrameError):
+            _send(reports, Unusable(frame.component, frame.problem))
+            continue
+        _put(slot, frame.gray)
+        _send(reports, Begin(frame.name))
+        _send(reports, _end(frame, read, job.alarm_s, getattr(source, "total", None)))
+
+
+def _end(frame: Frame, read: Callable[[Gray], _Reading], alarm_s: float, total: int | None) -> End:
+    # Without a handler of Python's the signal ends the process in whatever native loop it is, even when the program
+    # that should watch over it is gone.
+    signal.setitimer(signal.ITIMER_REAL, alarm_s)
+    began = time.monotonic()
+    codes, hint = read(frame.gray)
+    ms = (time.monotonic() - began) * 1000
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    ours = marks(codes)
+    at_s = getattr(frame, "at_s", None)  # a camera's frames have none
+    return End(codes=tuple(ours or codes), are_marks=bool(ours), hint=hint, ms=ms, at_s=at_s, total=total)
+
+
+def _video_reader(decoders: Sequence[CodeDecoder]) -> Callable[[Gray], _Reading]:
+    reader = CodeReader(decoders)
+
+    def read(gray: Gray) -> _Reading:
+        reading = reader.read(gray)
+        return _Reading(reading.codes, reading.hint)
+
+    return read
+
+
+def _still_reader(decoders: Sequence[CodeDecoder]) -> Callable[[Gray], _Reading]:
+    def read(gray: Gray) -> _Reading:
+        codes = decode_frame(gray, decoders, budget_s=STILL_BUDGET_S)
+        return _Reading(codes, None if codes else find_hint(gray, Views(gray).region))
+
+    return read
+
+
+def _imported(name: str) -> Any:
+    module, attribute = name.split(":")
+    return getattr(import_module(module), attribute)
+
+
+def _put(slot: int, gray: Gray) -> None:
+    """The frame's pixels first and its size last: what a size stands before is whole."""
+    os.pwrite(slot, FRAME_HEADER.pack(0, 0), 0)
+    if 0 < gray.size <= MAX_FRAME_PIXELS:
+        _write(slot, np.ascontiguousarray(gray).data.cast("B"), FRAME_HEADER.size)
+        os.pwrite(slot, FRAME_HEADER.pack(*gray.shape), 0)
+
+
+def _write(slot: int, data: memoryview, place: int) -> None:
+    while data:
+        written = os.pwrite(slot, data, place)
+        data, place = data[written:], place + written
+
+
+def _send(reports: int, message: Message) -> None:
+    data = encode(message)
+    while data:
+        data = data[os.write(reports, data) :]
+
+
+def _limit() -> None:
+    """No core dump, which would hold pictures of cars; no more memory than a large picture needs; no large file."""
+    for kind, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_DATA, _MAX_DATA),
+        (resource.RLIMIT_FSIZE, _MAX_FILE),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
+
+
+def _report_failure(reports: int) -> None:
+    """Let an exception that nothing handles reach the program: its kind and place, no text from a picture."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        places = traceback.extract_tb(trace)
+        place = f" in {Path(places[-1].filename).name}, line {places[-1].lineno}" if places else ""
+        with suppress(OSError):
+            _send(reports, Failed(f"{kind.__name__}{place}"))
+
+    sys.excepthook = hook
+
+
+def main(arguments: Sequence[str]) -> int:
+    """REPORTS SLOT JOB: two file descriptors and the job as text."""
+    reports, slot, job = arguments
+    _limit()
+    _report_failure(int(reports))
+    with suppress(BrokenPipeError):  # the program is gone
+        work(Job.from_text(job), int(reports), int(slot), sys.stdin.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,188 @@
+"""`markcheck doctor`: whether the parts of this installation work, each told for itself."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from firmware.build import EPOCH_KEY_IN_A_FILE, SOFTWARE, open_store, software_version
+from firmware.config import Home
+from firmware.scanner import CodeEvent, FaultEvent, HintEvent, Scanner, pictures
+from hw.errors import HardwareError
+from hw.qr.decoders import decoder_report
+from scripts.cli.console import home_option, json_option, print_json
+from scripts.sandbox.codes import any_qr_picture
+from verifier.clock import Clock, system_clock
+from verifier.errors import VerifierError
+from verifier.policy import Policy
+from verifier.sm2 import libcrypto
+from verifier.types import Code
+
+_SPECIMEN = "VM0:MARKCHECK DOCTOR"
+# What a section's parts are known to raise when they are broken: the section fails with it, the others go on.
+_EXPECTED = (VerifierError, HardwareError, OSError, sqlite3.Error, ImportError, AttributeError)
+
+
+class State(Code):
+    """How a section ended."""
+
+    PASS = "PASS"  # noqa: S105 - no password
+    NOTE = "NOTE"  # works, with something missing
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What was found: one line for people, and the same as facts for machines."""
+
+    state: State
+    detail: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@click.command()
+@json_option
+@home_option
+def doctor(as_json: bool, home: Home) -> int:
+    """Whether the parts of this installation work.
+
+    \b
+    Examples:
+      markcheck doctor
+      markcheck doctor --json
+
+    Exit status: 0 when everything that is needed works, 1 when not.
+    """
+    failed = 0
+    for name, examine in _SECTIONS.items():
+        section = _examined(examine, home)
+        failed += section.state is State.FAIL
+        if as_json:
+            print_json({"section": name, "state": section.state, "detail": section.detail, **section.facts})
+        else:
+            click.echo(f"{section.state:5} {name:10} {section.detail}")
+    if not as_json:
+        click.echo(f"FAILED {failed} of {len(_SECTIONS)}" if failed else "OK")
+    return 1 if failed else 0
+
+
+def _examined(examine: Callable[[Home], Section], home: Home) -> Section:
+    try:
+        return examine(home)
+    except _EXPECTED as exc:
+        return Section(State.FAIL, str(exc) or type(exc).__name__)
+
+
+def _software(_: Home) -> Section:
+    python = platform.python_version()
+    detail = f"{software_version()}, Python {python} on {platform.system()} {platform.machine()}"
+    return Section(State.PASS, detail, {"software": software_version(), "python": python, "executable": sys.executable})
+
+
+def _libraries(_: Home) -> Section:
+    """The versions of what the device needs; a library from the system may have none that can be told."""
+    found = {name: _version(name) for name in _needed()}
+    unknown = [name for name, number in found.items() if number is None]
+    detail = ", ".join(f"{name} {number or '?'}" for name, number in found.items())
+    return Section(State.NOTE if unknown else State.PASS, detail, {"versions": found})
+
+
+def _needed() -> list[str]:
+    """The names in our own package's list of what it needs everywhere."""
+    names = [re.match(r"[\w.-]+", line) for line in requires(SOFTWARE) or () if ";" not in line]
+    return [name[0] for name in names if name]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _decoders(_: Home) -> Section:
+    report = decoder_report()
+    working = [decoder.name for decoder in report if decoder.works]
+    stages = _ladder(working)
+    facts = {"decoders": [decoder._asdict() for decoder in report], "ladder": stages}
+    detail = ", ".join(f"{d.name} {d.detail}" for d in report)
+    if not working:
+        return Section(State.FAIL, detail, facts)
+    state = State.PASS if len(working) == len(report) else State.NOTE
+    return Section(state, f"{detail}; {len(stages)} stages, first {', '.join(stages[:2])}", facts)
+
+
+def _ladder(decoders: list[str]) -> list[str]:
+    from hw.qr.pipeline import STAGES  # noqa: PLC0415 - loads OpenCV, and its absence is this section's matter alone
+
+    return [f"{stage.decoder} {stage.name}" for stage in STAGES if stage.decoder in decoders]
+
+
+def _scanner(_: Home) -> Section:
+    """Lets a scanner process read a picture of a code."""
+    from hw.qr.reader import Deduplicator  # noqa: PLC0415 - as above
+
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "specimen.png"
+        any_qr_picture(_SPECIMEN).save(path)
+        with Scanner(pictures(path), deduplicator=Deduplicator) as scanner:
+            event = next((e for e in scanner.events() if isinstance(e, CodeEvent | FaultEvent | HintEvent)), None)
+    facts = {"ms": round((time.monotonic() - began) * 1000)}
+    if isinstance(event, CodeEvent) and event.code.payload == _SPECIMEN.encode():
+        return Section(State.PASS, f"a process was started and read a code: {facts['ms']} ms", facts)
+    problem = event.problem if isinstance(event, FaultEvent) else "the process did not read a code"
+    return Section(State.FAIL, problem, facts)
+
+
+def _sm2(_: Home) -> Section:
+    library = libcrypto()
+    if library is None:
+        return Section(State.NOTE, "no libcrypto of OpenSSL 3 with SM2: codes signed with SM2 cannot be proven")
+    return Section(
+        State.PASS, f"{library._name}, OpenSSL {library.OPENSSL_version_major()}", {"library": library._name}
+    )
+
+
+def _data(home: Home, clock: Clock = system_clock) -> Section:
+    store, warning = open_store(home)
+    try:
+        held = store.info()
+    finally:
+        store.close()
+    age = clock() - held.as_of
+    remarks = [*held.notes, warning, *_remarks_on(age)]
+    facts = {"seq": held.seq, "as_of": held.as_of.isoformat(), "age_s": int(age.total_seconds()), "remarks": remarks}
+    harmless = remarks == [EPOCH_KEY_IN_A_FILE]
+    detail = f"no. {held.seq} of {held.as_of.isoformat(timespec='minutes')}, {held.vehicles:,} vehicles"
+    return Section(State.PASS if harmless else State.NOTE, "; ".join([detail, *remarks]), facts)
+
+
+def _remarks_on(age: timedelta, policy: Policy = Policy()) -> list[str]:  # noqa: B008 - frozen
+    if age < -policy.clock_skew:
+        return ["the clock is behind the data"]
+    if age > policy.stale:
+        return [f"older than {policy.stale.days} days: verdicts are limited"]
+    return ["older than a day"] if age > policy.fresh else []
+
+
+_SECTIONS: Mapping[str, Callable[[Home], Section]] = {
+    "software": _software,
+    "libraries": _libraries,
+    "decoders": _decoders,
+    "scanner": _scanner,
+    "sm2": _sm2,
+    "data": _data,
+}
