@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from firmware.config import Home
 from verifier.audit import AuditLog
+from verifier.cache import schema
 from verifier.cache.keys import KEY_LENGTH, load_epoch_key
 from verifier.cache.store import StatusStore
 from verifier.check import Verifier
-from verifier.clock import Clock
+from verifier.clock import Clock, Witness, system_clock, system_witness
 from verifier.errors import EpochKeyError
+from verifier.trusted_time import TrustedTime
 
 SOFTWARE = "markcheck"
 EPOCH_KEY_IN_A_FILE = "the epoch key lies in a file beside the data: for demos only"
@@ -31,11 +33,21 @@ def software_version() -> str:
     return f"{SOFTWARE} {version(SOFTWARE)}"
 
 
-def build_device(home: Home, clock: Clock) -> Device:
-    """The device whose files lie in this home."""
+def build_device(home: Home, clock: Clock, witness: Witness | None = None) -> Device:
+    """The device whose files lie in this home; `witness` as for `trusted_time`."""
     store, warning = open_store(home)
-    verifier = Verifier(store, clock=clock, audit=AuditLog(home.audit), software=software_version())
+    verifier = Verifier(
+        store, clock=clock, audit=AuditLog(home.audit), software=software_version(),
+        time=trusted_time(home, clock, witness),
+    )  # fmt: skip
     return Device(store, verifier, (warning,))
+
+
+def trusted_time(home: Home, clock: Clock, witness: Witness | None = None) -> TrustedTime:
+    """What the device knows of the time. The machine's own counters witness for the machine's own clock only."""
+    if witness is None and clock is system_clock:
+        witness = system_witness
+    return TrustedTime(home.cache / schema.STATE, clock, witness)
 
 
 def open_store(home: Home) -> tuple[StatusStore, str]:

@@ -80,6 +80,13 @@ def trust_list(n: int, seed: int = 0) -> bytes:
     return dump_entries(keys)
 
 
+class Unguarded(Publisher):
+    """A publisher that does not look at the trust list before it signs it."""
+
+    def _least(self, entries: bytes, fewer_keys: bool) -> int:
+        return 0
+
+
 @dataclass
 class Night:
     """A publisher with its store, and what it publishes next; change a field and publish again."""
@@ -95,9 +102,13 @@ class Night:
     trust_version: int = 1
     policy: Policy = field(default_factory=Policy)
     publisher_keys: PublisherKeys | None = None  # needed to go on in a store that holds a repository
+    nights: int = 45  # deltas on one base, at most; with 0 every night is a snapshot
+    made_by: type[Publisher] = Publisher
 
     def __post_init__(self) -> None:
-        self.publisher = Publisher(self.store, self.clock, self.region, keys=self.publisher_keys, chunk=self.chunk)
+        self.publisher = self.made_by(
+            self.store, self.clock, self.region, keys=self.publisher_keys, chunk=self.chunk, nights=self.nights
+        )
 
     def publish(self, **changes: Any) -> Published:
         values: dict[str, Any] = {

@@ -1,18 +1,24 @@
-"""What `markcheck sync` stores of the files it is given, and what `markcheck cache info` leaves alone."""
+"""What `markcheck sync` says, stores and tries again, and what `markcheck cache info` leaves alone."""
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from scripts.cli.main import main
+from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.publisher import Publisher
 from scripts.sandbox.server import serve
 from tests.nightly import EPOCH_KEY, Night
 from verifier.clock import system_clock
+from verifier.errors import FetchError
 from verifier.net import HttpFetcher, read_file
+from verifier.types import Plate
 
 
 @pytest.fixture
@@ -167,3 +173,140 @@ def test_cache_info_without_data(home: Path, capsys: pytest.CaptureFixture[str])
     assert main(["cache", "info"]) == 1
     assert "no data" in one_line(capsys)
     assert not home.exists()
+
+
+# ------------------------------------------------------------------------------------- what a sync can be asked
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, object]:
+    """The JSON that a command prints."""
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == status
+    answer: dict[str, object] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Path:
+    """A sandbox authority that has published one night."""
+    folder = tmp_path / "sandbox"
+    assert main(["sandbox", "publish", "--folder", str(folder), "--scale", "400"]) == 0
+    return folder
+
+
+def lapse(sandbox: Path, number: int) -> Plate:
+    """An event with one of the sandbox's vehicles."""
+    plate = list(AuthorityFolder(sandbox).open(clock=system_clock).registry.vehicles)[number]
+    words = ["--folder", str(sandbox), "--plate", plate.text, "--kind", str(plate.kind), "--until", "2026-01"]
+    assert main(["sandbox", "event", "lapse", *words]) == 0
+    return plate
+
+
+def test_a_card_brings_nights_hot_list_and_province(
+    home: Path, sandbox: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything that comes by network comes from a folder, with the same reports."""
+    card = home.parent / "card"
+    shutil.copytree(sandbox / "public", card)
+    sync = ("sync", "--from", str(card))
+    first = run(*sync, "--root", str(sandbox / "root.json"), capsys=capsys)
+    assert (first["outcome"], first["seq_before"], first["seq_after"]) == ("snapshot", None, 1)
+    lapse(sandbox, 0)
+    assert main(["sandbox", "publish", "--folder", str(sandbox), "--hot"]) == 0
+    shutil.copytree(sandbox / "public", card, dirs_exist_ok=True)
+    hot = run(*sync, "--hot", capsys=capsys)
+    assert (hot["outcome"], hot["seq_after"]) == ("hot", 2)
+    assert hot["rows"] in (1, 2)
+    assert run(*sync, "--hot", capsys=capsys)["outcome"] == "fresh"
+    assert main(["sandbox", "publish", "--folder", str(sandbox)]) == 0
+    shutil.copytree(sandbox / "public", card, dirs_exist_ok=True)
+    assert run(*sync, capsys=capsys)["outcome"] == "deltas"
+    assert main(["sandbox", "publish", "--folder", str(sandbox), "--region", "粤"]) == 0
+    assert main(["sync", "--from", str(sandbox / "public"), "--region", "yue"]) == 0
+    shown = run("cache", "info", capsys=capsys)
+    assert (shown["region"], shown["scope"], shown["covers"]) == ("yue", "province", ["粤"])
+
+
+def test_a_card_with_an_older_night_is_refused(home: Path, sandbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = home.parent / "card"
+    shutil.copytree(sandbox / "public", card)
+    assert main(["sandbox", "publish", "--folder", str(sandbox)]) == 0
+    sync = ("sync", "--root", str(sandbox / "root.json"), "--from")
+    assert run(*sync, str(sandbox / "public"), capsys=capsys)["seq_after"] == 2
+    failed = run(*sync, str(card), capsys=capsys, status=1)
+    assert failed["outcome"] == "failed"
+    assert "older" in str(failed["error"])
+    assert run("cache", "info", capsys=capsys)["seq"] == 2
+
+
+def test_sync_now_rereads_and_repairs_what_is_damaged(
+    home: Path, sandbox: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sync = ("sync", "--from", str(sandbox / "public"), "--root", str(sandbox / "root.json"))
+    run(*sync, capsys=capsys)
+    base = home / "cache" / "current" / "base.db"
+    whole = base.read_bytes()
+    middle = len(whole) // 2
+    base.write_bytes(whole[:middle] + b"rotten" + whole[middle + 6 :])
+    assert run(*sync, capsys=capsys)["outcome"] == "fresh"
+    repaired = run(*sync, "--recheck", capsys=capsys)
+    assert (repaired["outcome"], repaired["seq_before"], repaired["seq_after"]) == ("snapshot", 1, 1)
+    assert "the set in use was damaged: base: digest" in repaired["notes"]  # type: ignore[operator]
+    assert base.read_bytes() == whole
+    assert run(*sync, "--recheck", capsys=capsys)["outcome"] == "fresh"
+
+
+def test_retry_tells_when_it_tries_again_and_ends_when_it_is_done(
+    home: Path, root: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("scripts.cli.cache.time.sleep", slept.append)
+    real = HttpFetcher.fetch
+
+    def fetch(self: HttpFetcher, path: str, max_length: int) -> Iterator[bytes]:
+        if len(slept) < 3:
+            raise FetchError(path, "no connection, or it broke off")
+        return real(self, path, max_length)
+
+    monkeypatch.setattr(HttpFetcher, "fetch", fetch)
+    assert main(["sync", "--from", url, "--root", str(root)]) == 1  # a failure from before counts too
+    assert main(["sync", "--from", url, "--retry"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.count("no connection, or it broke off; trying again at ") == 3
+    assert "sync done (snapshot)" in shown.out
+    minutes = [int(seconds // 60) for seconds in slept]
+    assert [low <= m <= low * 1.25 for low, m in zip((2, 4, 8), minutes, strict=True)] == [True] * 3
+    assert run("cache", "info", capsys=capsys)["failures"] == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("--hot", "--recheck"), ("--from", ".", "--retry"), ("--from", "no such folder"), ("--from", "ftp://x")]
+)
+def test_what_does_not_go_together_is_wrong_usage_or_refused(
+    words: tuple[str, ...], home: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sync", "--from", "http://127.0.0.1:9", "--root", str(root), *words]) in (1, 2)
+    assert one_line(capsys)
+    assert not (home / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--trust-only --hot", "--trust-only --snapshot", "--hot --accept-large", "--region tibet", "--hot --scale 99"],
+)
+def test_options_of_publish_that_exclude_each_other(
+    words: str, sandbox: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(sandbox / "public")
+    capsys.readouterr()
+    assert main(["sandbox", "publish", "--folder", str(sandbox), *words.split()]) == 2
+    assert files(sandbox / "public") == before
+
+
+def test_publish_says_what_a_night_became(sandbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lapse(sandbox, 0)
+    capsys.readouterr()
+    assert main(["sandbox", "publish", "--folder", str(sandbox)]) == 0
+    assert re.search(r"no\. 2: 400 vehicles, delta of \d+ bytes, [12] rows changed", capsys.readouterr().err)
+    assert main(["sandbox", "publish", "--folder", str(sandbox), "--snapshot"]) == 0
+    assert "snapshot (asked for)" in capsys.readouterr().err

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.nightly import BEGAN, EPOCH_KEY, Night, fleet, record
+from tests.generations import CollidingHasher, Nights
+from tests.nightly import BEGAN, EPOCH_KEY, Night, fleet, plates, record
 from verifier.cache.build import BuildError, build_base
 from verifier.cache.keys import (
     CREDENTIAL,
@@ -24,24 +25,15 @@ from verifier.cache.keys import (
     key48,
     load_epoch_key,
     plate_bytes,
+    tag_bytes,
 )
-from verifier.cache.schema import GENERATION_FILES
+from verifier.cache.schema import CHANGES, GENERATION_FILES, HOT
 from verifier.cache.store import StatusStore
 from verifier.errors import CacheCorruptError, CacheMissingError, EpochKeyError, PlateError
 from verifier.types import CredentialState, CredentialStatus, Month, Plate, Serial, StatusLetter, VehicleRecord
 
 ABSENT = Plate("沪Z99999", "02")
-OLD_SERIAL, OTHER_SERIAL = Serial("00" * 12), Serial("11" * 12)
-
-
-class CollidingHasher(KeyHasher):
-    """Every identity has one of a few 48-bit keys, among them the lowest and the highest there can be."""
-
-    KEYS = (b"\0" * 6, b"\xff" * 6, b"\0\0\0\0\0\1", b"\x80" + b"\0" * 5)
-
-    def digest(self, person: bytes, canonical_bytes: bytes) -> bytes:
-        digest = super().digest(person, canonical_bytes)
-        return self.KEYS[digest[0] % len(self.KEYS)] + digest[6:]
+OLD_SERIAL, OTHER_SERIAL = Serial("0a1b2c3d4e5f60718293a4b5"), Serial("11" * 12)
 
 
 def publish(root: Path, night: Night | None = None) -> Night:
@@ -249,16 +241,39 @@ def test_kinds_of_identity_and_keys_never_mix() -> None:
     assert plate_bytes(Plate("京A·00001", "02")) == "02京A00001".encode()
 
 
-def test_no_plate_tag_or_serial_can_be_found_in_any_file(tmp_path: Path) -> None:
-    new = Plate("京AD00001", "52")
-    night = publish(tmp_path, Night(vehicles=fleet(2000), replated={OLD_SERIAL: new}))
+def forms(plate: Plate) -> list[bytes]:
+    """A plate's text, and what follows its first character, as any program could have left it in a file."""
+    codes = ("utf-8", "gbk", "utf-16-le", "utf-16-be")
+    # The letter and digits without the Chinese character in front, where the rest is ASCII.
+    tail = [plate.text[1:].encode(code) for code in codes] if plate.text[1:].isascii() else []
+    return [plate.text.encode(code) for code in codes] + tail
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_no_plate_tag_or_serial_can_be_found_in_any_file(tmp_path: Path, sealed: bool) -> None:
+    # A base, a night of changes over it and a hot list, with some plates in one of them alone.
+    fleet_of = list(plates(600))
+    nights = Nights(
+        tmp_path, {plate: record(plate) for plate in fleet_of[:500]}, sealed=sealed,
+        replated={OLD_SERIAL: fleet_of[5]},
+    )  # fmt: skip
+    rare = replace(record(fleet_of[525]), inspection_valid_until=Month(1990, 1))
+    second = {plate: record(plate, 1) for plate in fleet_of[250:550]} | {rare.plate: rare}
+    nights.night(second, {OTHER_SERIAL: fleet_of[530]})
+    tid = "E28011700000020A7D5C1B2F"
+    digests = [nights.digest(plate) for plate in fleet_of[550:]] + [nights.hasher.digest(TAG, tag_bytes(tid))]
+    rows = {key48(nights.digest(plate)): None for plate in fleet_of[:50]}
+    nights.install(nights.changes())
+    nights.put_hot(nights.hot(rows=rows, exact=dict.fromkeys(digests, 1 << 34)))
+    with closing(nights.store()) as store:  # they are all in there
+        assert store.vehicle(fleet_of[400]) == record(fleet_of[400], 1)
+        assert store.info().hot_seq == 1
+        assert store.vehicle(fleet_of[575]) is not None
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert {path.name for path in files} >= set(GENERATION_FILES)
-    texts = {vehicle.plate.text for vehicle, _ in night.vehicles} | {new.text}
-    tids = [tid for _, tid in night.vehicles if tid]
-    secrets = [text.encode(code) for text in texts for code in ("utf-8", "gbk", "utf-16-le", "utf-16-be")]
-    secrets += [tid.encode() for tid in tids] + [bytes.fromhex(tid) for tid in tids]
-    secrets += [OLD_SERIAL.encode(), EPOCH_KEY, EPOCH_KEY.hex().encode()]
+    assert {path.name for path in files} >= {*GENERATION_FILES, CHANGES, HOT}
+    secrets = [form for plate in fleet_of for form in forms(plate)]
+    secrets += [tid.encode(), bytes.fromhex(tid), EPOCH_KEY, EPOCH_KEY.hex().encode()]
+    secrets += [form for serial in (OLD_SERIAL, OTHER_SERIAL) for form in (serial.encode(), bytes.fromhex(serial))]
     for path, data in files.items():
         assert not [secret for secret in secrets if secret in data], path.name
 
@@ -305,7 +320,7 @@ def test_a_flipped_bit_anywhere_in_the_base_is_never_a_wrong_answer(tmp_path: Pa
     data = path.read_bytes()
     probes = [vehicle for vehicle, _ in night.vehicles[:6]]
     corrupt = answers = 0
-    for byte in range(0, len(data), 11):
+    for byte in range(0, len(data), 23):
         spoiled = bytearray(data)
         spoiled[byte] ^= 1 << byte % 8
         path.write_bytes(spoiled)

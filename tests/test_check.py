@@ -44,6 +44,7 @@ from verifier.types import (
     PresentationMode,
     Reason,
     SignatureState,
+    StatusLetter,
     TagAuth,
     TagEvidence,
     Tone,
@@ -289,6 +290,79 @@ def test_a_policy_that_this_program_cannot_read_leaves_the_last_good_one_in_forc
     assert list(read_log(world.home.audit))[-1]["sources"]["remarks"] == list(result.remarks)
 
 
+# ------------------------------------------------------------------------------ what a set covers, and what not
+
+PROVINCE, WATCH_ONLY = {"scope": "province", "covers": ("京",)}, {"scope": "watch", "covers": ("-",)}
+
+
+def seen_plate(plate):
+    return PlateSeen(plate=plate, confirmed=True)
+
+
+def a_stranger(world, text):
+    """A vehicle in good standing that the register has and the device's data have not."""
+    fellow = next(v for v in iter(world.ordinary, None) if v.plate.text.startswith(text[0]))
+    stranger = replace(fellow, plate=Plate(text, "02"), tid=None)
+    world.authority.registry.register(stranger)
+    return stranger
+
+
+@pytest.mark.parametrize(("index", "absent"), [(PROVINCE, ("京Z00000", "沪Z00000")), (WATCH_ONLY, ("", "京Z00000"))])
+def test_absence_says_something_only_of_what_the_set_covers(world, index, absent):
+    put_into_use(world, **index)
+    covered, outside = absent
+    if covered:
+        verdict = world.check(plate_seen=seen_plate(Plate(covered, "02")))
+        assert (verdict.code, verdict.grade) == (VerdictCode.NOT_FOUND, Grade.FRESH_CACHE)
+    verdict = world.check(plate_seen=seen_plate(Plate(outside, "02")))
+    assert (verdict.code, verdict.grade, verdict.as_of) == (VerdictCode.UNDECIDED, Grade.NOTHING, None)
+    assert verdict.reasons == (Reason.NO_STATUS_DATA,)
+    cache = list(read_log(world.home.audit))[-1]["evidence"]["cache"]
+    assert (cache["scope"], cache["covers"]) == (index["scope"], False)
+
+
+@pytest.mark.parametrize("index", [PROVINCE, WATCH_ONLY])
+def test_a_good_code_from_outside_is_signed_only_and_its_driver_may_go(world, index):
+    stranger = a_stranger(world, "沪Z00001")
+    text = printed(world, stranger)
+    whole = world.check(code=text)
+    assert (whole.code, Action.RELEASE in whole.actions) == (VerdictCode.NOT_FOUND, False)
+    put_into_use(world, **index)
+    verdict = world.check(code=text)
+    assert (verdict.code, verdict.tone, verdict.grade) == (VerdictCode.SIGNED_ONLY, Tone.NOTE, Grade.SIGNATURE_ONLY)
+    assert Action.RELEASE in verdict.actions
+    both = world.check(code=text, plate_seen=seen_plate(stranger.plate))
+    assert both.code is VerdictCode.SIGNED_ONLY
+
+
+def test_a_revoked_document_from_outside_is_revoked(world):
+    vehicle = world.ordinary()
+    text = printed(world, vehicle)
+    world.authority.registry.revoke(vehicle.plate)
+    world.now = START + timedelta(hours=1)
+    world.authority.publish()
+    world.sync()
+    put_into_use(world, **WATCH_ONLY)
+    assert world.check(code=text).code is VerdictCode.REVOKED
+
+
+def test_a_stolen_car_in_a_watch_only_set_is_a_hit(world):
+    """Presence is a fact whatever the set covers: without this a watch-only device would never find anything."""
+    stolen = next(v for v in world.authority.registry.vehicles.values() if StatusLetter.STOLEN in v.status)
+    put_into_use(world, **WATCH_ONLY)
+    verdict = world.check(plate_seen=seen_plate(stolen.plate))
+    assert (verdict.code, verdict.tone) == (VerdictCode.WANTED, Tone.STOP)
+
+
+def test_a_damaged_block_of_a_set_that_does_not_cover_the_plate_is_still_cannot_say(world):
+    put_into_use(world, **PROVINCE)
+    base = world.home.cache / "current" / "base.db"
+    base.chmod(0o644)
+    base.write_bytes(base.read_bytes()[:4096])
+    verdict = world.check(plate_seen=seen_plate(Plate("沪Z00000", "02")))
+    assert verdict.code is VerdictCode.UNDECIDED
+
+
 # --------------------------------------------------------------------------------- a trust list past its time
 
 
@@ -296,12 +370,10 @@ def printed(world, vehicle, age=timedelta(days=5)):
     return world.authority.text(vehicle.plate, PresentationMode.PRINTED, START - age).encode()
 
 
-def put_into_use(world, *, as_of=None, entries=None):
-    """A copy of the generation in use, with other data that fit its name; the old one stays beside it."""
+def put_into_use(world, *, entries=None, **changes):
+    """A copy of the generation in use, with another trust list or index that fit its name; the old one stays too."""
     old = (world.home.cache / "current").resolve()
-    index_bytes = (old / "index.cbor").read_bytes()
-    if as_of is not None:
-        index_bytes = encode_index(replace(decode_index(index_bytes), issued_at=as_of))
+    index_bytes = encode_index(replace(decode_index((old / "index.cbor").read_bytes()), **changes))
     entries = entries or (old / "entries.cbor").read_bytes()
     content = schema.content_hash(index_bytes, entries, (old / "policy.json").read_bytes())
     new = old.with_name(f"national-1-{content}")
@@ -340,7 +412,7 @@ def test_a_list_that_was_refused_leaves_the_old_one_with_its_own_age(world):
     text = printed(world, vehicle)
     assert world.check(code=text).code is VerdictCode.VALID
     world.now = START + timedelta(days=31)
-    put_into_use(world, as_of=world.now, entries=b"\x80 and more")
+    put_into_use(world, issued_at=world.now, entries=b"\x80 and more")
     result = world.device.verifier.check(Observation(code=text))
     assert (result.verdict.code, result.verdict.grade) == (VerdictCode.VALID_STALE, Grade.STALE_CACHE)
     assert (result.verdict.as_of, result.evidence.code.trust_as_of) == (world.now, START)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from scripts.sandbox.server import serve
 from tests.nightly import EPOCH_KEY, Night
 from verifier.cache.store import StatusStore
 from verifier.errors import FetchError, FetchTimeoutError, NotFoundError, RejectedError, StatusError
-from verifier.net import Fetcher, HttpFetcher, read_file
+from verifier.net import Fetcher, FolderFetcher, HttpFetcher, read_file
 
 FILES = {"a/b.bin": bytes(range(256)) * 1000, "empty": b"", "metadata/1.root.json": b"{}"}
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -74,15 +76,18 @@ class Ticking:
 # --------------------------------------------------------------------------- one contract for both fetchers
 
 
-@pytest.fixture(params=["memory", "http", "folder"])
+@pytest.fixture(params=["memory", "http", "folder", "card"])
 def fetcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fetcher]:
     if request.param == "memory":
         yield MemoryFetcher(FILES)
         return
     store = FILES
-    if request.param == "folder":
+    if request.param in ("folder", "card"):
         store = FolderStore(tmp_path)  # type: ignore[assignment]
         store.update(FILES)
+    if request.param == "card":
+        yield FolderFetcher(tmp_path)
+        return
     with serve(store) as server, HttpFetcher(server.url + "/") as fetcher:
         yield fetcher
 
@@ -119,6 +124,65 @@ def test_a_fetcher_that_gives_too_much_is_stopped() -> None:
 
     with pytest.raises(RejectedError):
         read_file(Endless(), "x", 10_000)
+
+
+# ---------------------------------------------------------------------------------------- hostile cards
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    """A folder with files, beside one that is nobody's business."""
+    FolderStore(tmp_path / "card").update(FILES)
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device" / "secret").write_bytes(b"s")
+    return tmp_path / "card"
+
+
+@pytest.mark.parametrize("path", ["link", "a/link", "folder/secret", "folder"])
+def test_a_link_on_a_card_is_not_followed(card: Path, path: str) -> None:
+    (card / "folder").symlink_to(card.parent / "device")
+    for name in ("link", "a/link"):
+        (card / name).symlink_to(card.parent / "device" / "secret")
+    with pytest.raises(RejectedError, match="links"):
+        read_file(FolderFetcher(card), path, 100)
+
+
+def test_a_link_that_stays_on_the_card_is_not_followed_either(card: Path) -> None:
+    (card / "near").symlink_to("a")
+    with pytest.raises(RejectedError, match="links"):
+        read_file(FolderFetcher(card), "near/b.bin", 1 << 20)
+
+
+def test_a_pipe_on_a_card_is_neither_read_nor_waited_for(card: Path) -> None:
+    os.mkfifo(card / "pipe")
+    with pytest.raises(RejectedError, match="plain file"):
+        read_file(FolderFetcher(card), "pipe", 100)
+
+
+@pytest.mark.parametrize("path", ["a", "a/b.bin/c", "none/b.bin"])
+def test_what_a_card_does_not_have_is_not_found(card: Path, path: str) -> None:
+    with pytest.raises(NotFoundError):
+        read_file(FolderFetcher(card), path, 1 << 20)
+
+
+def test_a_card_that_was_pulled_out_is_a_fetch_error(card: Path) -> None:
+    fetcher = FolderFetcher(card)
+    card.rename(card.parent / "gone")
+    with pytest.raises(FetchError, match="cannot be read"):
+        read_file(fetcher, "a/b.bin", 1 << 20)
+    with pytest.raises(FetchError, match="none"):
+        FolderFetcher(card)
+
+
+def test_no_handle_is_left_open_on_a_card(card: Path) -> None:
+    (card / "link").symlink_to("a")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    fetcher = FolderFetcher(card)
+    assert next(iter(fetcher.fetch("a/b.bin", 1 << 20)))
+    for path in ("a/b.bin", "none/x", "link/b.bin", "a"):
+        with suppress(FetchError):
+            read_file(fetcher, path, 1 << 20)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # -------------------------------------------------------------------------------------- hostile servers
@@ -290,6 +354,24 @@ def test_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_PROXY", raising=False)
     with serve(FILES) as server, HttpFetcher(server.url) as fetcher:
         assert read_file(fetcher, "empty", 10) == b""
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (b"Date: Mon, 01 Mar 2027 02:00:00 GMT\r\n", [datetime(2027, 3, 1, 2, tzinfo=UTC)]),
+        (b"Date: yesterday\r\n", []),
+        (b"Age: 30\r\nDate: Mon, 01 Mar 2027 02:00:00 GMT\r\n", []),  # a cache's copy: the date is an old one
+        (b"", []),
+    ],
+)
+def test_the_servers_date_is_told_also_where_the_file_is_absent(header: bytes, told: list[datetime]) -> None:
+    heard: list[datetime] = []
+    for status in (b"200 OK", b"404 Not Found"):
+        head = b"HTTP/1.1 " + status + b"\r\nContent-Length: 1\r\n" + header + b"\r\nx"
+        with raw_server(sends(head)) as url, HttpFetcher(url, on_date=heard.append) as fetcher, suppress(NotFoundError):
+            read_file(fetcher, "x", 10)
+    assert heard == told * 2
 
 
 # ----------------------------------------------------------------------------------------- the sandbox server

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -641,6 +643,24 @@ def test_the_folder_opens_in_another_process_as_it_was(folder, capsys):
         assert fault is (CodeFault.KEY_COMPROMISED if stolen else None)
 
 
+def test_git_never_takes_the_private_half_of_an_authority(folder):
+    if shutil.which("git") is None:
+        pytest.skip("no git here")
+    for words in ("init -q", "add -A"):
+        subprocess.run(["git", *words.split()], check=True, cwd=folder.folder)
+    listed = subprocess.run(["git", "ls-files"], check=True, cwd=folder.folder, capture_output=True, text=True)
+    assert "root.json" in listed.stdout.split()
+    assert "private" not in listed.stdout
+
+
+def test_half_an_event_is_named_and_nothing_is_written_behind_it(folder, capsys):
+    path = folder.private / "events.jsonl"
+    path.write_text('{"event": "lost-')  # the power went
+    assert run(folder, "event", "rotate-key", "--issuer", "440300") == 1
+    assert "events.jsonl: line 1 is not a whole event" in capsys.readouterr().err
+    assert path.read_text() == '{"event": "lost-'
+
+
 def test_a_key_file_that_was_swapped_is_refused_and_not_listed_as_another_key(folder, capsys):
     authority = folder.open(clock=system_clock)
     for issuer in ("440300", "110000"):
@@ -699,6 +719,18 @@ def test_every_event_has_a_command(folder, capsys):
     assert kept == list(lines)
     registry = folder.open(clock=system_clock).registry
     assert registry.vehicle(Plate("粤B8D8D8", "02")).valid_until == Month.at(system_clock()).plus(24)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [("52", "京A12345", "02"), ("02", "京AD12345", "52"), ("01", "京A12345", "01"), ("51", "京A12345D", "51")],
+)
+def test_a_vehicle_gets_a_plate_of_a_kind_that_such_plates_have_and_is_found_by_it(old, new, kind, folder, capsys):
+    registry = folder.open(clock=system_clock).registry
+    vehicle = next(v for v in registry.vehicles.values() if v.plate.kind == old)
+    assert run(folder, "event", "replate", "--plate", vehicle.plate.text, "--kind", old, "--new-plate", new) == 0
+    moved = folder.open(clock=system_clock).registry.find(Plate(new, None))
+    assert (moved.vin, moved.plate) == (vehicle.vin, Plate(new, kind))
 
 
 @pytest.mark.parametrize(

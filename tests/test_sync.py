@@ -1,15 +1,11 @@
-"""The sync: whatever happens, the set in use stays whole, and the next run succeeds."""
+"""The sync by snapshots: whatever happens, the set in use stays whole, and the next run succeeds."""
 
 from __future__ import annotations
 
 import fcntl
-import os
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -22,16 +18,32 @@ from tuf.api.metadata import Metadata, TargetFile  # type: ignore[attr-defined]
 from scripts.sandbox.folder_store import FolderStore, MemoryFetcher
 from scripts.sandbox.publisher import Publisher
 from scripts.sandbox.publisher_keys import PublisherKeys
-from tests.nightly import BEGAN, EPOCH_KEY, Device, FakeClock, Night, fleet, record, trust_list
+from tests.nightly import BEGAN, EPOCH_KEY, Device, FakeClock, Night, Unguarded, fleet, trust_list
+from tests.syncing import (
+    SPOIL,
+    Breaking,
+    Dead,
+    PowerCut,
+    chunk_count,
+    index_of,
+    index_path,
+    killed_at,
+    publish_seed,
+    recovers,
+    refused,
+    seed_in_use,
+)
+from verifier.cache.marks import read_clock
 from verifier.cache.store import StatusStore
-from verifier.codec.index import BaseEntry, Index, decode_index, encode_index
+from verifier.clock import Ticks
+from verifier.codec.index import BaseEntry, decode_index, encode_index
 from verifier.errors import DigestError, FetchError, NotFoundError, RollbackError, SyncBusyError, SyncError
-from verifier.policy import Policy, load_policy
+from verifier.policy import load_policy
 from verifier.repository import ExpiredError, SignatureError
 from verifier.snapshot import ClientTooOldError, NoSpaceError
 from verifier.sync import StorageError, SyncClient, SyncOutcome, sync_history
 from verifier.trust import load_trust_list
-from verifier.types import Serial
+from verifier.trusted_time import TrustedTime
 
 STEPS = (
     "verified", "downloaded", "written", "before-rename", "after-rename", "before-accept", "after-accept",
@@ -39,39 +51,9 @@ STEPS = (
 )  # fmt: skip
 
 
-class PowerCut(BaseException):
-    """Nothing may catch this, as nothing catches a power cut."""
-
-
-def seed_in_use(device: Device) -> int:
-    """Checks that one whole set is in use, and tells which one by the seed of its fleet."""
-    with closing(StatusStore(device.root, EPOCH_KEY)) as store:
-        info = store.info()
-        seed = info.seq - 1
-        for vehicle, tid in device.night.vehicles[:40]:
-            assert store.vehicle(vehicle.plate) == record(vehicle.plate, seed)
-            if tid is not None:
-                assert store.vehicle_by_tag(tid, vehicle.plate) == record(vehicle.plate, seed)
-        assert len(load_trust_list(store.trust_entries()).keys) == 6 + seed
-        assert load_policy(store.policy()).version == 1 + seed
-        assert store.credential(Serial("00"), 7, 4 * seed, ()) is not None
-        assert store.credential(Serial("00"), 7, 4 * seed + 4, ()) is None
-    return seed
-
-
-def publish_seed(night: Night, seed: int) -> None:
-    """A publication whose every part tells its number."""
-    night.vehicles = fleet(120, seed)
-    night.states = [0] * (4 * seed + 1)
-    night.keys = 6 + seed
-    night.trust_version = 1 + seed
-    night.policy = Policy(version=1 + seed)
-    night.publish()
-
-
 @pytest.fixture
 def night() -> Night:
-    night = Night()
+    night = Night(nights=0, made_by=Unguarded)
     publish_seed(night, 0)
     return night
 
@@ -84,31 +66,6 @@ def device(night: Night, tmp_path: Path) -> Device:
     night.clock.move(hours=24)
     publish_seed(night, 1)
     return device
-
-
-def refused(device: Device, error: type[SyncError], **options: object) -> str:
-    """A refresh that must fail so, after which the old set is in use and the failure is noted."""
-    with pytest.raises(error) as caught:
-        device.client(**options).refresh()
-    assert seed_in_use(device) == 0
-    history = sync_history(device.root)
-    assert history.last_failure == str(caught.value)
-    assert history.last_failure_at == device.night.clock()
-    assert history.last_good == BEGAN
-    text = str(caught.value)
-    assert "\n" not in text
-    assert not any(vehicle.plate.text in text for vehicle, _ in device.night.vehicles)
-    return text
-
-
-def recovers(device: Device, seed: int = 1) -> None:
-    """The next refresh from the good store succeeds and leaves nothing behind."""
-    report = device.client().refresh()
-    assert report.seq_after == seed + 1
-    assert seed_in_use(device) == seed
-    assert len(list((device.root / "gen").iterdir())) == 1
-    assert list((device.root / "stage").iterdir()) == []
-    assert sync_history(device.root).last_failure is None
 
 
 # ------------------------------------------------------------------------------------------ the good road
@@ -166,7 +123,7 @@ def test_a_new_trust_list_alone_makes_a_generation_without_a_download(device: De
     )
     device.fetcher.requests.clear()
     report = device.client().refresh()
-    assert (report.outcome, report.seq_before, report.seq_after) == (SyncOutcome.SNAPSHOT, 2, 2)
+    assert (report.outcome, report.seq_before, report.seq_after) == (SyncOutcome.DELTAS, 2, 2)
     assert (device.root / "current").readlink() != name
     assert (device.root / "current" / "base.db").stat().st_ino == inode
     assert not [path for path in device.fetcher.requests if path.startswith(("chunk", "tsl", "targets/nightly"))]
@@ -215,24 +172,6 @@ def test_publisher_goes_on_in_another_process(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- resuming
 
 
-class Breaking:
-    """A fetcher whose connection breaks after some chunks."""
-
-    def __init__(self, inner: MemoryFetcher, chunks: int) -> None:
-        self.inner, self.left = inner, chunks
-
-    def fetch(self, path: str, max_length: int) -> Iterator[bytes]:
-        if path.startswith("chunk"):
-            self.left -= 1
-            if self.left < 0:
-                raise FetchError(path, "no connection, or it broke off")
-        yield from self.inner.fetch(path, max_length)
-
-
-def chunk_count(device: Device) -> int:
-    return sum(path.startswith("chunk") for path in device.fetcher.requests)
-
-
 def test_a_broken_download_fetches_only_what_is_missing(device: Device) -> None:
     total = len(index_of(device.night).base.hashes)
     part = total * 6 // 10
@@ -264,16 +203,6 @@ def test_a_new_publication_while_downloading_drops_the_old_part(device: Device) 
 # -------------------------------------------------------------------------------- tampering and old stands
 
 
-def index_path(night: Night) -> str:
-    """The newest index's path in the store."""
-    paths = [path for path in night.store if path.startswith("targets/nightly/")]
-    return max(paths, key=lambda path: decode_index(night.store[path]).seq)
-
-
-def index_of(night: Night) -> Index:
-    return decode_index(night.store[index_path(night)])
-
-
 def objects(night: Night) -> dict[str, str]:
     """One path of each kind of object that the second sync fetches."""
     index = index_of(night)
@@ -290,15 +219,6 @@ def objects(night: Night) -> dict[str, str]:
         "targets": "metadata/2.targets.json",
         "nightly": "metadata/2.nightly-national.json",
     }
-
-
-SPOIL: dict[str, Callable[[bytes], bytes]] = {
-    "truncated": lambda d: d[:-1],
-    "longer": lambda d: d + b"\0",
-    "flipped": lambda d: d[: len(d) // 2] + bytes([d[len(d) // 2] ^ 0x10]) + d[len(d) // 2 + 1 :],
-    "empty": lambda _: b"",
-    "html": lambda _: b"<html>please log in</html>",
-}
 
 
 @pytest.mark.parametrize("how", SPOIL)
@@ -386,7 +306,7 @@ def test_the_nightly_key_cannot_sign_the_trust_list(device: Device) -> None:
 
 
 def test_a_publication_for_newer_programs_is_refused(device: Device) -> None:
-    device.night.publish(min_client=2)
+    device.night.publish(min_client=99)
     refused(device, ClientTooOldError)
 
 
@@ -418,13 +338,6 @@ def test_a_device_that_never_synced_has_no_history(tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------- clock and dead servers
-
-
-class Dead:
-    """A server that is down."""
-
-    def fetch(self, path: str, max_length: int) -> Iterator[bytes]:
-        raise FetchError(path, "no connection, or it broke off")
 
 
 def test_a_dead_server_leaves_the_set_in_use(device: Device) -> None:
@@ -462,6 +375,20 @@ def test_a_clock_behind_signed_time_is_replaced_by_it(device: Device) -> None:
     with pytest.raises(ExpiredError):
         device.client(fetcher=MemoryFetcher(old)).refresh()
     assert seed_in_use(device) == 2
+
+
+def test_signed_times_are_taken_note_of(device: Device) -> None:
+    time = TrustedTime(device.root / "state.db", device.night.clock, lambda: Ticks("boot", 0.0))
+    device.client(trusted_time=time).refresh()
+    known = read_clock(device.root / "state.db")
+    assert known is not None
+    assert known.signed == known.floor == device.night.clock()
+    assert time.doubts(device.night.clock()) == ()
+    device.night.clock.move(hours=49)
+    time.heard(device.night.clock() - timedelta(hours=49))
+    with pytest.raises(ExpiredError, match="have expired.*; clock: it ran ahead") as caught:
+        device.client(trusted_time=time).refresh()
+    assert str(caught.value).count("\n") == 0
 
 
 # --------------------------------------------------------------------------------- trust list and policy
@@ -511,6 +438,25 @@ def test_a_trust_list_that_shrinks_too_far_is_not_taken(night: Night, tmp_path: 
         assert not device.client().refresh().notes
 
 
+class Stating(Publisher):
+    """Signs that a trust list of three keys is meant, whatever list it is given."""
+
+    def _least(self, entries: bytes, fewer_keys: bool) -> int:
+        return 3
+
+
+@pytest.mark.parametrize(("keys", "taken"), [(0, False), (2, False), (3, True), (4, True)])
+def test_a_short_trust_list_is_taken_when_it_was_signed_as_meant(tmp_path: Path, keys: int, taken: bool) -> None:
+    night = Night(keys=10, made_by=Stating)
+    night.publish()
+    device = night.device(tmp_path)
+    device.client().refresh()
+    night.publish(entries=trust_list(keys), trust_version=2)
+    assert bool(device.client().refresh().notes) != taken
+    with closing(StatusStore(tmp_path, EPOCH_KEY)) as store:
+        assert len(load_trust_list(store.trust_entries()).keys) == (keys if taken else 10)
+
+
 def test_an_unreadable_trust_list_or_policy_is_not_taken(device: Device) -> None:
     device.night.publish(entries=b"\x80nonsense", policy=b"{}")
     report = device.client().refresh()
@@ -522,7 +468,7 @@ def test_an_unreadable_trust_list_or_policy_is_not_taken(device: Device) -> None
 
 @pytest.mark.parametrize("bad", [{"entries": trust_list(0)}, {"policy": b"{}"}])
 def test_a_first_sync_needs_a_usable_trust_list_and_policy(tmp_path: Path, bad: dict[str, bytes]) -> None:
-    night = Night()
+    night = Night(made_by=Unguarded)
     night.publish(**bad)
     device = night.device(tmp_path)
     with pytest.raises(SyncError, match="refused"):
@@ -655,27 +601,6 @@ def test_after_a_cut_the_older_publication_is_still_refused(device: Device, nigh
     recovers(device, seed=2)
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from scripts.sandbox.folder_store import FolderStore, MemoryFetcher
-from tests.nightly import FakeClock
-from verifier.sync import SyncClient
-from datetime import datetime
-
-root, public, bootstrap, now = sys.argv[1:]
-def step(name):
-    print(name, flush=True)
-    sys.stdin.readline()
-clock = FakeClock(datetime.fromisoformat(now))
-fetcher = MemoryFetcher(FolderStore(Path(public)))
-progress = lambda name, done, whole: step(f"{name} {done}") if name == "download" else None
-trusted = Path(bootstrap).read_bytes()
-SyncClient(Path(root), fetcher, clock, trusted, "national", on_step=step, progress=progress).refresh()
-print("done", flush=True)
-"""
-
-
 def test_a_killed_process_leaves_one_whole_set(tmp_path: Path) -> None:
     draw = random.Random(20270301)
     night = Night(store=FolderStore(tmp_path / "public"))
@@ -687,31 +612,9 @@ def test_a_killed_process_leaves_one_whole_set(tmp_path: Path) -> None:
         night.clock.move(hours=1)
         publish_seed(night, seed)
         arguments = [str(device.root), str(tmp_path / "public"), str(tmp_path / "root.json"), night.clock().isoformat()]
-        _killed_at(draw.randrange(24), arguments)
+        killed_at(draw.randrange(24), arguments)
         assert seed_in_use(device) in (seed - 1, seed)
         recovers(device, seed)
-
-
-def _killed_at(number: int, arguments: list[str]) -> None:
-    """Run a sync in a child and kill it after it has told so many steps."""
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    with subprocess.Popen(
-        [sys.executable, "-c", CHILD, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        for _ in range(number):
-            line = child.stdout.readline().strip()
-            assert line, "the child failed"
-            if line == "done":
-                break
-            child.stdin.write("\n")
-            child.stdin.flush()
-        child.kill()
 
 
 class CarelessPublisher(Publisher):
@@ -728,7 +631,8 @@ def test_a_base_that_fails_its_self_test_is_not_taken(device: Device, tmp_path: 
     night = device.night
     night.publisher.save_keys(tmp_path / "keys")
     keys = PublisherKeys.load(tmp_path / "keys")
-    careful, night.publisher = night.publisher, CarelessPublisher(night.store, night.clock, keys=keys, chunk=4096)
+    careful = night.publisher
+    night.publisher = CarelessPublisher(night.store, night.clock, keys=keys, chunk=4096, nights=0)
     publish_seed(night, 2)
     assert "gap" in refused(device, DigestError)
     night.publisher = careful

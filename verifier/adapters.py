@@ -115,10 +115,11 @@ def cache_evidence(
     try:
         # The list of document states is checked on its own, so it counts even where the vehicles' data fail.
         document = _document(store, credential, plates)
-        if plates and store.covers(plates[0]):
+        if plates:
             found = vehicles(store, plates[0])
-            # More than one vehicle carries this text: which one stands there, nobody has said.
-            covers = len(found) <= 1
+            # A vehicle that is in the set is in the register: what the set covers tells what absence from it means.
+            # Where more than one carries this text, nobody has said which one stands there.
+            covers = len(found) == 1 or (not found and store.covers(plates[0]))
             vehicle = found[0] if len(found) == 1 else None
     except CacheCorruptError:
         state = CacheState.CORRUPT

@@ -30,6 +30,7 @@ from verifier.errors import (
 from verifier.plates import confusable_plates
 from verifier.policy import Policy, load_policy
 from verifier.trust import TrustList, load_trust_list
+from verifier.trusted_time import TrustedTime
 from verifier.types import (
     CacheEvidence,
     CacheState,
@@ -96,7 +97,10 @@ _TRIES = 3  # generations that may come and go during one check
 
 
 class Verifier:
-    """Runs checks against one status source; it follows that source to a new generation by itself."""
+    """Runs checks against one status source; it follows that source to a new generation by itself.
+
+    `time` tells whether the clock can be believed; without it only the data in use contradict a clock.
+    """
 
     def __init__(
         self,
@@ -105,12 +109,14 @@ class Verifier:
         clock: Clock,
         audit: AuditLog | None,
         software: str,
+        time: TrustedTime | None = None,
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self._status = status
         self._clock = clock
         self._audit = audit
         self._software = software
+        self._time = time
         self._new_id = new_id
         self._rules = _Rules(None, TrustList(()), Policy(), ())
 
@@ -127,7 +133,9 @@ class Verifier:
 
     def _run(self, seen: Observation) -> tuple[CheckResult, CheckRecord]:
         now = self._clock()
+        doubts = () if self._time is None else self._time.doubts(now)
         info, evidence = self._gather(seen, now)
+        evidence = replace(evidence, clock_trusted=not doubts)
         verdict = decide(evidence, self._rules.policy, now)
         result = CheckResult(
             check_id=self._new_id(),
@@ -135,7 +143,7 @@ class Verifier:
             evidence=evidence,
             now=now,
             policy=self._rules.policy,
-            remarks=self._rules.remarks + _not_compared(seen, evidence.code),
+            remarks=(*self._rules.remarks, *_not_compared(seen, evidence.code), *(f"clock: {d}" for d in doubts)),
             similar=self._similar(verdict, seen),
         )
         return result, self._record(result, seen, info)
@@ -225,7 +233,7 @@ def _remarked(result: CheckResult, remarks: tuple[str, ...]) -> CheckResult:
 def _not_compared(seen: Observation, code: CodeEvidence | None) -> tuple[str, ...]:
     if seen.vin is None or (code is not None and code.vin_matches is not None):
         return ()
-    return ("VIN: not compared; there is no proven credential, or one character seems to be mistyped",)
+    return ("VIN: not compared; there is no proven credential, or it seems to be mistyped",)
 
 
 def _new_rules(old: _Rules, info: GenerationInfo, status: StatusStore) -> _Rules:

@@ -1,4 +1,4 @@
-"""Resumable download of a base in content-named chunks."""
+"""Resumable download of what the index names: a base in content-named chunks, and deltas."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from verifier.codec.index import BaseEntry
-from verifier.errors import DigestError
+from verifier.cache.swap import file_digest
+from verifier.codec.index import BaseEntry, DeltaEntry
+from verifier.errors import DigestError, NotFoundError, RejectedError
 from verifier.net import Fetcher, read_file
 from verifier.snapshot import check_digest
 
 SYNC_EVERY = 8  # chunks; what a power cut may cost
+TRIES = 3  # for a delta: a server may be a moment behind its own index
 
 
 class _Hash(Protocol):
@@ -47,20 +49,57 @@ def status_list_path(region: str, digest: bytes) -> str:
     return f"tsl/{region}/{digest.hex()}"
 
 
-def fetch_base(entry: BaseEntry, part: Path, fetcher: Fetcher, progress: Callable[[int, int], None]) -> None:
-    """Complete the partial file; whatever of it has the right digests is not fetched again.
+def delta_path(region: str, digest: bytes) -> str:
+    """Where a region's delta lies on the server."""
+    return f"delta/{region}/{digest.hex()}"
 
-    DigestError for a chunk that is not what the index names: what came before it stays. FetchError, OSError.
+
+def hot_path(region: str) -> str:
+    """Where a region's hot list lies on the server: the one file there that is replaced."""
+    return f"hot/{region}/head.cose"
+
+
+def fetch_delta(entry: DeltaEntry, region: str, path: Path, fetcher: Fetcher) -> None:
+    """A delta as a file, unless it is there already; a wrong or absent one is asked for TRIES times.
+
+    DigestError, NotFoundError, FetchError, OSError.
     """
-    whole = hashlib.sha256()
+    if path.exists() and path.stat().st_size == entry.length and file_digest(path) == entry.sha256:
+        return
+    for left in reversed(range(TRIES)):
+        try:
+            data = read_file(fetcher, delta_path(region, entry.sha256), entry.length)
+            check_digest("delta", data, entry.length, entry.sha256)
+            break
+        except (NotFoundError, RejectedError, DigestError):
+            if not left:
+                raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as handle:
+        handle.write(data)
+        _to_disk(handle)
+
+
+def fetch_base(
+    entry: BaseEntry, part: Path, fetcher: Fetcher, progress: Callable[[int, int], None], spare: Path | None = None
+) -> int:
+    """Complete the partial file; whatever of it, or of a `spare` older file, has the right digests is not fetched.
+
+    Returns the number of chunks fetched. DigestError for a chunk that is not what the index names: what came before
+    it stays. FetchError, OSError.
+    """
+    whole, fetched = hashlib.sha256(), 0
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("r+b" if part.exists() else "x+b") as handle:
         done = _verified_prefix(entry, handle, whole)
         for number in range(done, len(entry.hashes)):
             progress(number * entry.chunk, entry.length)
             length, digest = entry.chunk_length(number), entry.hashes[number]
-            data = read_file(fetcher, chunk_path(digest), length)
-            check_digest(f"chunk {number}", data, length, digest)
+            data = _spared(spare, number * entry.chunk, length, digest)
+            if data is None:
+                data = read_file(fetcher, chunk_path(digest), length)
+                check_digest(f"chunk {number}", data, length, digest)
+                fetched += 1
             handle.write(data)
             whole.update(data)
             if (number + 1) % SYNC_EVERY == 0:
@@ -70,6 +109,20 @@ def fetch_base(entry: BaseEntry, part: Path, fetcher: Fetcher, progress: Callabl
     if whole.digest() != entry.sha256:
         part.unlink()
         raise DigestError("base: digest differs from the signed one")
+    return fetched
+
+
+def _spared(spare: Path | None, offset: int, length: int, digest: bytes) -> bytes | None:
+    """A chunk out of an older file; None when it is not there or not the same. A rotten card is no error here."""
+    if spare is None:
+        return None
+    try:
+        with spare.open("rb") as handle:
+            handle.seek(offset)
+            data = handle.read(length)
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).digest() == digest else None
 
 
 def held_bytes(part: Path) -> int:

@@ -1,14 +1,19 @@
-"""Fetching from a static file server: bounded in size and in time, never interpreting what it gets."""
+"""Fetching from a static file server or a carried folder: bounded in size and in time, never interpreting it."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from http.client import HTTPException
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -20,6 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from verifier.errors import FetchError, FetchTimeoutError, NotFoundError, RejectedError, StatusError
+from verifier.trusted_time import http_date
 
 READ_SIZE = 1 << 16  # bytes
 _PATH = re.compile(r"[A-Za-z0-9_.%-]+(/[A-Za-z0-9_.%-]+)*")
@@ -63,6 +69,7 @@ class HttpFetcher:
     `connect_timeout`, `read_timeout` (the longest silence) and `total_timeout` (one file, from the first byte sent
     to the last received) are in seconds. No redirects, no proxies or credentials from the environment, no
     decompression, no retries. The host must answer 404 for a file it does not have, and say each file's length.
+    `on_date` is told the date that comes with each answer: unsigned, so a hint at most.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class HttpFetcher:
         total_timeout: float = 60.0,
         ca_file: str | None = None,
         client_certificate: tuple[str, str] | None = None,
+        on_date: Callable[[datetime], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if not _is_base(base_url):
@@ -82,6 +90,7 @@ class HttpFetcher:
         self._timeouts = (connect_timeout, read_timeout)
         self._total = total_timeout
         self._monotonic = monotonic
+        self._on_date = on_date
         self._session = _Session()
         self._session.trust_env = False
         self._session.headers.clear()
@@ -111,6 +120,10 @@ class HttpFetcher:
         with _translated(path):
             response = self._session.get(self._base + path, stream=True, allow_redirects=False, timeout=self._timeouts)
             with response:
+                date = http_date(response.headers.get("Date", ""))
+                # A cache between us and the server answers with the date of its copy (RFC 9111 clause 5.1).
+                if self._on_date is not None and date is not None and "Age" not in response.headers:
+                    self._on_date(date)
                 _check_answer(path, response, max_length)
                 received = 0
                 while self._monotonic() < deadline:
@@ -123,6 +136,61 @@ class HttpFetcher:
                         raise RejectedError(path, f"more than {max_length} bytes")
                     yield piece
                 raise FetchTimeoutError(path, f"not done within {self._total:g} s")
+
+
+class FolderFetcher:
+    """Fetches from below one folder, for data that come by cable or on a card: the same paths, bounds and errors.
+
+    No symbolic link below the folder is followed, and nothing but plain files is read: who prepares a card must not
+    reach the device's own files with it. FetchError when there is no such folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise FetchError("folder", "there is none at this place")
+        self._folder = folder
+
+    def fetch(self, path: str, max_length: int) -> Iterator[bytes]:
+        """As `Fetcher.fetch`."""
+        check_path(path)
+        try:
+            with os.fdopen(_open_below(self._folder, path), "rb") as file:
+                received = 0
+                while piece := file.read(READ_SIZE):
+                    received += len(piece)
+                    if received > max_length:
+                        raise RejectedError(path, f"more than {max_length} bytes")
+                    yield piece
+        except OSError as exc:
+            raise FetchError(path, f"cannot be read ({type(exc).__name__})") from exc
+
+
+def _open_below(folder: Path, path: str) -> int:
+    """A handle on the plain file at `path`, whose every part was opened without following a link. OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    *parents, name = path.split("/")
+    for part, kind in [*((parent, os.O_DIRECTORY) for parent in parents), (name, os.O_NONBLOCK)]:
+        above = handle
+        try:
+            handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | kind, dir_fd=above)
+        except OSError as exc:
+            raise _why_closed(above, part, path, exc) from exc
+        finally:
+            os.close(above)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return handle
+    os.close(handle)
+    raise NotFoundError(path) if stat.S_ISDIR(mode) else RejectedError(path, "not a plain file")
+
+
+def _why_closed(above: int, part: str, path: str, error: OSError) -> FetchError | OSError:
+    if error.errno == errno.ENOENT:
+        return NotFoundError(path)
+    if error.errno in (errno.ENOTDIR, errno.ELOOP):
+        linked = stat.S_ISLNK(os.stat(part, dir_fd=above, follow_symlinks=False).st_mode)
+        return RejectedError(path, "symbolic links are not followed") if linked else NotFoundError(path)
+    return RejectedError(path, "not a plain file") if error.errno == errno.ENXIO else error
 
 
 def _is_base(url: str) -> bool:

@@ -22,7 +22,7 @@ from tuf.ngclient.updater import Updater
 
 from verifier.errors import DigestError, FetchError, RollbackError, StatusError, SyncError
 from verifier.net import Fetcher, read_file
-from verifier.snapshot import SignedFile
+from verifier.snapshot import ExpiredError, SignedFile
 
 METADATA, TARGETS = "metadata/", "targets/"
 ENTRIES_TARGET, POLICY_TARGET = "trust/entries.cbor", "policy/policy.json"
@@ -39,10 +39,6 @@ _LIMITS = UpdaterConfig(
 
 class SignatureError(SyncError):
     """Signed metadata that do not verify."""
-
-
-class ExpiredError(SyncError):
-    """Signed metadata past their time: the publisher is silent, or this clock runs ahead."""
 
 
 def check_root(data: bytes) -> None:
@@ -98,12 +94,12 @@ class SignedRepository:
             raise SyncError(f"{path}: signed without SHA-256 or longer than {max_length} bytes")
         for data in held:
             if data is not None and hashlib.sha256(data).hexdigest() == sha256:
-                return SignedFile(data=data, version=_version(target.custom))
+                return _signed(data, target.custom)
         folder, slash, name = path.rpartition("/")
         data = read_file(self._fetcher, f"{TARGETS}{folder}{slash}{sha256}.{name}", target.length)
         with _translated():
             target.verify_length_and_hashes(data)
-        return SignedFile(data=data, version=_version(target.custom))
+        return _signed(data, target.custom)
 
 
 class _Adapter(FetcherInterface):
@@ -148,7 +144,10 @@ def _translated() -> Iterator[None]:
         raise failure
 
 
-def _version(custom: Any) -> int:
-    """The version number in a target's custom field, 0 when there is none."""
-    version = custom.get("version") if isinstance(custom, dict) else None
-    return version if type(version) is int and version > 0 else 0
+def _signed(data: bytes, custom: Any) -> SignedFile:
+    """A file with the numbers in its target's custom field; 0 for each that is not there."""
+    fields = custom if isinstance(custom, dict) else {}
+    version, least = (
+        value if type(value := fields.get(name)) is int and value > 0 else 0 for name in ("version", "least")
+    )
+    return SignedFile(data=data, version=version, least=least)

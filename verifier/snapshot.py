@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
+from verifier.codec.hot import HotList
 from verifier.codec.index import CLIENT_VERSION, Index
 from verifier.errors import DigestError, PolicyError, RollbackError, SyncError, TrustListError
 from verifier.policy import load_policy
@@ -20,6 +22,7 @@ class Plan(StrEnum):
     """What a sync has to do."""
 
     FRESH = "fresh"
+    DELTAS = "deltas"  # the base in use stays; what is behind it is fetched, be it a trust list alone
     SNAPSHOT = "snapshot"
 
 
@@ -27,16 +30,24 @@ class ClientTooOldError(SyncError):
     """The publication needs a newer program on this device."""
 
 
+class ExpiredError(SyncError):
+    """Signed data past their time: the publisher is silent, or this clock runs ahead."""
+
+
 class NoSpaceError(SyncError):
-    """Not enough room on the card for a snapshot."""
+    """Not enough room on the card for what is to be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedFile:
-    """A small file from the signed distribution: its bytes and the version number signed with it."""
+    """A small file from the signed distribution: its bytes and what was signed with it.
+
+    `version` is its number, `least` how many keys a trust list is meant to have at the least (0: not said).
+    """
 
     data: bytes
     version: int = 0
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +60,7 @@ class Held:
     trust_version: int = 0
     policy_version: int = 0
     content: str | None = None  # content hash of the generation in use; None when there is none or it is damaged
+    index: Index | None = None  # of the generation in use, when its base and its changes can be built upon
     entries: bytes | None = None  # trust list and policy in use, also when they belong to another region
     policy: bytes | None = None
 
@@ -60,6 +72,15 @@ class Kept:
     data: bytes
     version: int
     note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotHeld:
+    """The newest hot list that was accepted for a region, and the newest signed time of all."""
+
+    seq: int = 0
+    sha256: bytes | None = None  # of its signed bytes
+    floor: datetime | None = None
 
 
 def check_index(index: Index, data: bytes, region: str, held: Held) -> None:
@@ -79,9 +100,18 @@ def check_index(index: Index, data: bytes, region: str, held: Held) -> None:
         raise RollbackError("index: made under an older epoch key than what was accepted before")
 
 
-def plan(content: str, held: Held) -> Plan:
-    """FRESH when the generation in use already holds exactly these small files (the index names all the rest)."""
-    return Plan.FRESH if held.content == content else Plan.SNAPSHOT
+def plan(content: str, index: Index, held: Held) -> Plan:
+    """What leads from the generation in use to this offer.
+
+    FRESH when the one in use holds exactly these small files (the index names all the rest), DELTAS when it has the
+    same base and the offer's chain of deltas begins with its own, SNAPSHOT otherwise.
+    """
+    if held.content == content:
+        return Plan.FRESH
+    known = held.index
+    if known is None or known.region != index.region or known.base != index.base:
+        return Plan.SNAPSHOT
+    return Plan.DELTAS if index.deltas[: len(known.deltas)] == known.deltas else Plan.SNAPSHOT
 
 
 def choose_entries(offered: SignedFile, held: Held) -> Kept:
@@ -89,7 +119,8 @@ def choose_entries(offered: SignedFile, held: Held) -> Kept:
 
     A lower version is a rollback and refused (RollbackError). A list that is empty, cannot be read or has lost
     more than half of its keys is a mistake at the source: the old one stays and the note says so, because without
-    its keys every genuine mark would look like one of an unknown issuer. SyncError when there is no old one.
+    its keys every genuine mark would look like one of an unknown issuer. Only when it was signed as one that is meant
+    to have so few keys is a short list taken. SyncError when there is no old one.
     """
     _check_version("trust list", offered.version, held.trust_version)
     try:
@@ -99,7 +130,8 @@ def choose_entries(offered: SignedFile, held: Held) -> Kept:
         count, problem = 0, str(exc)
     if problem is None and held.entries is not None:
         before = _count(held.entries)
-        if count * LARGEST_SHRINK < before:
+        meant = 0 < offered.least <= count
+        if count * LARGEST_SHRINK < before and not meant:
             problem = f"it shrank from {before} to {count} keys"
     return _taken_or_kept("trust list", offered, held.entries, held.trust_version, problem)
 
@@ -115,6 +147,26 @@ def choose_policy(offered: SignedFile, held: Held) -> Kept:
     return _taken_or_kept("policy", offered, held.policy, held.policy_version, problem)
 
 
+def check_hot(hot: HotList, data: bytes, index: Index, held: HotHeld, now: datetime) -> None:
+    """Refuse a hot list that is not for the night in use, older than what was accepted, or past its time.
+
+    SyncError, RollbackError, ExpiredError. `data` are its signed bytes, whose signature was verified; `index` is that
+    of the generation in use.
+    """
+    if hot.region != index.region:
+        raise SyncError("hot list: of another region than asked for")
+    if hot.hot_seq < held.seq:
+        raise RollbackError(f"hot list: number {hot.hot_seq} is older than {held.seq}, which was accepted before")
+    if hot.hot_seq == held.seq and held.sha256 not in (None, hashlib.sha256(data).digest()):
+        raise RollbackError(f"hot list: number {hot.hot_seq} was accepted before with other contents")
+    if hot.nightly_seq < index.seq or hot.issued_at < max(held.floor or index.issued_at, index.issued_at):
+        raise RollbackError(f"hot list: older than the nightly no. {index.seq} or another signed time")
+    if hot.nightly_seq > index.seq:
+        raise SyncError(f"hot list: goes with the nightly no. {hot.nightly_seq}: sync that first")
+    if hot.next_update <= now:
+        raise ExpiredError("hot list: past its time: its publisher is silent, or this clock runs ahead")
+
+
 def check_digest(what: str, data: bytes, length: int, sha256: bytes) -> None:
     """DigestError unless the bytes have this length and SHA-256."""
     if len(data) != length:
@@ -124,7 +176,7 @@ def check_digest(what: str, data: bytes, length: int, sha256: bytes) -> None:
 
 
 def check_space(missing: int, free: int) -> None:
-    """NoSpaceError when a snapshot of which `missing` bytes are still to be written would fill the card."""
+    """NoSpaceError when writing the `missing` bytes would fill the card."""
     needed = int(missing * SPACE_FACTOR) + SPACE_RESERVE
     if free < needed:
         raise NoSpaceError(f"card: {free >> 20} MiB free, {needed >> 20} MiB needed")

@@ -1,4 +1,4 @@
-"""The nightly sync: TUF refresh, plan, download, generation, swap, marks.
+"""The sync: TUF refresh, plan, download, generation, swap, marks; and the hot list between two nights.
 
 Nothing is stored as accepted before it is verified, and whatever fails, the set in use stays in use.
 """
@@ -9,15 +9,16 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 
 from verifier.cache import schema
+from verifier.cache.changes import write_changes
 from verifier.cache.marks import Accepted, Marks, SyncHistory, read_history
-from verifier.cache.selftest import check_base
+from verifier.cache.selftest import check_base, check_changes, read_base_meta
 from verifier.cache.swap import (
     InUse,
     adopt,
@@ -26,24 +27,30 @@ from verifier.cache.swap import (
     file_digest,
     free_name,
     in_use,
+    replace_file,
     sweep_generations,
     sweep_parts,
     switch,
     write_generation,
 )
 from verifier.clock import Clock
-from verifier.codec.index import MAX_INDEX, Index, decode_index, is_region
+from verifier.codec.delta import DeltaFormatError, decode_delta
+from verifier.codec.hot import MAX_HOT, decode_hot, hot_key
+from verifier.codec.index import MAX_INDEX, DeltaEntry, Index, decode_index, is_region
 from verifier.codec.status import StatusListError, inflate
-from verifier.download import Meter, fetch_base, held_bytes, status_list_path
-from verifier.errors import CacheCorruptError, DigestError, SyncError
+from verifier.download import Meter, fetch_base, fetch_delta, held_bytes, hot_path, status_list_path
+from verifier.errors import CacheCorruptError, DigestError, EpochKeyError, NotFoundError, SyncError
 from verifier.net import Fetcher, read_file
 from verifier.policy import MAX_POLICY_BYTES
 from verifier.repository import ENTRIES_TARGET, POLICY_TARGET, SignedRepository, index_target
 from verifier.snapshot import (
+    ExpiredError,
     Held,
+    HotHeld,
     Kept,
     Plan,
     check_digest,
+    check_hot,
     check_index,
     check_space,
     choose_entries,
@@ -51,8 +58,14 @@ from verifier.snapshot import (
     plan,
 )
 from verifier.trust import MAX_BYTES as MAX_ENTRIES
+from verifier.trusted_time import TrustedTime
 
 CLOCK_TOLERANCE = timedelta(seconds=300)
+# What a delta may add to changes.db: rows in blocks that are half full, or, where side tables are most of it, what
+# its bytes inflate to.
+ROW_BYTES, INFLATED = 16, 4
+
+SyncOutcome = Plan  # what a sync did is the plan that it carried out
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, how many bytes of it are done, and the whole."""
@@ -60,13 +73,6 @@ Progress = Callable[[str, int, int], None]
 
 class StorageError(SyncError):
     """The card or its file system failed."""
-
-
-class SyncOutcome(StrEnum):
-    """What a sync did."""
-
-    FRESH = "fresh"  # nothing new
-    SNAPSHOT = "snapshot"  # another generation is in use now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,22 @@ class SyncReport:
     requests: int
     seconds: float
     as_of: datetime
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotReport:
+    """A refresh of the hot list that ended well; `fresh` says that the one in use was the current one already."""
+
+    fresh: bool
+    region: str
+    seq_before: int | None  # None when none was accepted before
+    seq_after: int
+    rows: int
+    bytes_fetched: int
+    seconds: float
+    as_of: datetime
+    next_update: datetime
     notes: tuple[str, ...]
 
 
@@ -126,8 +148,9 @@ def sync_history(root: Path) -> SyncHistory:
 class SyncClient:
     """Keeps the cache under `root` up to date with one region of a signed distribution.
 
-    `bootstrap` is the root metadata the device was made with. `on_step` is told each step around which a power
-    cut could come; `free_space` and `monotonic` replace the system's in tests.
+    `bootstrap` is the root metadata the device was made with. `epoch_key` serves only to write changes over a sealed
+    base; `trusted_time` takes note of signed times. `on_step` is told each step around which a power cut could come;
+    `free_space` and `monotonic` replace the system's in tests.
     """
 
     def __init__(
@@ -138,6 +161,8 @@ class SyncClient:
         bootstrap: bytes,
         region: str,
         *,
+        epoch_key: bytes | None = None,
+        trusted_time: TrustedTime | None = None,
         progress: Progress | None = None,
         on_step: Callable[[str], None] | None = None,
         free_space: Callable[[Path], int] = free_bytes,
@@ -150,64 +175,85 @@ class SyncClient:
         self._clock = clock
         self._bootstrap = bootstrap
         self._region = region
+        self._epoch_key = epoch_key
+        self._time = trusted_time
         self._progress = progress or (lambda _step, _done, _whole: None)
         self._step = on_step or (lambda _name: None)
         self._free_space = free_space
         self._monotonic = monotonic
 
     def refresh(self, *, recheck: bool = False) -> SyncReport:
-        """Bring the cache up to date; with `recheck` also read the whole base and replace it if it is damaged.
+        """Bring the cache up to date; with `recheck` also read all of it and replace what is damaged.
 
         SyncBusyError when another sync runs; any other SyncError is kept in state.db as the last failure, and the
         set in use stays in use.
         """
-        try:
-            with exclusive(self._root):
-                marks = Marks(self._root / schema.STATE)
-                try:
-                    return self._refresh(marks, recheck=recheck)
-                except (SyncError, OSError, sqlite3.Error) as exc:
-                    text = str(exc) if isinstance(exc, SyncError) else f"card: {type(exc).__name__}"
-                    marks.failed(text, self._clock())
-                    raise
-        except OSError as exc:
-            raise StorageError(f"card: {exc.strerror or type(exc).__name__}") from exc
-        except sqlite3.Error as exc:
-            raise StorageError("card: the state file cannot be used") from exc
+        with _storage_errors(), exclusive(self._root):
+            marks = Marks(self._root / schema.STATE)
+            try:
+                return self._refresh(marks, recheck=recheck)
+            except (SyncError, OSError, sqlite3.Error) as exc:
+                text = str(exc) if isinstance(exc, SyncError) else f"card: {type(exc).__name__}"
+                marks.failed(text, self._clock())
+                if isinstance(exc, ExpiredError) and self._time is not None:
+                    raise ExpiredError("; ".join((text, *self._time.expired()))) from exc
+                raise
+
+    def refresh_hot(self) -> HotReport:
+        """Bring the hot list up to date with the publisher's; it counts at once for the next look-up.
+
+        SyncError when there is no nightly of this region to put it on, RollbackError for an older one than was
+        accepted, ExpiredError for one past its time, SyncBusyError as above. The one in use stays in use then.
+        """
+        with _storage_errors(), exclusive(self._root):
+            return self._refresh_hot(Marks(self._root / schema.STATE))
+
+    # ---------------------------------------------------------------------------------------- the nightly
 
     def _refresh(self, marks: Marks, *, recheck: bool) -> SyncReport:
         started, meter, notes = self._monotonic(), Meter(self._fetcher), list[str]()
         sweep_generations(self._root)  # orphans of a run that was cut off
         before = in_use(self._root)
         accepted = marks.accepted(self._region)
-        held = self._held(before, accepted, recheck=recheck)
-        if marks.lost and (before is not None or (self._root / schema.TRUST).exists()):
-            notes.append("state.db was lost and begun anew with the marks of the set in use")
+        held = self._held(before, accepted, notes, recheck=recheck)
+        if marks.lost and (lost := self._lost(before)) is not None:
+            notes.append(lost)
         now = self._now(accepted.clock_floor, notes)
         offer = self._offer(meter, now, before, held)
         notes += [kept.note for kept in (offer.entries, offer.policy) if kept.note is not None]
-        todo = plan(offer.content, held)
-        if todo is Plan.SNAPSHOT:
-            folder = self._prepare(offer, before, meter)
+        todo = plan(offer.content, offer.index, held)
+        if todo is not Plan.FRESH:
+            todo, folder = self._prepare(todo, offer, before, meter, notes)
             name = free_name(self._region, offer.index.seq, offer.content, current_name(self._root))
             adopt(self._root, folder, name, self._step)
         # Accepted before in use: at no moment is a set in use that an older one could still replace.
         self._step("before-accept")
         marks.accept(self._region, offer.marks(accepted.clock_floor))
         self._step("after-accept")
-        if todo is Plan.SNAPSHOT:
+        if todo is not Plan.FRESH:
             switch(self._root, name, self._step)
+            if self._seq(before) is None:
+                (self._root / schema.HOT).unlink(missing_ok=True)  # of another region, if of any
         self._step("before-marks")
         marks.succeeded(now)
         self._step("after-marks")
         sweep_generations(self._root)
         sweep_parts(self._root)
         index = offer.index
+        if self._time is not None:
+            notes += self._time.signed(index.issued_at)
         return SyncReport(
-            outcome=SyncOutcome(todo.value), region=self._region, seq_before=self._seq(before),
+            outcome=todo, region=self._region, seq_before=self._seq(before),
             seq_after=index.seq, vehicles=index.base.n, bytes_fetched=meter.bytes, requests=meter.requests,
             seconds=self._monotonic() - started, as_of=index.issued_at, notes=tuple(notes),
         )  # fmt: skip
+
+    def _lost(self, before: InUse | None) -> str | None:
+        if before is not None or (self._root / schema.TRUST).exists():
+            return "state.db was lost and begun anew with the marks of the set in use"
+        if (self._root / schema.GENERATIONS).exists():
+            return "state reset: all that said what this device had accepted is gone, so what came first was taken"
+        return None  # a new device
 
     def _now(self, floor: datetime | None, notes: list[str]) -> datetime:
         """The clock, but never earlier than the newest signed time that was seen."""
@@ -219,20 +265,36 @@ class SyncClient:
     def _seq(self, before: InUse | None) -> int | None:
         return before.index.seq if before is not None and before.index.region == self._region else None
 
-    def _held(self, before: InUse | None, accepted: Accepted, *, recheck: bool) -> Held:
-        seq, digest, content = accepted.seq, accepted.index_sha256, None
-        if before is not None and not before.intact:
-            before = None  # what was altered on the card is neither a mark nor carried on
-        if before is not None and before.index.region == self._region:
-            if before.index.seq > seq:
-                seq, digest = before.index.seq, hashlib.sha256(before.index_bytes).digest()
-            if before.sound and not (recheck and file_digest(before.base) != before.index.base.sha256):
-                content = schema.content_of_name(before.name)
-        return Held(
-            seq=seq, index_sha256=digest, key_epoch=accepted.key_epoch, content=content,
+    def _held(self, before: InUse | None, accepted: Accepted, notes: list[str], *, recheck: bool) -> Held:
+        held = Held(
+            seq=accepted.seq, index_sha256=accepted.index_sha256, key_epoch=accepted.key_epoch,
             trust_version=accepted.trust_version, policy_version=accepted.policy_version,
-            entries=before.entries if before else None, policy=before.policy if before else None,
         )  # fmt: skip
+        if before is None or not before.intact:
+            return held  # what was altered on the card is neither a mark nor carried on
+        held = replace(held, entries=before.entries, policy=before.policy)
+        if before.index.region != self._region:
+            return held
+        if before.index.seq > held.seq:
+            digest = hashlib.sha256(before.index_bytes).digest()
+            held = replace(held, seq=before.index.seq, index_sha256=digest)
+        damage = "it is incomplete" if not before.sound else self._damage(before) if recheck else None
+        if damage is not None:
+            notes.append(f"the set in use was damaged: {damage}")
+            return held
+        return replace(held, content=schema.content_of_name(before.name), index=before.index)
+
+    def _damage(self, before: InUse) -> str | None:
+        """What is wrong with the large files of the set in use; all of them are read."""
+        if file_digest(before.base) != before.index.base.sha256:
+            return "base: digest"
+        if before.changes is None:
+            return None
+        try:
+            check_changes(before.changes, read_base_meta(before.base), before.index, self._epoch_key)
+        except CacheCorruptError as exc:
+            return str(exc)
+        return None
 
     def _offer(self, meter: Meter, now: datetime, before: InUse | None, held: Held) -> Offer:
         """What the signed distribution offers now, verified and checked against what is held."""
@@ -246,26 +308,111 @@ class SyncClient:
         self._step("verified")
         return Offer(index=index, index_bytes=signed.data, entries=entries, policy=policy)
 
-    def _prepare(self, offer: Offer, before: InUse | None, meter: Meter) -> Path:
-        """A complete and tested generation in a temporary folder."""
+    # ------------------------------------------------------------------------------- the next generation
+
+    def _prepare(
+        self, todo: Plan, offer: Offer, before: InUse | None, meter: Meter, notes: list[str]
+    ) -> tuple[Plan, Path]:
+        """A complete and tested generation in a temporary folder, and the plan by which it was made."""
+        packed = self._status_list(offer.index, before, meter)
+        if todo is Plan.DELTAS and before is not None:
+            try:
+                return todo, self._with_deltas(offer, packed, before, meter)
+            except (NotFoundError, DigestError, DeltaFormatError) as exc:
+                notes.append(f"the deltas did not lead on from the set in use, so a snapshot was taken: {exc}")
+        return Plan.SNAPSHOT, self._snapshot(offer, packed, before, meter, notes)
+
+    def _with_deltas(self, offer: Offer, packed: bytes, before: InUse, meter: Meter) -> Path:
+        """The base in use, the changes in use, and the deltas behind them."""
+        index, changes = offer.index, before.changes
+        if new := index.deltas[len(before.index.deltas) :]:
+            self._check_space(new, held_bytes(changes) if changes else 0, 0)
+            parts = self._deltas(new, meter, keep=())
+            self._step("downloaded")
+            changes = self._changes(index, before.base, changes, new, parts)
+        else:
+            self._step("downloaded")
+        return self._write(offer, packed, before.base, changes)
+
+    def _snapshot(self, offer: Offer, packed: bytes, before: InUse | None, meter: Meter, notes: list[str]) -> Path:
+        """The base of the index and all its deltas; what is right of the base in use is not fetched again."""
         index = offer.index
-        packed = self._status_list(index, before, meter)
-        base = self._base(index, before, meter, len(packed))
+        part = self._stage(index.base.sha256, "part")
+        old = self._root / schema.CURRENT / schema.BASE
+        same = before is None or before.index.base.sha256 == index.base.sha256
+        same = same and held_bytes(old) == index.base.length
+        whole = same and file_digest(old) == index.base.sha256
+        self._check_space(index.deltas, 0, 0 if whole else max(0, index.base.length - held_bytes(part)))
+        # The deltas first: where one is missing, that is known before the base has cost its time.
+        parts = self._deltas(index.deltas, meter, keep=(part.name,))
+        base = old if whole else part
+        if not whole:
+            fetched = fetch_base(
+                index.base, part, meter, lambda done, all_: self._progress("download", done, all_),
+                spare=old if same else None,
+            )  # fmt: skip
+            if same:
+                notes.append(f"the base was repaired: {fetched} of {len(index.base.hashes)} chunks fetched anew")
         self._step("downloaded")
+        self._test_base(base, index)
+        changes = self._changes(index, base, None, index.deltas, parts) if parts else None
+        return self._write(offer, packed, base, changes)
+
+    def _stage(self, sha256: bytes, suffix: str) -> Path:
+        return self._root / schema.STAGE / f"{sha256.hex()}.{suffix}"
+
+    def _check_space(self, deltas: tuple[DeltaEntry, ...], changes: int, base: int) -> None:
+        """NoSpaceError unless deltas, the changes that they make and the missing part of a base have room."""
+        grown = sum(max(ROW_BYTES * delta.rows, INFLATED * delta.length) for delta in deltas)
+        to_fetch = sum(delta.length for delta in deltas)
+        check_space(base + to_fetch + changes + grown, self._free_space(self._root))
+
+    def _deltas(self, entries: tuple[DeltaEntry, ...], meter: Meter, keep: tuple[str, ...]) -> list[Path]:
+        """These deltas as verified files in the stage, where nothing else stays but `keep`."""
+        parts = [self._stage(entry.sha256, "delta") for entry in entries]
+        sweep_parts(self._root, keep=(*keep, *(part.name for part in parts)))
+        whole = sum(entry.length for entry in entries)
+        done = 0
+        for entry, part in zip(entries, parts, strict=True):
+            self._progress("deltas", done, whole)
+            fetch_delta(entry, self._region, part, meter)
+            done += entry.length
+        self._progress("deltas", whole, whole)
+        return parts
+
+    def _changes(
+        self, index: Index, base: Path, previous: Path | None, entries: tuple[DeltaEntry, ...], parts: list[Path]
+    ) -> Path:
+        """A tested changes.db in the stage: those in use, if any, with these deltas."""
+        out = self._root / schema.STAGE / schema.CHANGES
+        deltas = (decode_delta(part.read_bytes(), entry) for part, entry in zip(parts, entries, strict=True))
+        try:
+            write_changes(out, base, previous, deltas, self._progress, epoch_key=self._epoch_key)
+            check_changes(out, read_base_meta(base), index, self._epoch_key)
+        except EpochKeyError as exc:
+            raise SyncError(f"changes cannot be written: {exc}") from exc
+        except CacheCorruptError as exc:
+            raise DigestError(f"set refused: {exc}") from exc
+        self._step("applied")
+        return out
+
+    def _test_base(self, base: Path, index: Index) -> None:
+        self._progress("test", 0, index.base.length)
+        try:
+            check_base(base, index, self._epoch_key)
+        except (CacheCorruptError, EpochKeyError) as exc:
+            raise DigestError(f"set refused: {exc}") from exc
+        self._progress("test", index.base.length, index.base.length)
+
+    def _write(self, offer: Offer, packed: bytes, base: Path, changes: Path | None) -> Path:
         files = {
             schema.STATUS_LIST: packed,
             schema.INDEX: offer.index_bytes,
             schema.ENTRIES: offer.entries.data,
             schema.POLICY: offer.policy.data,
         }
-        folder = write_generation(self._root, base, files, self._step)
-        self._progress("test", 0, index.base.length)
-        try:
-            check_base(folder / schema.BASE, index)
-        except CacheCorruptError as exc:
-            raise DigestError(f"set refused: {exc}") from exc
-        self._progress("test", index.base.length, index.base.length)
-        return folder
+        linked = {schema.BASE: base} | ({schema.CHANGES: changes} if changes is not None else {})
+        return write_generation(self._root, linked, files, self._step)
 
     def _status_list(self, index: Index, before: InUse | None, meter: Meter) -> bytes:
         entry = index.tsl
@@ -281,14 +428,41 @@ class SyncClient:
             raise DigestError("status list: shorter than the index says")
         return data
 
-    def _base(self, index: Index, before: InUse | None, meter: Meter, more: int) -> Path:
-        """The base's file: the one in use when it is the same, else downloaded into the stage."""
-        entry = index.base
-        if before is not None and before.index.base.sha256 == entry.sha256 and file_digest(before.base) == entry.sha256:
-            return before.base
-        part = self._root / schema.STAGE / f"{entry.sha256.hex()}.part"
-        sweep_parts(self._root, keep=part.name)
-        missing = max(0, entry.length - held_bytes(part))
-        check_space(missing + more, self._free_space(self._root))
-        fetch_base(entry, part, meter, lambda done, whole: self._progress("download", done, whole))
-        return part
+    # --------------------------------------------------------------------------------------- the hot list
+
+    def _refresh_hot(self, marks: Marks) -> HotReport:
+        started, meter, notes = self._monotonic(), Meter(self._fetcher), list[str]()
+        before = in_use(self._root)
+        if before is None or not before.intact or before.index.region != self._region:
+            raise SyncError("hot list: there is no nightly of this region in use to put it on")
+        if before.index.hot is None:
+            raise SyncError("hot list: the nightly in use names none")
+        seq, digest = marks.hot(self._region)
+        held = HotHeld(seq=seq, sha256=digest, floor=marks.accepted(self._region).clock_floor)
+        data = read_file(meter, hot_path(self._region), MAX_HOT)
+        hot = decode_hot(data, hot_key(before.index.hot))
+        check_hot(hot, data, before.index, held, self._now(held.floor, notes))
+        path = self._root / schema.HOT
+        fresh = path.exists() and path.read_bytes() == data
+        if not fresh:
+            # As with the nightly: accepted before in use.
+            marks.accept_hot(self._region, hot.hot_seq, hashlib.sha256(data).digest())
+            self._step("hot-accepted")
+            replace_file(path, data)
+            self._step("hot-replaced")
+        return HotReport(
+            fresh=fresh, region=self._region, seq_before=seq or None, seq_after=hot.hot_seq,
+            rows=len(hot.rows) + len(hot.exact), bytes_fetched=meter.bytes,
+            seconds=self._monotonic() - started, as_of=hot.issued_at,
+            next_update=hot.next_update, notes=tuple(notes),
+        )  # fmt: skip
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise StorageError(f"card: {exc.strerror or type(exc).__name__}") from exc
+    except sqlite3.Error as exc:
+        raise StorageError("card: the state file cannot be used") from exc

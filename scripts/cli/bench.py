@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
 import click
 
+from scripts.bench import cache_figures
+from scripts.bench.cache import DISK_BYTES, LARGEST, SMALLEST, bench_cache
 from scripts.bench.credential import IMPORT_TARGET, Row, bench_credential, bench_import
 from scripts.bench.decision import TARGET, bench_decision
+from scripts.bench.picture_sets import FolderSet, PictureSetError, RoadsideSet
+from scripts.bench.qr import measure
+from scripts.bench.qr_report import json_report, text_report, write_page
+from scripts.bench.rivals import ZXING
 from scripts.bench.timing import machine
-from scripts.cli.console import json_option, print_json
+from scripts.bench.video import measure_video
+from scripts.cli.console import json_option, print_json, progress_bar
+from verifier.clock import system_clock
 
 
 @click.group()
@@ -19,6 +34,8 @@ def bench() -> None:
       markcheck bench decide
       markcheck bench decide --json
       markcheck bench credential
+      markcheck bench qr --per-condition 4
+      markcheck bench cache
     """
 
 
@@ -83,3 +100,104 @@ def _against(row: Row) -> str:
 
 def _met(value: float, target: float) -> str:
     return "met" if value <= target else "missed"
+
+
+@bench.command("qr")
+@click.option("--set", "folder", type=click.Path(path_type=Path), help="Folder with pictures and a manifest.csv.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31), default=1, show_default=True, help="Seed of the generated frames."
+)
+@click.option(
+    "--per-condition", type=click.IntRange(1, 1000), default=12, show_default=True, help="Frames of each condition."
+)
+@click.option("--write", "target", type=click.Path(file_okay=False, path_type=Path), help="Folder for page and plot.")
+@json_option
+def bench_qr(folder: Path | None, seed: int, per_condition: int, target: Path | None, as_json: bool) -> None:
+    """Reading codes: our stages beside each decoder alone, on generated roadside frames or on your own pictures.
+
+    The manifest has the columns file, all_expected_json (a list of texts) or expected, and category if you like.
+    The times of the camera's path are measured on generated frames only.
+
+    \b
+    Examples:
+      markcheck bench qr                                   some minutes
+      markcheck bench qr --per-condition 4 --json          a quick look, for machines
+      markcheck bench qr --set photographs                 photographs/manifest.csv and what it lists
+      markcheck bench qr --write docs/benchmarks           the page and the plot as well
+    """
+    try:
+        pictures = FolderSet(folder) if folder else RoadsideSet(seed, per_condition)
+    except PictureSetError as exc:
+        raise click.UsageError(str(exc)) from exc
+    with progress_bar() as progress:
+        result = measure(pictures, progress)
+        if not folder and ZXING not in result.missing:
+            result = replace(result, video=measure_video(seed, progress))
+    command = f"markcheck bench qr {'--set DIR' if folder else f'--seed {seed} --per-condition {per_condition}'}"
+    if as_json:
+        print_json(json_report(result, {"set": "folder" if folder else "roadside", "command": command}))
+    else:
+        click.echo(text_report(result))
+    if target:
+        for path in write_page(result, target, f"{command} --write DIR", seed, system_clock()):
+            click.echo(path, err=True)
+
+
+def _scale(_: click.Context, __: click.Parameter, value: str) -> int:
+    try:
+        scale = int(float(value))
+    except (ValueError, OverflowError) as exc:
+        raise click.BadParameter("not a number: an example is 1e6") from exc
+    if not SMALLEST <= scale <= LARGEST:
+        raise click.BadParameter(f"not between {SMALLEST} and {LARGEST}")
+    return scale
+
+
+@bench.command("cache")
+@click.option(
+    "--scale", callback=_scale, default="1e6", show_default=True, help="Number of vehicles; 42250000 is a release run."
+)
+@click.option("--nights", type=click.IntRange(1, 89), default=30, show_default=True, help="Missed nights.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep all files below this new folder.  [default: a temporary one]",
+)
+@click.option("--write", "target", type=click.Path(file_okay=False, path_type=Path), help="Folder for the page.")
+@json_option
+def bench_cache_command(scale: int, nights: int, folder: Path | None, target: Path | None, as_json: bool) -> None:
+    """The status cache: size, look-ups, nights of changes and the real sync, beside their targets.
+
+    Vehicles are made up from a fixed seed. A look-up that answers otherwise than the register ends the run.
+
+    \b
+    Examples:
+      markcheck bench cache                                         about a minute
+      markcheck bench cache --scale 20000 --nights 3 --json         a quick look, for machines
+      markcheck bench cache --scale 42250000 --write docs/benchmarks
+    """
+    with _bench_folder(folder, scale) as work, progress_bar() as progress:
+        result = bench_cache(scale, nights, work, progress)
+    if as_json:
+        for line in cache_figures.json_report(result):
+            print_json(line)
+    else:
+        click.echo(cache_figures.text_report(result))
+    if target:
+        command = f"markcheck bench cache --scale {scale} --nights {nights} --write DIR"
+        click.echo(cache_figures.write_page(result, target, command, system_clock()), err=True)
+
+
+@contextmanager
+def _bench_folder(folder: Path | None, scale: int) -> Iterator[Path]:
+    """A folder for the run's files: the given one, which stays, or one that is removed. UsageError."""
+    if folder is not None:
+        if folder.exists():
+            raise click.UsageError("--folder: exists already")
+        folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="markcheck-bench-") as temporary:
+        work = folder or Path(temporary)
+        needed = int(scale * DISK_BYTES) + (64 << 20)
+        if shutil.disk_usage(work).free < needed:
+            raise click.UsageError(f"not enough room: {needed >> 20} MiB needed; --folder takes another place")
+        yield work

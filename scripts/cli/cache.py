@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
-from datetime import timedelta
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from firmware.build import open_store
+from firmware.build import open_store, trusted_time
 from firmware.config import REGION, Home
 from scripts.cli.console import home_option, json_option, print_json, problem, progress_bar
+from verifier.backoff import until_done
 from verifier.cache.keys import load_epoch_key
-from verifier.clock import system_clock
-from verifier.errors import CacheMissingError
-from verifier.net import HttpFetcher
+from verifier.clock import system_clock, system_witness
+from verifier.errors import CacheMissingError, EpochKeyError, SyncError
+from verifier.net import Fetcher, FolderFetcher, HttpFetcher
 from verifier.repository import check_root
-from verifier.sync import SyncClient, SyncReport, sync_history
+from verifier.sync import HotReport, SyncClient, SyncReport, sync_history
 from verifier.trust import load_trust_list
+from verifier.trusted_time import clock_report
 
 
 @click.command()
-@click.option("--from", "url", required=True, metavar="URL", help="Address of the distribution.")
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    metavar="URL|DIR",
+    help="Address of the distribution, or a folder with it.",
+)
 @click.option(
     "--root",
     "root_file",
@@ -37,27 +50,92 @@ from verifier.trust import load_trust_list
     help="Keep a copy of this epoch key beside the data, in place of an older one. For demos only.",
 )
 @click.option("--region", default=REGION, show_default=True, help="Which region's data.")
+@click.option("--hot", is_flag=True, help="Only the hot list: what changed since the last night.")
+@click.option("--recheck", is_flag=True, help="Read all that is held and fetch anew what is damaged.")
+@click.option("--retry", is_flag=True, help="Try again until it is done: after 1, 2, 4 ... 60 minutes.")
 @json_option
 @home_option
-def sync(url: str, root_file: Path | None, key_file: Path | None, region: str, as_json: bool, home: Home) -> int:
+def sync(
+    source: str,
+    root_file: Path | None,
+    key_file: Path | None,
+    region: str,
+    hot: bool,
+    recheck: bool,
+    retry: bool,
+    as_json: bool,
+    home: Home,
+) -> int:
     """Bring the status cache up to date from a signed distribution.
 
     \b
     Examples:
       markcheck sync --from http://127.0.0.1:8122/ --root sandbox/root.json --epoch-key sandbox/private/epoch.key
       markcheck sync --from http://127.0.0.1:8122/
+      markcheck sync --from http://127.0.0.1:8122/ --hot           what changed since the night
+      markcheck sync --from http://127.0.0.1:8122/ --recheck       read everything held, repair what is damaged
+      markcheck sync --from /media/card                            without a network, with the same checks
+      markcheck sync --from http://127.0.0.1:8122/ --retry         until it is done; Ctrl-C stops
 
-    Whatever fails, the data in use stay in use. Exit status: 0 up to date, 1 not, 2 wrong usage.
+    Whatever fails, the data in use stay in use. Exit status: 0 up to date, 1 not, 2 wrong usage. A card must carry the
+    distribution as it was published, metadata included, and its signed time stamp lives 48 hours.
     """
+    if hot and recheck:
+        raise click.UsageError("--hot and --recheck exclude each other")
+    folder = None if "://" in source else Path(source)
+    if folder is not None and retry:
+        raise click.UsageError("--retry goes with an address")
+    if folder is not None and not folder.is_dir():
+        raise click.UsageError("--from takes an http or https address, or a folder")
     _keep_files(home, root_file, key_file)
-    with HttpFetcher(url) as fetcher, progress_bar() as progress:
-        client = SyncClient(home.cache, fetcher, system_clock, home.root.read_bytes(), region, progress=progress)
-        report = client.refresh()
-    if as_json:
-        print_json(report_json(report))
-    else:
-        click.echo(report_text(report))
+    told_time = trusted_time(home, system_clock)
+    with ExitStack() as stack:
+        fetcher: Fetcher
+        if folder is None:
+            fetcher = stack.enter_context(HttpFetcher(source, on_date=told_time.heard))
+        else:
+            fetcher = FolderFetcher(folder)
+        client = SyncClient(
+            home.cache, fetcher, system_clock, home.root.read_bytes(), region,
+            epoch_key=_epoch_key(home), trusted_time=told_time, progress=stack.enter_context(progress_bar()),
+        )  # fmt: skip
+        attempt = client.refresh_hot if hot else partial(client.refresh, recheck=recheck)
+        try:
+            report: SyncReport | HotReport = _until_done(attempt, home) if retry else attempt()
+        except SyncError as exc:
+            if not as_json:
+                raise
+            print_json({"outcome": "failed", "region": region, "error": str(exc)})
+            return 1
+    _show(report, as_json)
     return 0
+
+
+def _until_done(attempt: Callable[[], SyncReport | HotReport], home: Home) -> SyncReport | HotReport:
+    """Call a sync until it ends well, and tell each failure and when it will be tried again."""
+
+    def told(error: SyncError, again: datetime) -> None:
+        problem(f"{error}; trying again at {again.astimezone().strftime('%H:%M:%S')}")
+
+    return until_done(
+        attempt, failures=sync_history(home.cache).failures, clock=system_clock, sleep=time.sleep,
+        draw=random.SystemRandom().random, told=told,
+    )  # fmt: skip
+
+
+def _show(report: SyncReport | HotReport, as_json: bool) -> None:
+    if as_json:
+        print_json(report_json(report) if isinstance(report, SyncReport) else hot_json(report))
+    else:
+        click.echo(report_text(report) if isinstance(report, SyncReport) else hot_text(report))
+
+
+def _epoch_key(home: Home) -> bytes | None:
+    """The key in the home, for a base whose blocks are sealed; None without a good one."""
+    try:
+        return load_epoch_key(home.epoch_key)
+    except EpochKeyError:
+        return None
 
 
 def _keep_files(home: Home, root_file: Path | None, key_file: Path | None) -> None:
@@ -119,6 +197,35 @@ def report_json(report: SyncReport) -> dict[str, object]:
     }
 
 
+def hot_text(report: HotReport) -> str:
+    """A hot list's report for people, likewise."""
+    before = "nothing" if report.seq_before is None else f"no. {report.seq_before}"
+    what = "unchanged" if report.fresh else "replaced"
+    lines = [
+        f"hot list {what}: {report.rows:,} rows, {report.bytes_fetched:,} bytes, "
+        f"{report.seconds:.2f} s; {before} -> no. {report.seq_after}, "
+        f"data of {report.as_of.isoformat(timespec='minutes')}, "
+        f"the next is due {report.next_update.isoformat(timespec='minutes')}"
+    ]
+    return "\n".join([*lines, *(f"note: {note}" for note in report.notes)])
+
+
+def hot_json(report: HotReport) -> dict[str, object]:
+    """A hot list's report for machines."""
+    return {
+        "outcome": "fresh" if report.fresh else "hot",
+        "region": report.region,
+        "seq_before": report.seq_before,
+        "seq_after": report.seq_after,
+        "rows": report.rows,
+        "bytes": report.bytes_fetched,
+        "seconds": round(report.seconds, 3),
+        "as_of": report.as_of.isoformat(),
+        "next_update": report.next_update.isoformat(),
+        "notes": list(report.notes),
+    }
+
+
 @click.group()
 def cache() -> None:
     """The status cache on this device.
@@ -163,14 +270,26 @@ def info(as_json: bool, home: Home) -> int:
         "bytes": held.bytes,
         "trusted_keys": keys,
         "key_epoch": held.key_epoch,
-        "last_success": history.last_good.isoformat() if history.last_good else None,
+        "base_seq": held.base_seq,
+        "hot_seq": held.hot_seq,
+        "hot_as_of": _iso(held.hot_as_of),
+        "hot_due": _iso(held.hot_due),
+        "last_success": _iso(history.last_good),
         "last_failure": history.last_failure,
+        "failures": history.failures,
     }
+    clock = clock_report(home.cache, system_clock(), system_witness())
     if as_json:
-        print_json(facts)
+        print_json({**facts, "notes": list(held.notes), "clock": clock})
         return 0
-    problem(f"note: {warning}")
+    for note in (warning, *held.notes):
+        problem(f"note: {note}")
     shown = {**facts, "age_s": str(timedelta(seconds=age)), "covers": " ".join(held.covers)}
+    shown["clock"] = "; ".join(clock["doubts"]) or ("trusted" if clock["trusted"] else "nothing is known of it")
     for name, value in shown.items():
         click.echo(f"{name.removesuffix('_s').replace('_', ' '):14} {'-' if value is None else value}")
     return 0
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

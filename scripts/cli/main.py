@@ -18,6 +18,7 @@ from scripts.cli.check import accident, check
 from scripts.cli.console import EXIT_USAGE, problem
 from scripts.cli.credential import credential
 from scripts.cli.decide import decide, replay
+from scripts.cli.doctor import doctor
 from scripts.cli.sandbox import sandbox
 from scripts.cli.trust import trust
 from scripts.sandbox.registry import RegistryError
@@ -38,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (check, accident, sync, cache, decide, replay, credential, trust, sandbox, bench):
+for command in (check, accident, sync, cache, decide, replay, credential, trust, sandbox, bench, doctor):
     cli.add_command(command)
 
 

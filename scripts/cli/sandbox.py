@@ -16,13 +16,15 @@ from scripts.cli.console import json_option, print_json, progress_bar
 from scripts.sandbox.authority import EVENTS, KEY_EVENTS, Authority, AuthorityFolder
 from scripts.sandbox.codes import PaperMark, card_number, print_sheet, print_tag_label, qr_picture
 from scripts.sandbox.fleet import MAX_SCALE, Vehicle
+from scripts.sandbox.hot import RENEWAL as HOT_RENEWAL
+from scripts.sandbox.regions import NATIONAL, Region, region_of
 from scripts.sandbox.registry import RegistryError, city_of
 from scripts.sandbox.server import serve as serve_files
 from scripts.sandbox.server import serve_answers
 from scripts.sandbox.wallet import Wallet
 from verifier.clock import system_clock
 from verifier.errors import PlateError
-from verifier.plates import parse_plate, usual_kind
+from verifier.plates import kinds_of, parse_plate, usual_kind
 from verifier.types import SHANGHAI, Month, Plate, PresentationMode
 
 DEFAULT_SCALE = 20_000
@@ -66,13 +68,35 @@ def _open_or_create(folder: AuthorityFolder, scale: int | None, seed: int | None
     return folder.create(clock=system_clock, scale=scale or DEFAULT_SCALE, seed=1 if seed is None else seed)
 
 
-def _publish(authority: Authority) -> None:
+def _publish(authority: Authority, region: Region = NATIONAL, **options: bool) -> None:
     began = time.monotonic()
     with progress_bar() as progress:
-        published = authority.publish(progress)
+        published = authority.publish(progress, region=region, **options)
+    how = f"snapshot ({published.snapshot})" if published.snapshot else f"delta of {published.delta_length:,} bytes"
+    changed = "" if published.rows is None else f", {published.rows:,} rows changed"
+    where = "" if region == NATIONAL else f" of {region.name}"
     click.echo(
-        f"published no. {published.seq}: {published.vehicles:,} vehicles in {time.monotonic() - began:.1f} s", err=True
+        f"published no. {published.seq}{where}: {published.vehicles:,} vehicles, {how}{changed}, "
+        f"in {time.monotonic() - began:.1f} s",
+        err=True,
     )
+
+
+def _publish_hot(authority: Authority, region: Region) -> None:
+    with progress_bar() as progress:
+        hot = authority.publish_hot(progress, region=region)
+    click.echo(
+        f"published hot list no. {hot.hot_seq} on top of no. {hot.nightly_seq}: {len(hot.rows) + len(hot.exact):,} "
+        f"rows, the next is due {hot.next_update.isoformat(timespec='minutes')}",
+        err=True,
+    )
+
+
+def _region(_: click.Context, __: click.Parameter, value: str) -> Region:
+    try:
+        return region_of(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from exc
 
 
 _SCALE = click.option(
@@ -88,7 +112,20 @@ _SEED = click.option("--seed", type=int, help="Seed of a new authority's vehicle
 @_SCALE
 @_SEED
 @click.option("--trust-only", is_flag=True, help="Only the trust list and the policy, between two nights.")
-def publish(folder: Path, scale: int | None, seed: int | None, trust_only: bool) -> None:
+@click.option("--hot", is_flag=True, help="Only what changed since the last night, as the hot list.")
+@click.option(
+    "--region",
+    default=NATIONAL.name,
+    show_default=True,
+    callback=_region,
+    help="national, watch (wanted vehicles alone) or a province: yue or 粤.",
+)
+@click.option("--snapshot", is_flag=True, help="Another base instead of a delta.")
+@click.option("--accept-large", is_flag=True, help="Publish even if more has changed than a day's work does.")
+@click.option("--accept-fewer-keys", "fewer_keys", is_flag=True, help="The much shorter trust list is meant.")
+def publish(
+    folder: Path, scale: int | None, seed: int | None, trust_only: bool, hot: bool, region: Region, **options: bool
+) -> None:
     """Publish the register into FOLDER/public, for any web server to hand out.
 
     \b
@@ -96,15 +133,27 @@ def publish(folder: Path, scale: int | None, seed: int | None, trust_only: bool)
       markcheck sandbox publish
       markcheck sandbox publish --folder big --scale 1000000
       markcheck sandbox publish --trust-only                    after an event with a key: minutes instead of a night
+      markcheck sandbox publish --hot                           after events with vehicles: likewise
+      markcheck sandbox publish --region yue                    Guangdong alone, signed with a key of its own
+      markcheck sandbox publish --snapshot
+
+    Where there is a night before, a night is published as a delta. It is refused when more than one row in twenty,
+    or more than three times the usual number, has changed, or when the delta, replayed, does not give the register.
     """
-    if trust_only:
-        if scale is not None or seed is not None:
-            raise click.UsageError("--trust-only goes with no other option than --folder")
-        authority = AuthorityFolder(folder).open(clock=system_clock)
-        authority.publish_trust()
-        click.echo(f"published trust list version {authority.trust_version}", err=True)
+    if not (trust_only or hot):
+        _publish(_open_or_create(AuthorityFolder(folder), scale, seed), region, **options)
         return
-    _publish(_open_or_create(AuthorityFolder(folder), scale, seed))
+    name = "--trust-only" if trust_only else "--hot"
+    kept = {"fewer_keys"} if trust_only else set[str]()
+    others = any(value for option, value in options.items() if option not in kept)
+    if scale is not None or seed is not None or others or (trust_only and (hot or region != NATIONAL)):
+        raise click.UsageError(f"{name} goes with none of the other options given")
+    authority = AuthorityFolder(folder).open(clock=system_clock)
+    if hot:
+        _publish_hot(authority, region)
+        return
+    authority.publish_trust(fewer_keys=options["fewer_keys"])
+    click.echo(f"published trust list version {authority.trust_version}", err=True)
 
 
 @sandbox.command()
@@ -130,10 +179,14 @@ def serve(folder: Path, scale: int | None, seed: int | None, port: int, seconds:
         click.echo(f"serving {server.url}  (Ctrl-C stops)")
         click.echo(f"  markcheck sync --from {server.url} --root {home.root_file} --epoch-key {home.epoch_key_file}")
         end = time.monotonic() + (10**8 if seconds is None else seconds)
+        renewed = time.monotonic()
         try:
             while (left := end - time.monotonic()) > 0:
-                time.sleep(min(left, RENEWAL_S))
-                authority.publisher.renew()
+                time.sleep(min(left, HOT_RENEWAL.total_seconds()))
+                authority.publisher.renew_hot()
+                if time.monotonic() - renewed >= RENEWAL_S:
+                    authority.publisher.renew()
+                    renewed = time.monotonic()
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
 
@@ -359,7 +412,8 @@ def _vehicle_event(home: AuthorityFolder, event: str, options: dict[str, str]) -
     target = authority.registry.find(typed).plate
     if new is not None:
         city_of(new.text)
-        wanted |= {"new_plate": new.text, "new_kind": new.kind or target.kind}
+        kept = target.kind in kinds_of(new.text)
+        wanted |= {"new_plate": new.text, "new_kind": target.kind if kept else usual_kind(new.text)}
     return authority, {**wanted, "plate": target.text, "kind": target.kind}
 
 

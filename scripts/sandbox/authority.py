@@ -34,8 +34,11 @@ from scripts.sandbox.keys import (
 )
 from scripts.sandbox.publisher import Published, Publisher
 from scripts.sandbox.publisher_keys import PublisherKeys
+from scripts.sandbox.regions import NATIONAL as NATIONAL_REGION
+from scripts.sandbox.regions import Region
 from scripts.sandbox.registry import STATUS_LIST, Registry, RegistryError, regions_of
 from verifier.clock import Clock
+from verifier.codec.hot import HotList
 from verifier.codec.status import pack
 from verifier.policy import Policy, dump_policy
 from verifier.types import SHANGHAI, Credential, KeyRole, KeyState, Month, Plate, PresentationMode, VehicleRecord
@@ -142,10 +145,21 @@ class Authority:
         self.trust_version += 1
         self.registry.reissue_city(issuer)
 
-    def publish(self, progress: Progress | None = None) -> Published:
-        """Publish the register as it stands: snapshot, status list, trust list, policy, index."""
-        return self.publisher.publish(
-            vehicles=self._records(),
+    def publish(
+        self,
+        progress: Progress | None = None,
+        *,
+        region: Region = NATIONAL_REGION,
+        snapshot: bool = False,
+        accept_large: bool = False,
+        fewer_keys: bool = False,
+    ) -> Published:
+        """Publish what the register has of a region: delta or snapshot, status list, trust list, policy, index.
+
+        The options are those of `Publisher.publish`; PublicationError as there.
+        """
+        return self._publisher(region).publish(
+            vehicles=self._records(region),
             status_list=pack(self.registry.states, STATUS_BITS),
             status_list_number=STATUS_LIST,
             replated=self.registry.replated,
@@ -155,10 +169,23 @@ class Authority:
             policy_version=self.policy.version,
             epoch_key=self.epoch_key,
             key_epoch=KEY_EPOCH,
+            scope=region.scope,
+            covers=region.covers,
+            snapshot=snapshot,
+            accept_large=accept_large,
+            fewer_keys=fewer_keys,
             progress=progress,
         )
 
-    def publish_trust(self) -> None:
+    def publish_hot(self, progress: Progress | None = None, *, region: Region = NATIONAL_REGION) -> HotList:
+        """Publish all changes of the register since a region's last night as its hot list. PublicationError."""
+        publisher = self._publisher(region)
+        rows = publisher.hot_changes(
+            vehicles=self._records(region), epoch_key=self.epoch_key, key_epoch=KEY_EPOCH, progress=progress
+        )
+        return publisher.publish_hot(rows)
+
+    def publish_trust(self, *, fewer_keys: bool = False) -> None:
         """Publish the trust list and the policy alone, between two nights; RegistryError before the first night."""
         if not self.publisher.begun:
             raise RegistryError("nothing is published yet: make the first publication with 'markcheck sandbox publish'")
@@ -167,10 +194,17 @@ class Authority:
             trust_version=self.trust_version,
             policy=dump_policy(self.policy),
             policy_version=self.policy.version,
+            fewer_keys=fewer_keys,
         )
 
-    def _records(self) -> Iterator[tuple[VehicleRecord, str | None]]:
-        return ((vehicle.record(), vehicle.tid) for vehicle in self.registry.vehicles.values())
+    def _publisher(self, region: Region) -> Publisher:
+        return self.publisher if region == NATIONAL_REGION else self.publisher.of_region(region.name)
+
+    def _records(self, region: Region) -> Iterator[tuple[VehicleRecord, str | None]]:
+        for vehicle in self.registry.vehicles.values():
+            record = vehicle.record()
+            if region.holds(record):
+                yield record, vehicle.tid
 
 
 def new_authority(
@@ -247,6 +281,7 @@ class AuthorityFolder:
 
     def _write(self, authority: Authority) -> None:
         self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.private / ".gitignore").write_text("*\n")  # wherever the folder stands, its keys are committed by nobody
         save_keys(self.private, authority.issuer.keys.values())
         authority.publisher.save_keys(self.private / "tuf")
         write_secret(self.epoch_key_file, authority.epoch_key.hex().encode() + b"\n")
@@ -322,8 +357,12 @@ class AuthorityFolder:
     def _events(self) -> Iterator[dict[str, Any]]:
         path = self.private / "events.jsonl"
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                yield json.loads(line)
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+                try:
+                    event = json.loads(line)
+                except ValueError as exc:
+                    raise RegistryError(f"{path.name}: line {number} is not a whole event: take it out") from exc
+                yield event
 
     def _holder_seed(self) -> bytes:
         """The secret behind the holders' keys; made here for a folder from before there was one."""

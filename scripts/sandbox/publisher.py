@@ -1,7 +1,8 @@
 """The sandbox's publisher: makes and signs what the handhelds sync from. It holds private keys.
 
 Publishes into any mapping from path to bytes: a dict in tests, a folder behind a static file server otherwise.
-Order: data, index, nightly role, snapshot, timestamp; whoever reads in between sees the publication before.
+A night is a delta on what was published before, or another base. Order: data, index, nightly role, snapshot,
+timestamp; whoever reads in between sees the publication before.
 """
 
 from __future__ import annotations
@@ -9,47 +10,63 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tuf.api.metadata import (  # type: ignore[attr-defined]
-    DelegatedRole,
-    Delegations,
-    Metadata,
-    MetaFile,
-    Root,
-    Signed,
-    Snapshot,
-    TargetFile,
-    Targets,
-    Timestamp,
-)
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 
-from scripts.sandbox.publisher_keys import ROLES, PublisherKeys
+from scripts.sandbox.hot import LIFE, HotRows, rows_between, sign_hot
+from scripts.sandbox.nightly import HISTORY, Change, PublicationError, State, changes_between, check_size, sign_off
+from scripts.sandbox.publisher_keys import PublisherKeys, hot_role, nightly_role
+from scripts.sandbox.publisher_metadata import SignedMetadata
 from verifier.cache.build import build_base
+from verifier.cache.changes import write_changes
+from verifier.cache.keys import KeyHasher
+from verifier.cache.schema import BaseMeta
 from verifier.clock import Clock
-from verifier.codec.index import BaseEntry, Index, StatusListEntry, encode_index, is_region
+from verifier.codec.delta import Delta, decode_delta, encode_delta
+from verifier.codec.hot import HotList, decode_hot
+from verifier.codec.index import (
+    DELTA_CLIENT,
+    MAX_DELTA_ROWS,
+    MAX_DELTAS,
+    BaseEntry,
+    DeltaEntry,
+    HotEntry,
+    Index,
+    StatusListEntry,
+    decode_index,
+    encode_index,
+    is_region,
+)
 from verifier.codec.status import deflate
-from verifier.download import chunk_path, status_list_path
-from verifier.repository import ENTRIES_TARGET, METADATA, POLICY_TARGET, TARGETS, index_target
-from verifier.types import Plate, Serial, VehicleRecord
+from verifier.download import chunk_path, delta_path, hot_path, status_list_path
+from verifier.errors import CacheError, SyncError, TrustListError
+from verifier.repository import ENTRIES_TARGET, POLICY_TARGET, index_target
+from verifier.snapshot import LARGEST_SHRINK
+from verifier.trust import load_trust_list
+from verifier.types import Algorithm, Plate, Serial, VehicleRecord
 
 CHUNK = 1 << 20  # bytes
 LIST_BITS = 2
-EXPIRY = {
-    "root": timedelta(days=365),
-    "targets": timedelta(days=90),
-    "nightly": timedelta(days=14),
-    "snapshot": timedelta(days=7),
-    "timestamp": timedelta(hours=48),
-}
+NIGHTS = 45  # deltas on one base
+HOT_MAX_AGE = 24 * 3600  # seconds; what an officer is told of the hot list's age begins to be a warning there
+TARGETS_ROLE = "targets"
+
+Vehicles = Iterable[tuple[VehicleRecord, str | None]]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """One publication."""
+    """One publication; `base_…` and `chunks` are those of the base in its index.
+
+    `rows` is the number of rows that changed since the last one, None when the two cannot be compared; `snapshot`
+    says why another base was made, None when it was a delta.
+    """
 
     region: str
     seq: int
@@ -59,13 +76,37 @@ class Published:
     base_sha256: bytes
     chunks: int
     index_sha256: bytes
+    rows: int | None
+    snapshot: str | None
+    delta_length: int = 0  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """What was published last: its number, its index where that is still there, rows changed in the nights before."""
+
+    seq: int = 0
+    index: Index | None = None
+    history: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Night:
+    """What a night became: base and deltas, number of vehicles, of changed rows, and why it is another base."""
+
+    base: BaseEntry
+    deltas: tuple[DeltaEntry, ...]
+    vehicles: int
+    rows: int | None
+    why: str | None
 
 
 class Publisher:
     """Signs and publishes for one region; begins a repository in an empty store or goes on with the one in it.
 
-    To go on in another process, give it the `keys` that `save_keys` wrote. ValueError for a bad region name, and for
-    keys that are not those of the repository in the store.
+    To go on in another process, give it the `keys` that `save_keys` wrote. `nights` is how many deltas one base
+    gets at most; `sealed` encrypts the blocks under the epoch key. ValueError for a bad region name, and for keys
+    that are not those of the repository in the store.
     """
 
     def __init__(
@@ -76,30 +117,42 @@ class Publisher:
         *,
         keys: PublisherKeys | None = None,
         chunk: int = CHUNK,
+        nights: int = NIGHTS,
+        sealed: bool = False,
     ) -> None:
         if not is_region(region):
             raise ValueError("region: not a short lower-case name")
+        if not 0 <= nights <= MAX_DELTAS:
+            raise ValueError(f"nights: not between 0 and {MAX_DELTAS}")
         self._store, self._clock, self._region, self._chunk = store, clock, region, chunk
-        self._nightly = f"nightly-{region}"
-        begun = f"{METADATA}1.root.json" in store
+        self._nights, self._sealed = nights, sealed
+        begun = SignedMetadata.begun(store)
         if begun and keys is None:
             raise ValueError("keys: those of the repository in the store are needed")
         self._keys = keys or PublisherKeys.generate(region)
-        self._keys.ensure(self._nightly)
+        for role in (nightly_role(region), hot_role(region)):
+            self._keys.ensure(role)
+        self._metadata = SignedMetadata(store, clock, self._keys)
         if not begun:
-            self._begin()
-        root = Metadata[Root].from_bytes(self.root_bytes()).signed
-        if root.roles[Root.type].keyids != [self._keys[Root.type].public_key.keyid]:
+            self._metadata.begin()
+        if not self._metadata.is_ours():
             raise ValueError("keys: not those of the repository in the store")
 
     @property
     def begun(self) -> bool:
         """Whether there is a publication to add to."""
-        return self._last_seq() > 0
+        return self._target() is not None
+
+    def of_region(self, region: str) -> Publisher:
+        """A publisher of another region into the same store, with the same keys and habits."""
+        return Publisher(
+            self._store, self._clock, region, keys=self._keys, chunk=self._chunk, nights=self._nights,
+            sealed=self._sealed,
+        )  # fmt: skip
 
     def root_bytes(self) -> bytes:
         """The root metadata that a new device is made with."""
-        return self._store[f"{METADATA}1.root.json"]
+        return self._metadata.root_bytes()
 
     def save_keys(self, folder: Path) -> None:
         """Write the private keys into a folder, readable by this user only. OSError."""
@@ -108,7 +161,7 @@ class Publisher:
     def publish(
         self,
         *,
-        vehicles: Iterable[tuple[VehicleRecord, str | None]],
+        vehicles: Vehicles,
         status_list: bytes,
         status_list_number: int,
         replated: Mapping[Serial, Plate],
@@ -121,50 +174,191 @@ class Publisher:
         scope: str = "national",
         covers: tuple[str, ...] = ("*",),
         min_client: int = 1,
-        progress: Callable[[str, int, int], None] | None = None,
+        snapshot: bool = False,
+        accept_large: bool = False,
+        fewer_keys: bool = False,
+        progress: Progress | None = None,
     ) -> Published:
-        """Publish a snapshot under the next sequence number and sign everything anew.
+        """Publish the register under the next sequence number, as a delta where that is possible, and sign anew.
 
-        `status_list` is the packed array of two-bit statuses; BuildError and PlateError as `build_base`.
+        `status_list` is the packed array of two-bit statuses; `snapshot` asks for another base; `fewer_keys` says
+        that a much shorter trust list is meant. PublicationError when more has changed than a day's work does,
+        unless `accept_large`, or when the delta, replayed, does not give the register; then nothing was signed.
+        BuildError and PlateError as `build_base`.
         """
         issued_at = self._clock().replace(microsecond=0)  # the moment at which the register is read
-        seq = self._last_seq() + 1
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "base.db"
-            meta = build_base(
-                path, vehicles, region=self._region, seq=seq, epoch_key=epoch_key, key_epoch=key_epoch,
-                replated=replated, progress=progress,
-            )  # fmt: skip
-            base = self._put_base(path, seq, meta.n)
-        packed = deflate(status_list)
-        tsl = StatusListEntry(
-            number=status_list_number, length=len(packed), sha256=hashlib.sha256(packed).digest(),
-            bits=LIST_BITS, raw_length=len(status_list),
+        least = self._least(entries, fewer_keys)
+        last = self._last()
+        build = partial(
+            build_base, vehicles=vehicles, region=self._region, seq=last.seq + 1, epoch_key=epoch_key,
+            key_epoch=key_epoch, replated=replated, progress=progress, sealed=self._sealed,
         )  # fmt: skip
-        self._store[status_list_path(self._region, tsl.sha256)] = packed
+        night = self._night(build, last, epoch_key, key_epoch, snapshot, accept_large)
         index = Index(
-            region=self._region, seq=seq, issued_at=issued_at, scope=scope, covers=covers, key_epoch=key_epoch,
-            base=base, tsl=tsl, min_client=min_client,
+            region=self._region, seq=last.seq + 1, issued_at=issued_at, scope=scope, covers=covers,
+            key_epoch=key_epoch, base=night.base, deltas=night.deltas,
+            tsl=self._put_status_list(status_list, status_list_number),
+            min_client=max(min_client, DELTA_CLIENT if night.deltas else 1), hot=self._hot_entry(),
         )  # fmt: skip
         index_bytes = encode_index(index)
-        self._sign_all(index_bytes, seq, entries, trust_version, policy, policy_version)
+        history = last.history if night.rows is None else (*last.history, night.rows)[-HISTORY:]
+        custom = {"version": index.seq, "rows": list(history)}
+        target = self._metadata.target(index_target(self._region), index_bytes, custom)
+        files = self._small_files(entries, trust_version, policy, policy_version, least)
+        self._metadata.sign_targets(files, self._region)
+        self._metadata.sign_nightly(self._region, target)
+        self.renew()
+        self.publish_hot(HotRows())  # the night includes what the list before said, and ends it
         return Published(
-            region=self._region, seq=seq, issued_at=issued_at, vehicles=meta.n, base_length=base.length,
-            base_sha256=base.sha256, chunks=len(base.hashes), index_sha256=hashlib.sha256(index_bytes).digest(),
+            region=self._region, seq=index.seq, issued_at=issued_at, vehicles=night.vehicles,
+            base_length=night.base.length, base_sha256=night.base.sha256, chunks=len(night.base.hashes),
+            index_sha256=hashlib.sha256(index_bytes).digest(), rows=night.rows, snapshot=night.why,
+            delta_length=night.deltas[-1].length if night.deltas else 0,
         )  # fmt: skip
 
-    def publish_trust(self, *, entries: bytes, trust_version: int, policy: bytes, policy_version: int) -> None:
-        """Publish another trust list or policy between two nights: the last index stays as it is."""
-        self._sign_targets(entries, trust_version, policy, policy_version)
-        self._sign_snapshot()
-        self._sign_timestamp()
+    def publish_trust(
+        self, *, entries: bytes, trust_version: int, policy: bytes, policy_version: int, fewer_keys: bool = False
+    ) -> None:
+        """Publish another trust list or policy between two nights: the last index stays. PublicationError."""
+        files = self._small_files(entries, trust_version, policy, policy_version, self._least(entries, fewer_keys))
+        self._metadata.sign_targets(files, self._region)
+        self.renew()
 
     def renew(self) -> None:
         """Sign timestamp and snapshot anew without other changes, so that they do not expire."""
-        self._sign_snapshot()
-        self._sign_timestamp()
+        self._metadata.sign_snapshot(self._region)
+        self._metadata.sign_timestamp()
+
+    # -------------------------------------------------------------------------------------------- hot list
+
+    def hot_changes(
+        self, *, vehicles: Vehicles, epoch_key: bytes, key_epoch: int, progress: Progress | None = None
+    ) -> HotRows:
+        """What has changed in the register since the last night. PublicationError when there is none to compare."""
+        index = self._last().index
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            old = self._reconstruct(index, folder, epoch_key, stack)
+            if index is None or old is None or old.meta.key_check != KeyHasher(epoch_key).check_value:
+                raise PublicationError("not published: there is no night under this epoch key to compare with")
+            build_base(
+                folder / "new.db", vehicles, region=self._region, seq=index.seq, epoch_key=epoch_key,
+                key_epoch=key_epoch, progress=progress, scheme=old.meta.scheme, apart=old.exact_keys(),
+            )  # fmt: skip
+            return rows_between(old, stack.enter_context(closing(State(folder / "new.db", None, epoch_key))))
+
+    def publish_hot(self, rows: HotRows) -> HotList:
+        """Sign and publish these changes since the last night, all of them; it takes the place of the list before.
+
+        PublicationError before the first night.
+        """
+        seq = self._last().seq
+        if not seq:
+            raise PublicationError("not published: a hot list goes on top of a night, and there is none yet")
+        now, before = self._clock().replace(microsecond=0), self.hot()
+        hot = HotList(
+            region=self._region, nightly_seq=seq, hot_seq=1 if before is None else before.hot_seq + 1,
+            issued_at=now, next_update=now + LIFE, rows=rows.rows, exact=rows.exact,
+        )  # fmt: skip
+        self._store[hot_path(self._region)] = sign_hot(hot, self._keys.private(hot_role(self._region)))
+        return hot
+
+    def renew_hot(self) -> None:
+        """Sign the newest hot list anew, so that it does not expire; nothing before the first night."""
+        if (hot := self.hot()) is not None and hot.nightly_seq == self._last().seq:
+            self.publish_hot(HotRows(hot.rows, hot.exact))
+
+    def hot(self) -> HotList | None:
+        """The hot list as it is published; None when there is none."""
+        data = self._store.get(hot_path(self._region))
+        return None if data is None else decode_hot(data, self._keys.private(hot_role(self._region)).public_key())
+
+    # ---------------------------------------------------------------------------------- what was published
+
+    def _target(self) -> TargetFile | None:
+        return self._metadata.current(nightly_role(self._region), index_target(self._region))
+
+    def _last(self) -> _Last:
+        target = self._target()
+        if target is None:
+            return _Last()
+        data = self._metadata.bytes_of(target)
+        return _Last(
+            seq=int(target.custom["version"]),
+            index=None if data is None else decode_index(data),
+            history=tuple(target.custom.get("rows", ())),
+        )
+
+    def _reconstruct(self, index: Index | None, folder: Path, epoch_key: bytes, stack: ExitStack) -> State | None:
+        """The register as devices hold it now; None when there is none, or something of it is gone or damaged."""
+        if index is None:
+            return None
+        base, changes = folder / "base.db", folder / "changes.db"
+        try:
+            with base.open("wb") as out:
+                for digest in index.base.hashes:
+                    out.write(self._stored(chunk_path(digest), digest))
+            if index.deltas:
+                write_changes(changes, base, None, map(self._stored_delta, index.deltas), epoch_key=epoch_key)
+            state = State(base, changes if index.deltas else None, epoch_key)
+        except (KeyError, CacheError, SyncError):
+            return None
+        stack.callback(state.close)
+        return state
+
+    def _stored(self, path: str, digest: bytes) -> bytes:
+        data = self._store[path]
+        if hashlib.sha256(data).digest() != digest:
+            raise KeyError(path)
+        return data
+
+    def _stored_delta(self, entry: DeltaEntry) -> Delta:
+        return decode_delta(self._store[delta_path(self._region, entry.sha256)], entry)
+
+    def _why_base(
+        self, index: Index | None, old: State | None, asked: bool, key_check: bytes, key_epoch: int
+    ) -> str | None:
+        """Why there must be another base; None when there need not."""
+        if index is None:
+            return "the first night" if self._target() is None else "the last index is gone"
+        if asked:
+            return "asked for"
+        if len(index.deltas) >= self._nights:
+            return f"after {len(index.deltas)} nights"
+        if index.key_epoch != key_epoch:
+            return "another epoch key"
+        if old is None:
+            return "what was published before cannot be read back"
+        if old.meta.key_check != key_check:
+            return "another epoch key"
+        return None if (old.meta.salt is not None) == self._sealed else "sealed otherwise than before"
 
     # ------------------------------------------------------------------------------------------- data
+
+    def _night(
+        self, build: Callable[..., BaseMeta], last: _Last, epoch_key: bytes, key_epoch: int, asked: bool, large: bool
+    ) -> _Night:
+        """Build tonight's register, compare it with the last one, and store it as a delta or as another base."""
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            old = self._reconstruct(last.index, folder, epoch_key, stack)
+            why = self._why_base(last.index, old, asked, KeyHasher(epoch_key).check_value, key_epoch)
+            kept = {} if old is None or why else {"scheme": old.meta.scheme, "apart": old.exact_keys()}
+            meta = build(folder / "new.db", **kept)
+            new = stack.enter_context(closing(State(folder / "new.db", None, epoch_key)))
+            change = changes_between(old, new) if old and old.meta.key_check == meta.key_check else None
+            if not large:
+                _check_size(last, change, meta)
+            if old is None or last.index is None or change is None or why or (why := _why_no_delta(old, new, change)):
+                base, deltas = self._put_base(folder / "new.db", last.seq + 1, meta.n), tuple[DeltaEntry, ...]()
+            else:
+                base = last.index.base
+                deltas = (*last.index.deltas, self._put_delta(last.index, old, new, change, folder / "replayed.db"))
+        return _Night(base, deltas, meta.n, None if change is None else len(change), why)
+
+    def _hot_entry(self) -> HotEntry:
+        key = self._keys.private(hot_role(self._region)).public_key()
+        return HotEntry(key_alg=int(Algorithm.EDDSA), key=key.public_bytes_raw(), max_age_s=HOT_MAX_AGE)
 
     def _put_base(self, path: Path, seq: int, vehicles: int) -> BaseEntry:
         whole, hashes, length = hashlib.sha256(), [], 0
@@ -179,108 +373,70 @@ class Publisher:
             seq=seq, n=vehicles, length=length, sha256=whole.digest(), chunk=self._chunk, hashes=tuple(hashes)
         )
 
-    def _put_target(self, path: str, data: bytes, version: int) -> TargetFile:
-        target = TargetFile.from_data(path, data, ["sha256"])
-        target.unrecognized_fields["custom"] = {"version": version}
-        for name in target.get_prefixed_paths():
-            self._store[TARGETS + name] = data
-        return target
+    def _put_delta(self, index: Index, old: State, new: State, change: Change, replayed: Path) -> DeltaEntry:
+        """The change as a delta behind the last one; stored only when a device's replay of it gives the register."""
+        delta = Delta(
+            region=self._region, seq_from=index.seq, seq_to=index.seq + 1, base_seq=index.base.seq,
+            key_epoch=index.key_epoch, keys=change.keys, values=change.values, exact=change.exact,
+            replated=change.replated,
+        )  # fmt: skip
+        encoded = encode_delta(delta)
+        entry = DeltaEntry(
+            seq_from=delta.seq_from, seq_to=delta.seq_to, length=len(encoded),
+            sha256=hashlib.sha256(encoded).digest(), rows=len(change.keys),
+        )  # fmt: skip
+        sign_off(old, encoded, entry, new, replayed)
+        self._store[delta_path(self._region, entry.sha256)] = encoded
+        return entry
 
-    # --------------------------------------------------------------------------------------- metadata
+    def _put_status_list(self, raw: bytes, number: int) -> StatusListEntry:
+        packed = deflate(raw)
+        entry = StatusListEntry(
+            number=number, length=len(packed), sha256=hashlib.sha256(packed).digest(), bits=LIST_BITS,
+            raw_length=len(raw),
+        )  # fmt: skip
+        self._store[status_list_path(self._region, entry.sha256)] = packed
+        return entry
 
-    def _begin(self) -> None:
-        root = Root(version=1, expires=self._expiry("root"), consistent_snapshot=True)
-        for role in ROLES:
-            root.add_key(self._keys[role].public_key, role)
-        self._put_metadata(root, "root", Root.type)
-
-    def _sign_all(
-        self, index: bytes, seq: int, entries: bytes, trust_version: int, policy: bytes, policy_version: int
-    ) -> None:
-        target = self._put_target(index_target(self._region), index, seq)
-        self._sign_targets(entries, trust_version, policy, policy_version)
-        nightly = Targets(
-            version=self._version(self._nightly) + 1,
-            expires=self._expiry("nightly"),
-            targets={target.path: target},
+    def _small_files(
+        self, entries: bytes, trust_version: int, policy: bytes, policy_version: int, least: int
+    ) -> dict[str, TargetFile]:
+        custom = {"version": trust_version} | ({"least": least} if least else {})
+        targets = (
+            self._metadata.target(ENTRIES_TARGET, entries, custom),
+            self._metadata.target(POLICY_TARGET, policy, {"version": policy_version}),
         )
-        self._put_metadata(nightly, self._nightly, self._nightly)
-        self._sign_snapshot()
-        self._sign_timestamp()
+        return {target.path: target for target in targets}
 
-    def _sign_targets(self, entries: bytes, trust_version: int, policy: bytes, policy_version: int) -> None:
-        """Trust list, policy and delegation; nothing when neither changed and half of its life is still left."""
-        files = {
-            target.path: target
-            for target in (
-                self._put_target(ENTRIES_TARGET, entries, trust_version),
-                self._put_target(POLICY_TARGET, policy, policy_version),
+    def _least(self, entries: bytes, fewer_keys: bool) -> int:
+        """The fewest keys that a trust list is meant to have from now on; it goes down only when that is asked for.
+
+        Devices take a list that lost more than half of what they hold only when it has at least so many.
+        """
+        try:
+            count = len(load_trust_list(entries).keys)
+        except TrustListError as exc:
+            raise PublicationError(f"not published: trust list: {exc}") from exc
+        old = self._metadata.current(TARGETS_ROLE, ENTRIES_TARGET)
+        least = int(old.custom.get("least", 0)) if old is not None else 0
+        if count >= max(least, 1):
+            return max(least, -(-count // LARGEST_SHRINK))
+        if count == 0 or not fewer_keys:
+            raise PublicationError(
+                f"not published: the trust list has {count} keys and should have {max(least, 1)} at least"
             )
-        }
-        old = self._latest(Targets.type)
-        key = self._keys[self._nightly].public_key
-        delegations = old.delegations if old and old.delegations else Delegations({}, {})
-        roles = delegations.roles or {}
-        fresh = old and old.expires - self._clock() > EXPIRY["targets"] / 2
-        if fresh and old.targets == files and self._nightly in roles:
-            return
-        roles[self._nightly] = DelegatedRole(self._nightly, [key.keyid], 1, True, paths=[index_target(self._region)])
-        keys = delegations.keys | {key.keyid: key}
-        targets = Targets(
-            version=self._version(Targets.type) + 1,
-            expires=self._expiry("targets"),
-            targets=files,
-            delegations=Delegations(keys, roles),
-        )
-        self._put_metadata(targets, Targets.type, Targets.type)
+        return count
 
-    def _sign_snapshot(self) -> None:
-        old = self._latest(Snapshot.type)
-        meta = dict(old.meta) if old else {}
-        for role in (Targets.type, self._nightly):
-            if version := self._version(role):
-                data = self._store[f"{METADATA}{version}.{role}.json"]
-                meta[f"{role}.json"] = MetaFile.from_data(version, data, ["sha256"])
-        snapshot = Snapshot(version=self._version(Snapshot.type) + 1, expires=self._expiry("snapshot"), meta=meta)
-        self._put_metadata(snapshot, Snapshot.type, Snapshot.type)
 
-    def _sign_timestamp(self) -> None:
-        version = self._version(Snapshot.type)
-        data = self._store[f"{METADATA}{version}.snapshot.json"]
-        old = self._store.get(f"{METADATA}timestamp.json")
-        timestamp = Timestamp(
-            version=Metadata[Timestamp].from_bytes(old).signed.version + 1 if old else 1,
-            expires=self._expiry("timestamp"),
-            snapshot_meta=MetaFile.from_data(version, data, ["sha256"]),
-        )
-        signed = Metadata(timestamp)
-        signed.sign(self._keys[Timestamp.type])
-        self._store[f"{METADATA}timestamp.json"] = signed.to_bytes()
+def _why_no_delta(old: State, new: State, change: Change) -> str | None:
+    if old.meta.scheme != new.meta.scheme:
+        return "its values no longer fit"
+    return "more rows than a delta may have" if len(change.keys) > MAX_DELTA_ROWS else None
 
-    def _put_metadata(self, signed: Signed, name: str, role: str) -> None:
-        metadata: Metadata[Any] = Metadata(signed)
-        metadata.sign(self._keys[role])
-        self._store[f"{METADATA}{signed.version}.{name}.json"] = metadata.to_bytes()
 
-    def _version(self, role: str) -> int:
-        """The newest version of a role in the store, 0 when there is none: versions leave no gap."""
-        version = 0
-        while f"{METADATA}{version + 1}.{role}.json" in self._store:
-            version += 1
-        return version
-
-    def _latest(self, role: str) -> Any:
-        """The signed part of a role's newest metadata, None when there is none."""
-        version = self._version(role)
-        if not version:
-            return None
-        return Metadata.from_bytes(self._store[f"{METADATA}{version}.{role}.json"]).signed
-
-    def _last_seq(self) -> int:
-        nightly = self._latest(self._nightly)
-        if nightly is None:
-            return 0
-        return int(nightly.targets[index_target(self._region)].custom["version"])
-
-    def _expiry(self, role: str) -> datetime:
-        return self._clock().astimezone(UTC).replace(microsecond=0) + EXPIRY[role]
+def _check_size(last: _Last, change: Change | None, meta: BaseMeta) -> None:
+    """PublicationError for a night that is too large; where nights cannot be compared, by the vehicles' number."""
+    if change is not None:
+        check_size(len(change), meta.keys - change.growth, last.history)
+    elif last.index is not None:
+        check_size(abs(meta.n - last.index.base.n), last.index.base.n, ())

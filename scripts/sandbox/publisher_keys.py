@@ -1,4 +1,4 @@
-"""The publisher's private keys: one Ed25519 key for each role."""
+"""The publisher's private keys: one Ed25519 key for each role, and two for each region (nightly, hot)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,32 @@ ROLES = ("root", "targets", "snapshot", "timestamp")
 _SUFFIX = ".pem"
 
 
-class PublisherKeys:
-    """Signers by role name; the nightly roles of the regions come beside the four top-level ones."""
+def nightly_role(region: str) -> str:
+    """The role that signs a region's nightly index, and nothing else."""
+    return f"nightly-{region}"
 
-    def __init__(self, private: dict[str, Ed25519PrivateKey]) -> None:
+
+def hot_role(region: str) -> str:
+    """The name under which the key of a region's hot list is kept; it is no role of the signed metadata."""
+    return f"hot-{region}"
+
+
+class PublisherKeys:
+    """Signers by role name; keys of the regions come beside those of the four top-level roles.
+
+    With a `folder`, a key that is made later is written there at once: what it signs must be renewed tomorrow.
+    """
+
+    def __init__(self, private: dict[str, Ed25519PrivateKey], folder: Path | None = None) -> None:
         self._private = private
+        self._folder = folder
         self._signers = {role: CryptoSigner(key) for role, key in private.items()}
 
     @classmethod
     def generate(cls, region: str) -> PublisherKeys:
         """Fresh keys, in memory only."""
-        return cls({role: Ed25519PrivateKey.generate() for role in (*ROLES, f"nightly-{region}")})
+        roles = (*ROLES, nightly_role(region), hot_role(region))
+        return cls({role: Ed25519PrivateKey.generate() for role in roles})
 
     @classmethod
     def load(cls, folder: Path) -> PublisherKeys:
@@ -42,29 +57,40 @@ class PublisherKeys:
         for role in ROLES:
             if role not in private:
                 raise FileNotFoundError(f"{role}{_SUFFIX}")
-        return cls(private)
+        return cls(private, folder)
 
     def save(self, folder: Path) -> None:
         """Write one file for each role, mode 0600, into a folder of mode 0700."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
         for role, key in self._private.items():
-            data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            path = folder / f"{role}{_SUFFIX}"
-            fresh = path.with_suffix(".new")
-            fresh.unlink(missing_ok=True)
-            # The mode is given when the file is made: there is no moment at which others could read it.
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            fresh.replace(path)
+            _write(folder / f"{role}{_SUFFIX}", key)
 
     def ensure(self, role: str) -> None:
-        """Make a key for a role that has none yet: a region that is new in a repository."""
+        """Make a key for a role that has none yet: a region that is new in a repository. OSError."""
         if role not in self._private:
-            self._private[role] = Ed25519PrivateKey.generate()
-            self._signers[role] = CryptoSigner(self._private[role])
+            key = Ed25519PrivateKey.generate()
+            if self._folder is not None:
+                _write(self._folder / f"{role}{_SUFFIX}", key)
+            self._private[role] = key
+            self._signers[role] = CryptoSigner(key)
+
+    def private(self, role: str) -> Ed25519PrivateKey:
+        """The key itself, to sign what is no metadata of the distribution."""
+        return self._private[role]
 
     def __getitem__(self, role: str) -> CryptoSigner:
         return self._signers[role]
+
+
+def _write(path: Path, key: Ed25519PrivateKey) -> None:
+    data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    # The mode is given when the file is made: there is no moment at which others could read it.
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(path)

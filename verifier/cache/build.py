@@ -1,20 +1,22 @@
-"""Makes base.db: the publisher's work, never done on the appliance."""
+"""Makes base.db, the publisher's work; the device writes only its changes with the same writer."""
 
 from __future__ import annotations
 
 import itertools
+import secrets
 import sqlite3
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sqlite_utils import Database
 
-from verifier.cache.blocks import encode_group, split_blocks
+from verifier.cache.blocks import CHECKSUM, HEADER, PER, PER_SEALED, ROW, encode_group, split_blocks
 from verifier.cache.keys import CREDENTIAL, PLATE, TAG, KeyHasher, key48, plate_bytes, serial_bytes, tag_bytes
-from verifier.cache.schema import PAGE_SIZE, BaseMeta
+from verifier.cache.schema import PAGE_SIZE, SALT_LENGTH, BaseMeta
+from verifier.cache.sealing import open_seal
 from verifier.cache.values import SEE_EXACT, ValueScheme, choose_scheme, to_wide
 from verifier.errors import CacheError
 from verifier.types import Plate, Serial, VehicleRecord
@@ -25,9 +27,11 @@ Progress = Callable[[str, int, int], None]
 REPORT_EVERY = 65536  # vehicles
 _BUCKETS = 256  # by the highest 8 bits of the key: what is left of it and a 24-bit number fill one machine word
 _LOW_BITS = 40
+_LOW_MASK = (1 << _LOW_BITS) - 1
 _ID_BITS = 24
 _ID_MASK = (1 << _ID_BITS) - 1
 _REST = 10  # bytes of a hash behind its key
+MISFIT_SHARE, FEWEST_MISFITS = 200, 100  # a scheme serves as long as one vehicle in 200, or these, do not fit it
 
 
 class BuildError(CacheError):
@@ -69,17 +73,60 @@ def build_base(
     replated: Mapping[Serial, Plate] | None = None,
     progress: Progress | None = None,
     hasher: KeyHasher | None = None,
+    scheme: ValueScheme | None = None,
+    apart: Set[int] = frozenset(),
+    sealed: bool = False,
+    draw: Callable[[int], bytes] = secrets.token_bytes,
 ) -> BaseMeta:
     """Write a new base at `path` from vehicles and the TID of their tags; the iterable is read once.
 
-    `replated` leads from an old credential's serial to the vehicle's new plate. BuildError when a plate or a tag
-    is listed twice, PlateError for a plate without kind or a TID that is not hex, EpochKeyError.
-    A `hasher` in place of the real one serves to force collisions in tests.
+    `replated` leads from an old credential's serial to the vehicle's new plate. An earlier base's `scheme` is kept
+    while it serves, as the answer's tells; then the keys in `apart` get `exact` rows, whatever their values. With
+    `sealed` the blocks are encrypted under the epoch key; `draw` makes the salt. BuildError when a plate or a tag is
+    listed twice, PlateError for a plate without kind or a TID that is not hex, EpochKeyError. A `hasher` in place of
+    the real one serves to force collisions in tests.
     """
-    report = progress or _no_progress
+    report = progress or no_progress
     hasher = hasher or KeyHasher(epoch_key)
     gathered = _gather(vehicles, hasher, report)
-    scheme = choose_scheme(gathered.counts)
+    best = choose_scheme(gathered.counts)
+    if scheme is None or not _serves(scheme, best, gathered):
+        scheme, apart = best, frozenset()
+    sorter = _Sorter(gathered, scheme, apart, report)
+    meta = BaseMeta(
+        region=region, seq=seq, n=gathered.vehicles, keys=0, key_epoch=key_epoch, key_check=hasher.check_value,
+        scheme=scheme, salt=draw(SALT_LENGTH) if sealed else None,
+    )  # fmt: skip
+    blocks = split_blocks(sorter.rows(), PER_SEALED if sealed else PER)
+    exact, moves = _encoded(sorter.exact), _encoded(_moves(replated or {}, hasher))
+    return write_base_blocks(path, blocks, meta, exact=exact, replated=moves, epoch_key=epoch_key)
+
+
+def write_base(path: Path, rows: Iterable[tuple[int, int]], meta: BaseMeta) -> BaseMeta:
+    """Write a base from rows (48-bit key, 24-bit value under the scheme in `meta`) in strictly ascending order.
+
+    Returns `meta` with the number of rows in it. ValueError for rows out of order or of more bits.
+    """
+    return write_base_blocks(path, split_blocks(rows), meta)
+
+
+def write_base_blocks(
+    path: Path,
+    blocks: Iterable[tuple[int, bytes]],
+    meta: BaseMeta,
+    *,
+    exact: Iterable[tuple[int, bytes]] = (),
+    replated: Iterable[tuple[int, bytes]] = (),
+    epoch_key: bytes | None = None,
+) -> BaseMeta:
+    """Write base.db or changes.db from whole blocks (k, d) and groups (k, d) as `verifier.cache.blocks` makes them.
+
+    Blocks, then `exact`, then `replated` are taken, each in ascending order of k; what leaves a gap is not noticed
+    here. Where `meta` has a salt every d is sealed, and `epoch_key` is needed (EpochKeyError). Returns `meta` with the
+    number of rows in it.
+    """
+    seal = None if meta.salt is None else open_seal(meta, epoch_key)
+    counter = _Counter()
     path.unlink(missing_ok=True)
     connection = sqlite3.connect(path, isolation_level=None)
     try:
@@ -90,20 +137,28 @@ def build_base(
         db.table("meta").create({"key": str, "value": str}, pk="key")
         for table in ("seg", "exact", "replated"):
             db.table(table).create({"k": int, "d": bytes}, pk="k")
-        sorter = _Sorter(gathered, scheme, report)
         connection.execute("BEGIN")
-        connection.executemany("INSERT INTO seg VALUES (?, ?)", split_blocks(sorter.rows()))
-        connection.executemany("INSERT INTO exact VALUES (?, ?)", _groups(sorter.exact))
-        connection.executemany("INSERT INTO replated VALUES (?, ?)", _groups(_moves(replated or {}, hasher)))
-        meta = BaseMeta(
-            region=region, seq=seq, n=gathered.vehicles, keys=sorter.keys, key_epoch=key_epoch,
-            key_check=hasher.check_value, scheme=scheme,
-        )  # fmt: skip
+        for name, rows in (("seg", counter.counted(blocks)), ("exact", exact), ("replated", replated)):
+            sealed = rows if seal is None else ((k, seal.close(name, k, d[CHECKSUM:])) for k, d in rows)
+            connection.executemany(f"INSERT INTO {name} VALUES (?, ?)", sealed)  # noqa: S608 - names of ours
+        meta = replace(meta, keys=counter.rows)
         db.table("meta").insert_all({"key": key, "value": value} for key, value in meta.to_rows().items())
         connection.execute("COMMIT")
     finally:
         connection.close()
     return meta
+
+
+class _Counter:
+    """Counts the rows of the blocks that pass."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def counted(self, blocks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+        for k, d in blocks:
+            self.rows += (len(d) - HEADER) // ROW
+            yield k, d
 
 
 def _gather(vehicles: Iterable[tuple[VehicleRecord, str | None]], hasher: KeyHasher, report: Progress) -> _Gathered:
@@ -121,11 +176,21 @@ def _gather(vehicles: Iterable[tuple[VehicleRecord, str | None]], hasher: KeyHas
     return gathered
 
 
+def _serves(scheme: ValueScheme, best: ValueScheme, gathered: _Gathered) -> bool:
+    bearable = max(gathered.vehicles // MISFIT_SHARE, FEWEST_MISFITS, 2 * _misfits(best, gathered))
+    return _misfits(scheme, gathered) <= bearable
+
+
+def _misfits(scheme: ValueScheme, gathered: _Gathered) -> int:
+    return sum(n for wide, n in gathered.counts.items() if scheme.narrow(wide) is None)
+
+
 class _Sorter:
     """All keys in order with their 24-bit value; what shares a key or does not fit is put into `exact`."""
 
-    def __init__(self, gathered: _Gathered, scheme: ValueScheme, report: Progress) -> None:
+    def __init__(self, gathered: _Gathered, scheme: ValueScheme, apart: Set[int], report: Progress) -> None:
         self._buckets = gathered.buckets
+        self._apart = apart
         self._wides = list(gathered.numbers)
         self._narrow = [scheme.narrow(wide) for wide in self._wides]
         self._report = report
@@ -142,6 +207,7 @@ class _Sorter:
         narrow, rows = self._narrow, sorted(bucket.rows)
         special = {row >> _ID_BITS for row in rows if narrow[row & _ID_MASK] is None}
         special.update(a >> _ID_BITS for a, b in itertools.pairwise(rows) if a >> _ID_BITS == b >> _ID_BITS)
+        special.update(key & _LOW_MASK for key in self._apart if key >> _LOW_BITS == high)
         if special:
             self._collect(high, bucket, special)
         last = -1
@@ -176,9 +242,10 @@ def _moves(replated: Mapping[Serial, Plate], hasher: KeyHasher) -> dict[int, lis
     return groups
 
 
-def _groups(groups: Mapping[int, list[tuple[bytes, int]]]) -> Iterator[tuple[int, bytes]]:
-    return ((key, encode_group(key, groups[key])) for key in sorted(groups))
+def _encoded(groups: Mapping[int, list[tuple[bytes, int]]]) -> Iterator[tuple[int, bytes]]:
+    for key in sorted(groups):  # begun when it is first asked: `exact` fills while the blocks are taken
+        yield key, encode_group(key, groups[key])
 
 
-def _no_progress(_step: str, _done: int, _whole: int) -> None:
-    pass
+def no_progress(_step: str, _done: int, _whole: int) -> None:
+    """Tells nobody."""

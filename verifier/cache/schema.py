@@ -1,4 +1,4 @@
-"""Tables and `meta` of base.db, and the folder of one generation."""
+"""Tables and `meta` of base.db and changes.db, and the folder of one generation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,9 +14,13 @@ from verifier.cache.values import SEE_EXACT, ValueScheme, combo_text, parse_comb
 from verifier.errors import CacheCorruptError
 
 FORMAT = 1
+SEALED_FORMAT = 2  # the same with every block encrypted
+SALT_LENGTH = 32  # bytes
 PAGE_SIZE = 4096  # bytes
 
 BASE, STATUS_LIST, INDEX, ENTRIES, POLICY = "base.db", "tsl.bin", "index.cbor", "entries.cbor", "policy.json"
+CHANGES = "changes.db"  # in a generation whose index names deltas
+HOT = "hot.cose"  # beside the generations: it lives for hours
 GENERATION_FILES = (BASE, STATUS_LIST, INDEX, ENTRIES, POLICY)
 CURRENT, GENERATIONS, STAGE, TRUST, STATE, LOCK = "current", "gen", "stage", "trust", "state.db", "lock"
 
@@ -27,7 +31,10 @@ DAMAGE = (sqlite3.Error, UnicodeError, MemoryError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseMeta:
-    """What base.db says of itself; `n` counts vehicles, `keys` the rows of all blocks (plates and tags)."""
+    """What base.db or changes.db says of itself.
+
+    `n` counts vehicles (0 in changes.db, which cannot know), `keys` the rows of all blocks (plates and tags).
+    """
 
     region: str
     seq: int
@@ -36,11 +43,13 @@ class BaseMeta:
     key_epoch: int
     key_check: bytes
     scheme: ValueScheme
+    base_seq: int | None = None  # of the base that a changes.db belongs to; None in a base
+    salt: bytes | None = None  # of the key that seals the blocks; None when they are not sealed
 
     def to_rows(self) -> dict[str, str]:
         """The rows of the table `meta`, with a digest over all of them: one wrong bit in day0 shifts every date."""
         rows = {
-            "format": str(FORMAT),
+            "format": str(FORMAT if self.salt is None else SEALED_FORMAT),
             "region": self.region,
             "seq": str(self.seq),
             "n": str(self.n),
@@ -51,6 +60,10 @@ class BaseMeta:
             "month0": str(self.scheme.month0),
             "combos": json.dumps([combo_text(c) for c in self.scheme.combos]),
         }
+        if self.base_seq is not None:
+            rows["base_seq"] = str(self.base_seq)
+        if self.salt is not None:
+            rows["salt"] = self.salt.hex()
         return rows | {"digest": _digest(rows)}
 
     @classmethod
@@ -59,7 +72,7 @@ class BaseMeta:
         plain = {key: value for key, value in rows.items() if key != "digest"}
         if rows.get("digest") != _digest(plain):
             raise CacheCorruptError("meta: digest")
-        if plain.get("format") != str(FORMAT):
+        if plain.get("format") != str(SEALED_FORMAT if "salt" in plain else FORMAT):
             raise CacheCorruptError("meta: a format that this program does not know")
         try:
             combos = tuple(parse_combo(text) for text in json.loads(plain["combos"]))
@@ -71,9 +84,18 @@ class BaseMeta:
                 key_epoch=int(plain["key_epoch"]),
                 key_check=bytes.fromhex(plain["key_check"]),
                 scheme=ValueScheme(int(plain["day0"]), int(plain["month0"]), combos[:SEE_EXACT]),
+                base_seq=int(plain["base_seq"]) if "base_seq" in plain else None,
+                salt=bytes.fromhex(plain["salt"]) if "salt" in plain else None,
             )
         except (KeyError, ValueError, TypeError) as exc:
             raise CacheCorruptError("meta: not readable") from exc
+
+
+def check_same_base(changes: BaseMeta, base: BaseMeta) -> None:
+    """CacheCorruptError unless these changes were made for this base."""
+    ours = replace(base, seq=changes.seq, n=changes.n, keys=changes.keys, base_seq=base.seq, salt=changes.salt)
+    if changes != ours or (changes.salt is None) != (base.salt is None):
+        raise CacheCorruptError("changes: of another base")
 
 
 def open_base(path: Path) -> sqlite3.Connection:

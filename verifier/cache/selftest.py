@@ -1,36 +1,66 @@
-"""Proof that a downloaded base is whole and of one piece, before it comes into use."""
+"""Proof that a downloaded base, and the changes made over it, are whole and of one piece before they come into use."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
 
-from verifier.cache.blocks import read_block
+from verifier.cache.blocks import LOW, ROW, extent
 from verifier.cache.keys import MAX_KEY
-from verifier.cache.schema import DAMAGE, open_base, read_meta
+from verifier.cache.schema import BaseMeta, check_same_base
+from verifier.cache.sealing import TAG
+from verifier.cache.tables import Table
 from verifier.codec.index import Index
 from verifier.errors import CacheCorruptError
 
 
-def check_base(path: Path, index: Index) -> int:
-    """Read every block: checksums, order, no gap up to the last key, numbers as in `meta` and the index.
+def check_base(path: Path, index: Index, epoch_key: bytes | None = None) -> int:
+    """Read every block: checksums, no gap up to the last key, numbers as in `meta` and the index.
 
-    Returns the number of keys; CacheCorruptError when anything does not fit.
+    The order of the rows inside a block is the publisher's word, signed with the file's digest. Returns the number of keys; CacheCorruptError when anything does not fit. Of a sealed base only what stands
+    outside the seal can be read without the epoch key.
     """
-    try:
-        with closing(open_base(path)) as connection:
-            meta = read_meta(connection)
-            expected = (index.region, index.base.seq, index.base.n, index.key_epoch)
-            if (meta.region, meta.seq, meta.n, meta.key_epoch) != expected:
-                raise CacheCorruptError("base: meta and index differ")
-            next_low, keys = 0, 0
-            for k, d in connection.execute("SELECT k, d FROM seg ORDER BY k"):
-                low, block_keys, _values = read_block(k, d)
-                if low != next_low:
-                    raise CacheCorruptError("base: a gap between blocks")
-                next_low, keys = k + 1, keys + len(block_keys)
-    except (*DAMAGE, TypeError) as exc:
-        raise CacheCorruptError("base: not readable") from exc
-    if next_low != MAX_KEY + 1 or keys != meta.keys:
+    with closing(_table(path, epoch_key)) as table:
+        meta = table.meta
+        expected = (index.region, index.base.seq, index.base.n, index.key_epoch, None)
+        if (meta.region, meta.seq, meta.n, meta.key_epoch, meta.base_seq) != expected:
+            raise CacheCorruptError("base: meta and index differ")
+        return _check_blocks(table, epoch_key)
+
+
+def check_changes(path: Path, base: BaseMeta, index: Index, epoch_key: bytes | None = None) -> int:
+    """The same for changes.db, which must be of this base and as new as the index."""
+    with closing(_table(path, epoch_key)) as table:
+        check_same_base(table.meta, base)
+        if table.meta.seq != index.seq:
+            raise CacheCorruptError("changes: not as new as the index")
+        return _check_blocks(table, epoch_key)
+
+
+def read_base_meta(path: Path) -> BaseMeta:
+    """The `meta` of a base; CacheCorruptError."""
+    with closing(_table(path, None)) as table:
+        return table.meta
+
+
+def _check_blocks(table: Table, epoch_key: bytes | None) -> int:
+    outside = table.meta.salt is not None and epoch_key is None
+    next_low, keys = 0, 0
+    for k, d in table.stored("seg"):
+        if outside:
+            low, rows = next_low, (len(d) - TAG - LOW) // ROW
+        else:
+            low, rows = extent(table.body("seg", k, d))
+        if low != next_low or k < low:
+            raise CacheCorruptError("base: a gap between blocks")
+        next_low, keys = k + 1, keys + rows
+    if next_low != MAX_KEY + 1 or keys != table.meta.keys:
         raise CacheCorruptError("base: blocks are missing")
     return keys
+
+
+def _table(path: Path, epoch_key: bytes | None) -> Table:
+    try:
+        return Table(path, epoch_key)
+    except FileNotFoundError as exc:
+        raise CacheCorruptError("base: a file is missing") from exc

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sqlite3
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Set
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from verifier.cache import schema
-from verifier.cache.blocks import find_in_block, find_in_group
 from verifier.cache.keys import CREDENTIAL, PLATE, TAG, KeyHasher, key48, plate_bytes, serial_bytes, tag_bytes
+from verifier.cache.tables import Table
 from verifier.cache.values import SEE_EXACT, from_wide
-from verifier.codec.index import EVERYWHERE, IndexFormatError, decode_index
+from verifier.codec.delta import TOMBSTONE
+from verifier.codec.hot import MAX_HOT, HotList, HotListError, decode_hot, hot_key
+from verifier.codec.index import EVERYWHERE, Index, IndexFormatError, decode_index
 from verifier.codec.status import ListedStatus, StatusListError, inflate, unpack
 from verifier.errors import CacheCorruptError, CacheMissingError, EpochKeyError, PlateError
 from verifier.plates import usual_kind
@@ -39,10 +40,13 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationInfo:
-    """The generation in use, as its index says; `as_of` is the moment its data describe, `bytes` its size on disk."""
+    """The generation in use, as its index says; `as_of` is the moment its data describe, `bytes` its size on disk.
+
+    The hot list's own moment stands apart: it tells of the vehicles that changed, and nothing of documents.
+    """
 
     region: str
-    seq: int
+    seq: int  # of the newest change in it
     as_of: datetime
     scope: str
     covers: tuple[str, ...]  # plate prefixes, or ("*",)
@@ -50,6 +54,11 @@ class GenerationInfo:
     bytes: int
     key_epoch: int
     path: Path
+    base_seq: int  # of the base below the changes
+    hot_seq: int | None = None  # None: no hot list counts
+    hot_as_of: datetime | None = None
+    hot_due: datetime | None = None  # when the list after it was to come
+    notes: tuple[str, ...] = ()  # what is wrong with files that the answers can do without
 
 
 class StatusStore:
@@ -57,28 +66,38 @@ class StatusStore:
 
     Every method may raise CacheMissingError (no generation in use) and CacheCorruptError (stored bytes fail a
     check: the answer is "cannot say"). Those that hash an identity also raise EpochKeyError when the generation
-    was made under another epoch key; only they read base.db, so a damaged one costs no other answer. A `hasher` in
-    place of the real one serves to force collisions in tests.
+    was made under another epoch key; only they read base.db and changes.db, so a damaged one costs no other answer.
+    A `hasher` in place of the real one serves to force collisions in tests.
     """
 
     def __init__(self, root: Path, epoch_key: bytes, *, hasher: KeyHasher | None = None) -> None:
         self._root = root
         self._current = str(root / schema.CURRENT)
+        self._epoch_key = epoch_key
         self._hasher = hasher or KeyHasher(epoch_key)
+        self._hot = _HotFile(root / schema.HOT)
         self._lock = threading.Lock()
         self._open: _Generation | None = None
+        self._ready: tuple[str, _Vehicles] | None = None  # target and vehicles that a look-up found in order
 
     def close(self) -> None:
         """Close the generation; the next look-up opens it again."""
         with self._lock:
             if self._open is not None:
                 self._open.close()
-                self._open = None
+                self._open = self._ready = None
 
     def info(self) -> GenerationInfo:
         """What is in use."""
         with self._lock:
-            return self._generation().info
+            generation = self._generation()
+            hot = self._hot.of(generation.index)
+            notes = () if self._hot.note is None else (self._hot.note,)
+            if hot is None:
+                return replace(generation.info, notes=notes)
+            return replace(
+                generation.info, hot_seq=hot.hot_seq, hot_as_of=hot.issued_at, hot_due=hot.next_update, notes=notes
+            )
 
     def covers(self, plate: Plate) -> bool:
         """Whether absence of this plate from the set says anything."""
@@ -92,13 +111,13 @@ class StatusStore:
         """
         plate = _with_kind(plate)
         with self._lock:
-            wide = self._base().wide(self._digest(PLATE, plate_bytes, plate))
+            wide = self._wide(PLATE, plate_bytes, plate)
             return None if wide is None else from_wide(wide, plate)
 
     def vehicle_by_tag(self, tid: str, plate: Plate) -> VehicleRecord | None:
         """The record of the vehicle whose tag has this TID (hex), for the plate that the tag shows."""
         with self._lock:
-            wide = self._base().wide(self._digest(TAG, tag_bytes, tid))
+            wide = self._wide(TAG, tag_bytes, tid)
             return None if wide is None else from_wide(wide, plate)
 
     def credential(
@@ -118,7 +137,7 @@ class StatusStore:
                 return None
             plate = None
             if listed is ListedStatus.SUPERSEDED:
-                plate = self._new_plate(self._base(), serial, plates)
+                plate = self._new_plate(self._vehicles(), serial, plates)
             return CredentialStatus(state=state, superseded_by_plate=plate)
 
     def trust_entries(self) -> bytes:
@@ -131,9 +150,14 @@ class StatusStore:
         with self._lock:
             return self._generation().policy
 
-    def _new_plate(self, base: _Base, serial: Serial, plates: Iterable[Plate]) -> str | None:
+    def _wide(self, person: bytes, to_bytes: Callable[[T], bytes], identity: T) -> int | None:
+        vehicles = self._vehicles()
+        digest = self._digest(person, to_bytes, identity)
+        return None if digest is None else vehicles.wide(digest, self._hot.of(vehicles.index))
+
+    def _new_plate(self, vehicles: _Vehicles, serial: Serial, plates: Iterable[Plate]) -> str | None:
         digest = self._digest(CREDENTIAL, serial_bytes, serial)
-        target = None if digest is None else base.replated(digest)
+        target = None if digest is None else vehicles.replated(digest)
         if target is None:
             return None
         for plate in plates:
@@ -153,21 +177,29 @@ class StatusStore:
         """The generation `current` names now, opened anew when that has changed."""
         return _looked_twice(self._follow)
 
-    def _base(self) -> _Base:
-        """The base of that generation; EpochKeyError when it was made under another key."""
-        base = _looked_twice(lambda: self._follow().base())
-        if base.meta.key_check != self._hasher.check_value:
+    def _vehicles(self) -> _Vehicles:
+        """Base and changes of that generation; EpochKeyError when they were made under another key."""
+        if self._ready is not None and self._ready[0] == self._target():
+            return self._ready[1]
+        vehicles = _looked_twice(lambda: self._follow().vehicles(self._epoch_key))
+        if vehicles.base.meta.key_check != self._hasher.check_value:
             raise EpochKeyError("epoch key: not the one this set was made under")
-        return base
+        if self._open is not None:
+            self._ready = self._open.target, vehicles
+        return vehicles
 
-    def _follow(self) -> _Generation:
+    def _target(self) -> str:
         try:
-            target = os.readlink(self._current)  # noqa: PTH115 - half the time, and each scan pays it
+            return os.readlink(self._current)  # noqa: PTH115 - half the time, and each scan pays it
         except OSError as exc:
             raise CacheMissingError("no generation in use") from exc
+
+    def _follow(self) -> _Generation:
+        target = self._target()
         if self._open is not None and self._open.target == target:
             return self._open
         fresh = _Generation(self._root, target)
+        self._ready = None
         if self._open is not None:
             self._open.close()
         self._open = fresh
@@ -175,7 +207,7 @@ class StatusStore:
 
 
 class _Generation:
-    """One opened folder: the small files checked and in memory, base.db opened when it is first asked for.
+    """One opened folder: the small files checked and in memory, base and changes opened when they are first asked for.
 
     A damaged base must not take the status list with it: a revoked credential stays revoked.
     """
@@ -202,25 +234,27 @@ class _Generation:
         if hashlib.sha256(self._packed).digest() != self.index.tsl.sha256:
             raise CacheCorruptError("status list: digest")
         self._list: bytes | None = None
-        self._base: _Base | None = None
+        self._vehicles: _Vehicles | None = None
         size = len(index_bytes) + len(self.entries) + len(self.policy) + len(self._packed)
-        with suppress(OSError):
-            size += (path / schema.BASE).stat().st_size
+        for name in (schema.BASE, schema.CHANGES):
+            with suppress(OSError):
+                size += (path / name).stat().st_size
         self.info = GenerationInfo(
             region=self.index.region, seq=self.index.seq, as_of=self.index.issued_at, scope=self.index.scope,
             covers=self.index.covers, vehicles=self.index.base.n, bytes=size, key_epoch=self.index.key_epoch, path=path,
+            base_seq=self.index.base.seq,
         )  # fmt: skip
 
     def close(self) -> None:
-        if self._base is not None:
-            self._base.close()
-            self._base = None
+        if self._vehicles is not None:
+            self._vehicles.close()
+            self._vehicles = None
 
-    def base(self) -> _Base:
-        """The base; CacheCorruptError when it cannot be opened, FileNotFoundError when it is gone."""
-        if self._base is None:
-            self._base = _Base(self.info.path / schema.BASE)
-        return self._base
+    def vehicles(self, epoch_key: bytes) -> _Vehicles:
+        """Base and changes; CacheCorruptError when one cannot be opened, FileNotFoundError when one is gone."""
+        if self._vehicles is None:
+            self._vehicles = _Vehicles(self.info.path, self.index, epoch_key)
+        return self._vehicles
 
     def listed(self, number: int, index: int) -> ListedStatus | None:
         entry = self.index.tsl
@@ -236,47 +270,98 @@ class _Generation:
         return ListedStatus(value) if value is not None and value in tuple(ListedStatus) else None
 
 
-class _Base:
-    """An opened base.db."""
+class _Vehicles:
+    """What is known of vehicles: the changes, where there are any, and the base below them."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection, self.meta = _open(path)
+    def __init__(self, path: Path, index: Index, epoch_key: bytes) -> None:
+        self.index = index
+        with ExitStack() as stack:
+            self.base = stack.enter_context(closing(Table(path / schema.BASE, epoch_key)))
+            self._tables = [self.base]
+            if index.deltas:
+                changes = stack.enter_context(closing(Table(path / schema.CHANGES, epoch_key)))
+                schema.check_same_base(changes.meta, self.base.meta)
+                if changes.meta.seq != index.seq:
+                    raise CacheCorruptError("changes: not as new as the index")
+                self._tables.insert(0, changes)
+            stack.pop_all()
 
     def close(self) -> None:
-        self._connection.close()
+        for table in self._tables:
+            table.close()
 
-    def wide(self, digest: bytes | None) -> int | None:
-        if digest is None:
-            return None
+    def wide(self, digest: bytes, hot: HotList | None) -> int | None:
+        """The newest word on an identity, None when it is not in the register."""
         key = key48(digest)
-        row = self._row("SELECT k, d FROM seg WHERE k >= ? ORDER BY k LIMIT 1", key)
-        if row is None:  # the last block ends at the highest key there can be
-            raise CacheCorruptError("base: a block is missing")
-        value = find_in_block(*row, key)
-        if value is None:
-            return None
-        if value != SEE_EXACT:
-            return self.meta.scheme.widen(value)
-        row = self._row("SELECT k, d FROM exact WHERE k = ?", key)
-        if row is None:
-            raise CacheCorruptError("base: an exact row is missing")
-        return find_in_group(*row, digest)
+        if hot is not None:
+            if digest in hot.exact:
+                return hot.exact[digest]
+            if key in hot.rows:
+                if self._told_apart(key) not in (None, {digest}):
+                    raise CacheCorruptError("hot list: a row without its full hash")
+                return hot.rows[key]
+        for table in self._tables:
+            value = table.find(key)
+            if value is None:
+                continue
+            if value == SEE_EXACT:
+                return table.exact(key).get(digest)
+            if value == TOMBSTONE and table is not self.base:
+                return None
+            return table.meta.scheme.widen(value)
+        return None
 
     def replated(self, digest: bytes) -> int | None:
-        row = self._row("SELECT k, d FROM replated WHERE k = ?", key48(digest))
-        return None if row is None else find_in_group(*row, digest)
+        """The 48-bit key of the plate that the vehicle of an old credential has now."""
+        for table in self._tables:
+            if (target := table.group("replated", key48(digest)).get(digest)) is not None:
+                return target
+        return None
 
-    def _row(self, statement: str, key: int) -> tuple[int, bytes] | None:
+    def _told_apart(self, key: int) -> Set[bytes] | None:
+        """The identities that have this key, where they are listed by their full hashes."""
+        for table in self._tables:
+            if (value := table.find(key)) is not None:
+                return table.exact(key).keys() if value == SEE_EXACT else None
+        return None
+
+
+class _HotFile:
+    """hot.cose, read again whenever it was replaced. Whatever is wrong with it costs its rows and nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._seen: object = None
+        self._hot: HotList | None = None
+        self.note: str | None = None
+
+    def of(self, index: Index) -> HotList | None:
+        """The list that counts on top of this index, None when there is none."""
         try:
-            row = self._connection.execute(statement, (key,)).fetchone()
-        except schema.DAMAGE as exc:
-            raise CacheCorruptError("base: not readable") from exc
-        if row is None:
-            return None
-        k, d = row
-        if type(d) is not bytes:
-            raise CacheCorruptError("base: a row of another type")
-        return k, d
+            stat = os.stat(self._path)  # noqa: PTH116 - each look-up pays it
+            mark = (stat.st_ino, stat.st_mtime_ns, stat.st_size, index)
+        except OSError:
+            mark = None
+        if mark != self._seen:
+            self._hot, self.note = (None, None) if mark is None else self._load(index)
+            self._seen = mark
+        return self._hot
+
+    def _load(self, index: Index) -> tuple[HotList | None, str | None]:
+        if index.hot is None:
+            return None, "hot list: the set in use names no key for one"
+        try:
+            with Path(self._path).open("rb") as handle:
+                hot = decode_hot(handle.read(MAX_HOT + 1), hot_key(index.hot))
+        except OSError:
+            return None, "hot list: cannot be read"
+        except HotListError as exc:
+            return None, str(exc)
+        if hot.region != index.region:
+            return None, "hot list: of another region"
+        if hot.nightly_seq > index.seq:
+            return None, "hot list: on top of a newer set than the one in use"
+        return (hot if hot.nightly_seq == index.seq else None), None  # a newer set holds its rows
 
 
 def _looked_twice(look: Callable[[], T]) -> T:
@@ -288,19 +373,6 @@ def _looked_twice(look: Callable[[], T]) -> T:
             return look()
         except FileNotFoundError as exc:
             raise CacheCorruptError("generation: a file is missing") from exc
-
-
-def _open(path: Path) -> tuple[sqlite3.Connection, schema.BaseMeta]:
-    connection = None
-    try:
-        connection = schema.open_base(path)
-        return connection, schema.read_meta(connection)
-    except (*schema.DAMAGE, CacheCorruptError) as exc:
-        if connection is not None:
-            connection.close()
-        if not os.path.lexists(path):  # swept away meanwhile: worth a second look
-            raise FileNotFoundError(path.name) from exc
-        raise CacheCorruptError("base: cannot be opened") from exc
 
 
 def _with_kind(plate: Plate) -> Plate:

@@ -6,14 +6,14 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from verifier.cache import schema
 from verifier.codec.index import Index, IndexFormatError, decode_index
-from verifier.errors import SyncBusyError
+from verifier.errors import CacheCorruptError, SyncBusyError
 
 Step = Callable[[str], None]
 """Told the name of each step before and after which a power cut could come."""
@@ -25,8 +25,9 @@ _READ = 1 << 20  # bytes
 class InUse:
     """The generation that `current` names.
 
-    `intact` says that index, trust list and policy are those it was made with; `sound`, that status list and base
-    fit too (the base by its length).
+    `intact` says that index, trust list and policy are those it was made with; `sound`, that status list, base and
+    changes fit too (the base by its length, the changes by what they say of themselves). `changes` is None where
+    the index names no deltas.
     """
 
     name: str
@@ -36,6 +37,7 @@ class InUse:
     policy: bytes
     status_list: bytes
     base: Path
+    changes: Path | None
     intact: bool
     sound: bool
 
@@ -73,21 +75,34 @@ def in_use(root: Path) -> InUse | None:
     except (OSError, IndexFormatError):
         return None
     intact = schema.content_of_name(target.name) == schema.content_hash(index_bytes, entries, policy)
+    changes = path / schema.CHANGES if index.deltas else None
     sound = intact and hashlib.sha256(packed).digest() == index.tsl.sha256 and length == index.base.length
     return InUse(
         name=target.name, index=index, index_bytes=index_bytes, entries=entries, policy=policy,
-        status_list=packed, base=path / schema.BASE, intact=intact, sound=sound,
+        status_list=packed, base=path / schema.BASE, changes=changes, intact=intact,
+        sound=sound and (changes is None or _as_new_as(changes, index)),
     )  # fmt: skip
 
 
-def write_generation(root: Path, base: Path, files: Mapping[str, bytes], step: Step) -> Path:
-    """A temporary folder with a hard link to `base` and these files, all of it on disk; its path."""
+def _as_new_as(changes: Path, index: Index) -> bool:
+    """Whether a changes.db says that it belongs to this index."""
+    try:
+        with closing(schema.open_base(changes)) as connection:
+            meta = schema.read_meta(connection)
+    except (*schema.DAMAGE, CacheCorruptError):
+        return False
+    return (meta.region, meta.seq, meta.base_seq) == (index.region, index.seq, index.base.seq)
+
+
+def write_generation(root: Path, linked: Mapping[str, Path], files: Mapping[str, bytes], step: Step) -> Path:
+    """A temporary folder with hard links to the large files and with the small ones, all on disk; its path."""
     folder = root / schema.GENERATIONS / ".tmp"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    # A link and not a rename: a cut before the swap must not cost the download.
-    os.link(base, folder / schema.BASE)
-    sync_file(folder / schema.BASE)
+    for name, path in linked.items():
+        # A link and not a rename: a cut before the swap must not cost the download.
+        os.link(path, folder / name)
+        sync_file(folder / name)
     for name, data in files.items():
         with (folder / name).open("wb") as handle:
             handle.write(data)
@@ -127,10 +142,10 @@ def sweep_generations(root: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep_parts(root: Path, keep: str | None = None) -> None:
-    """Remove partial downloads other than `keep`."""
+def sweep_parts(root: Path, keep: Collection[str] = ()) -> None:
+    """Remove what was downloaded, other than the files in `keep`."""
     for part in (root / schema.STAGE).glob("*"):
-        if part.name != keep:
+        if part.name not in keep:
             part.unlink(missing_ok=True)
 
 
@@ -149,6 +164,17 @@ def file_digest(path: Path) -> bytes:
         while piece := handle.read(_READ):
             whole.update(piece)
     return whole.digest()
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file beside the old one and let it take its place, durably: the old or the new, never a part. OSError."""
+    fresh = path.with_name(f"{path.name}.new")
+    with fresh.open("wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    fresh.replace(path)
+    sync_folder(path.parent)
 
 
 def sync_file(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import cbor2
@@ -13,9 +14,12 @@ from verifier.types import CodeFault
 TAG = 0xD2  # CBOR tag 18, COSE_Sign1
 TYP_CREDENTIAL = 65001
 TYP_PRESENTATION = 65002
+TYP_HOT = 65004  # a hot list (`verifier.codec.hot`), never a code
 SIGNATURE_LENGTH = 64  # bytes, for all three algorithms
 
 _ALG, _KID, _TYP = 1, 4, 16
+_CODES = (TYP_CREDENTIAL, TYP_PRESENTATION)
+_KID_OPTIONAL = (TYP_PRESENTATION, TYP_HOT)
 
 
 class Sign1(NamedTuple):
@@ -47,8 +51,8 @@ def join(protected: bytes, payload: bytes, signature: bytes) -> bytes:
     return bytes((TAG,)) + cbor.encode([protected, {}, payload, signature])
 
 
-def parse_sign1(data: bytes) -> Sign1:
-    """Bytes to Sign1; CodeError COSE_SHAPE, CBOR or HEADER."""
+def parse_sign1(data: bytes, types: Collection[int] = _CODES) -> Sign1:
+    """Bytes to Sign1 of one of these types; CodeError COSE_SHAPE, CBOR or HEADER."""
     if not data or data[0] != TAG:
         raise CodeError(CodeFault.COSE_SHAPE, "no COSE_Sign1 tag")
     parts = cbor.decode(data[1:])
@@ -61,19 +65,19 @@ def parse_sign1(data: bytes) -> Sign1:
     protected, unprotected, payload, signature = parts
     if unprotected:
         raise CodeError(CodeFault.HEADER, "unprotected header not empty")
-    alg, kid, typ = _header(protected)
+    alg, kid, typ = _header(protected, types)
     return Sign1(alg, kid, typ, payload, signature, sig_structure(protected, payload))
 
 
-def _header(protected: bytes) -> tuple[int, bytes | None, int]:
+def _header(protected: bytes, types: Collection[int]) -> tuple[int, bytes | None, int]:
     header = cbor.decode(protected)
     if type(header) is not dict:
         raise CodeError(CodeFault.HEADER, "protected header not a map")
     alg, kid, typ = header.get(_ALG), header.get(_KID), header.get(_TYP)
-    if type(alg) is not int or typ not in (TYP_CREDENTIAL, TYP_PRESENTATION) or type(typ) is not int:
+    if type(alg) is not int or typ not in types or type(typ) is not int:
         raise CodeError(CodeFault.HEADER, "alg or typ missing or unknown")
     if kid is None:
-        if typ != TYP_PRESENTATION:
+        if typ not in _KID_OPTIONAL:
             raise CodeError(CodeFault.HEADER, "kid missing")
     elif type(kid) is not bytes or len(kid) != 8:
         raise CodeError(CodeFault.HEADER, "kid not 8 bytes")

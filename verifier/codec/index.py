@@ -16,12 +16,17 @@ from verifier.codec import cbor
 from verifier.errors import CodeError, SyncError
 
 VERSION = 1
-CLIENT_VERSION = 1  # what `min_client` is compared with
+CLIENT_VERSION = 2  # what `min_client` is compared with
+DELTA_CLIENT = 2  # a first client reads the base alone and would take it for as new as the index
 MAX_INDEX = 1 << 20  # bytes; 42 million vehicles need 10 kB, 450 million 100 kB
 MAX_BASE = 8 << 30  # bytes
 MAX_LIST = 256 << 20  # bytes of an inflated status list: 10^9 credentials
-MAX_DELTAS = 400
+MAX_DELTAS = 90
+MAX_DELTA = 64 << 20  # bytes
+MAX_DELTA_ROWS = 8_000_000  # what changes more is published as another base
 MAX_NUMBER = (1 << 53) - 1
+MAX_HOT_KEY = 256  # bytes
+MAX_HOT_AGE = 7 * 86400  # seconds
 DIGEST = 32  # bytes
 EVERYWHERE = "*"
 
@@ -50,7 +55,7 @@ class BaseEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeltaEntry:
-    """A delta between two sequence numbers; this version of the client does not fetch any."""
+    """A delta between two sequence numbers: length and digest of its bytes, number of its rows."""
 
     seq_from: int
     seq_to: int
@@ -71,8 +76,20 @@ class StatusListEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HotEntry:
+    """Whose hot list counts on top of this publication, and how old it may be before it counts as out of date."""
+
+    key_alg: int  # COSE; -8 is Ed25519. A number that this program does not know costs the hot list, not the night.
+    key: bytes
+    max_age_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """One night's publication for one region; `issued_at` is the moment at which the register was read."""
+    """One night's publication for one region; `issued_at` is the moment at which the register was read.
+
+    `deltas` lead without a gap from the base's sequence number to the index's own; none when they are the same.
+    """
 
     region: str
     seq: int
@@ -83,14 +100,17 @@ class Index:
     base: BaseEntry
     tsl: StatusListEntry
     deltas: tuple[DeltaEntry, ...] = ()
-    min_client: int = 1
+    min_client: int = 1  # at least DELTA_CLIENT where there are deltas
+    hot: HotEntry | None = None
 
 
 def encode_index(index: Index) -> bytes:
     """The index as its signed bytes."""
-    base, tsl = index.base, index.tsl
+    base, tsl, hot = index.base, index.tsl, index.hot
+    optional = {} if hot is None else {"hot": {"alg": hot.key_alg, "key": hot.key, "max_age": hot.max_age_s}}
     return cbor.encode(
-        {
+        optional
+        | {
             "v": VERSION,
             "region": index.region,
             "seq": index.seq,
@@ -140,9 +160,9 @@ def decode_index(data: bytes) -> Index:
         tsl=_status_list(_Fields(top.get("tsl", dict), "index.tsl")),
         deltas=tuple(_deltas(top.get("deltas", list))),
         min_client=top.integer("min_client", 1, MAX_NUMBER),
+        hot=_hot(raw.get("hot")),
     )
-    if index.base.seq > index.seq:
-        raise IndexFormatError("index.base.seq: later than the index itself")
+    _check_chain(index)
     return index
 
 
@@ -211,12 +231,34 @@ def _deltas(raw: list[Any]) -> list[DeltaEntry]:
             DeltaEntry(
                 seq_from=start,
                 seq_to=fields.integer("to", start + 1, MAX_NUMBER),
-                length=fields.integer("len", 1, MAX_BASE),
+                length=fields.integer("len", 1, MAX_DELTA),
                 sha256=fields.digest("sha256"),
-                rows=fields.integer("rows", 0, MAX_NUMBER),
+                rows=fields.integer("rows", 0, MAX_DELTA_ROWS),
             )
         )
     return out
+
+
+def _check_chain(index: Index) -> None:
+    """What is signed must be whole: a base with half of its changes would be shown as new as the index."""
+    if index.base.seq > index.seq:
+        raise IndexFormatError("index.base.seq: later than the index itself")
+    starts = [index.base.seq, *(delta.seq_to for delta in index.deltas)]
+    if [*(delta.seq_from for delta in index.deltas), index.seq] != starts:
+        raise IndexFormatError("index.deltas: do not lead from the base to the index")
+    if index.deltas and index.min_client < DELTA_CLIENT:
+        raise IndexFormatError(f"index.min_client: deltas need {DELTA_CLIENT}")
+
+
+def _hot(raw: Any) -> HotEntry | None:
+    if raw is None:
+        return None
+    fields = _Fields(raw, "index.hot")
+    return HotEntry(
+        key_alg=fields.integer("alg", -MAX_NUMBER, MAX_NUMBER),
+        key=bytes(fields.get("key", bytes, lambda v: 1 <= len(v) <= MAX_HOT_KEY)),
+        max_age_s=fields.integer("max_age", 1, MAX_HOT_AGE),
+    )
 
 
 def _covers(raw: list[Any]) -> tuple[str, ...]:
