@@ -17,8 +17,9 @@ from verifier.errors import CacheCorruptError
 def check_base(path: Path, index: Index, epoch_key: bytes | None = None) -> int:
     """Read every block: checksums, no gap up to the last key, numbers as in `meta` and the index.
 
-    The order of the rows inside a block is the publisher's word, signed with the file's digest. Returns the number of keys; CacheCorruptError when anything does not fit. Of a sealed base only what stands
-    outside the seal can be read without the epoch key.
+    The order of the rows inside a block is the publisher's word, signed with the file's digest. Returns the number of
+    keys; CacheCorruptError when anything does not fit. Of a sealed base only what stands outside the seal can be read
+    without the epoch key.
     """
     with closing(_table(path, epoch_key)) as table:
         meta = table.meta
