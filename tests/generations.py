@@ -16,9 +16,9 @@ from verifier.cache.build import build_base
 from verifier.cache.changes import write_changes
 from verifier.cache.keys import CREDENTIAL, PLATE, KeyHasher, key48, plate_bytes, serial_bytes
 from verifier.cache.store import StatusStore
-from verifier.cache.values import SEE_EXACT, to_wide
+from verifier.cache.values import SEE_EXACT, TOMBSTONE, to_wide
 from verifier.codec.cose import TYP_HOT, join, protected_header, sig_structure
-from verifier.codec.delta import TOMBSTONE, Delta, decode_delta, encode_delta
+from verifier.codec.delta import Delta, decode_delta, encode_delta
 from verifier.codec.hot import HotList, hot_payload
 from verifier.codec.index import DELTA_CLIENT, BaseEntry, DeltaEntry, HotEntry, Index, StatusListEntry, encode_index
 from verifier.codec.status import deflate, pack

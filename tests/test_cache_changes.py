@@ -20,8 +20,8 @@ from verifier.cache.keys import MAX_KEY, KeyHasher, key48
 from verifier.cache.selftest import check_changes, read_base_meta
 from verifier.cache.store import StatusStore
 from verifier.cache.tables import Table
-from verifier.cache.values import SEE_EXACT
-from verifier.codec.delta import TOMBSTONE, Delta, DeltaFormatError
+from verifier.cache.values import SEE_EXACT, TOMBSTONE
+from verifier.codec.delta import Delta, DeltaFormatError
 from verifier.errors import CacheCorruptError, EpochKeyError
 from verifier.types import CredentialState, Month, Plate, Serial, VehicleRecord
 

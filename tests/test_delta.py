@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verifier.cache.keys import MAX_KEY
-from verifier.cache.values import SEE_EXACT
-from verifier.codec.delta import TOMBSTONE, Delta, DeltaFormatError, decode_delta, encode_delta
+from verifier.cache.values import SEE_EXACT, TOMBSTONE
+from verifier.codec.delta import Delta, DeltaFormatError, decode_delta, encode_delta
 from verifier.codec.index import MAX_DELTA_ROWS, DeltaEntry
 
 HEAD = struct.Struct("<4s32s4Q3I")

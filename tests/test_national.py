@@ -20,8 +20,8 @@ from verifier.cache.changes import write_changes
 from verifier.cache.keys import MAX_KEY, PLATE, KeyHasher, key48, plate_bytes
 from verifier.cache.schema import BaseMeta
 from verifier.cache.tables import Table
-from verifier.cache.values import SEE_EXACT, from_wide, to_wide
-from verifier.codec.delta import TOMBSTONE, decode_delta, encode_delta
+from verifier.cache.values import SEE_EXACT, TOMBSTONE, from_wide, to_wide
+from verifier.codec.delta import decode_delta, encode_delta
 from verifier.codec.index import DeltaEntry
 from verifier.plates import PROVINCES as PROVINCE_CHARACTERS
 from verifier.plates import parse_plate

@@ -30,6 +30,8 @@ TARGET = 2.5  # times the bare verifications
 FOREIGN = "https://example.org/a-code-of-somebody-else"
 IMPORT = "import verifier.check, verifier.cache.store"
 IMPORT_TARGET = 60.0  # ms of CPU time over those of an interpreter that does nothing
+# The same in bare ES256 verifications, on the machine where one took 51 µs: what a slower machine can be held to.
+IMPORT_TARGET_ES256 = IMPORT_TARGET * 1000 / 51
 IMPORT_RUNS = 11
 
 

@@ -9,9 +9,8 @@ from datetime import timedelta
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from scripts.sandbox.nightly import PublicationError, State, changes_between
-from verifier.cache.values import SEE_EXACT
+from verifier.cache.values import SEE_EXACT, TOMBSTONE
 from verifier.codec.cose import TYP_HOT, join, protected_header, sig_structure
-from verifier.codec.delta import TOMBSTONE
 from verifier.codec.hot import MAX_ROWS, HotList, hot_payload
 from verifier.types import Algorithm
 

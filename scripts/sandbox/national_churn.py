@@ -24,8 +24,8 @@ from scripts.sandbox.national import (
     pick,
     unpack_wides,
 )
-from verifier.cache.values import SEE_EXACT
-from verifier.codec.delta import TOMBSTONE, Delta
+from verifier.cache.values import SEE_EXACT, TOMBSTONE
+from verifier.codec.delta import Delta
 
 NIGHTLY = 200_000  # changed rows a night,
 OF_FLEET = 42_250_000  # in a fleet of so many

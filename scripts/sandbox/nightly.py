@@ -17,8 +17,8 @@ from verifier.cache.changes import write_changes
 from verifier.cache.keys import MAX_KEY
 from verifier.cache.schema import BaseMeta
 from verifier.cache.tables import Table
-from verifier.cache.values import SEE_EXACT
-from verifier.codec.delta import TOMBSTONE, Delta, decode_delta
+from verifier.cache.values import SEE_EXACT, TOMBSTONE
+from verifier.codec.delta import Delta, decode_delta
 from verifier.codec.index import DeltaEntry
 from verifier.errors import CacheError, SyncError, VerifierError
 

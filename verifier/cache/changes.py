@@ -34,8 +34,8 @@ from verifier.cache.schema import SALT_LENGTH, BaseMeta, check_same_base
 from verifier.cache.sealing import open_seal
 from verifier.cache.swap import sync_file
 from verifier.cache.tables import GroupTable, Table
-from verifier.cache.values import SEE_EXACT
-from verifier.codec.delta import TOMBSTONE, Delta, DeltaFormatError
+from verifier.cache.values import SEE_EXACT, TOMBSTONE
+from verifier.codec.delta import Delta, DeltaFormatError
 from verifier.errors import CacheCorruptError
 
 _SLICE = 1 << 15  # rows that are sorted at a time

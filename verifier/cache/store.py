@@ -19,8 +19,7 @@ from typing import TypeVar
 from verifier.cache import schema
 from verifier.cache.keys import CREDENTIAL, PLATE, TAG, KeyHasher, key48, plate_bytes, serial_bytes, tag_bytes
 from verifier.cache.tables import Table
-from verifier.cache.values import SEE_EXACT, from_wide
-from verifier.codec.delta import TOMBSTONE
+from verifier.cache.values import SEE_EXACT, TOMBSTONE, from_wide
 from verifier.codec.hot import MAX_HOT, HotList, HotListError, decode_hot, hot_key
 from verifier.codec.index import EVERYWHERE, Index, IndexFormatError, decode_index
 from verifier.codec.status import ListedStatus, StatusListError, inflate, unpack

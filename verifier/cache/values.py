@@ -19,6 +19,7 @@ from verifier.types import Month, Plate, StatusLetter, VehicleRecord
 
 LETTERS = "ABCDEGHIJKLMNOPQ"  # bit 0 first; the order is part of the format, new letters need a new format
 SEE_EXACT = 31  # combination number, and the whole value where nothing else is stored
+TOMBSTONE = 0xFFFFFF  # no longer in the register: combination 31 with other bits set, neither a value nor SEE_EXACT
 MAX_DAY, MAX_MONTH = 2047, 255  # largest offsets that 11 and 8 bits hold
 
 _ECRED_BIT = 1 << 16

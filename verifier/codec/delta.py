@@ -29,11 +29,10 @@ from itertools import accumulate, compress, count, islice, pairwise, repeat
 from operator import add, eq, lt, sub
 
 from verifier.cache.keys import MAX_KEY
-from verifier.cache.values import SEE_EXACT
+from verifier.cache.values import SEE_EXACT, TOMBSTONE
 from verifier.codec.index import MAX_DELTA, MAX_DELTA_ROWS, MAX_NUMBER, DeltaEntry, is_region
 from verifier.errors import SyncError
 
-TOMBSTONE = 0xFFFFFF  # combination 31 with other bits set: neither a value nor SEE_EXACT
 MAX_WIDE = (1 << 56) - 1
 MAX_SIDE_ROWS = 1 << 20  # of `exact` and of `replated`
 
