@@ -30,7 +30,7 @@ from verifier.check import Observation
 from verifier.clock import system_clock
 from verifier.codec.index import decode_index, encode_index
 from verifier.errors import AuditError
-from verifier.plates import parse_plate
+from verifier.plates import kinds_of, parse_plate
 from verifier.sync import SyncClient
 from verifier.trust import TrustList, load_trust_list
 from verifier.types import (
@@ -352,6 +352,19 @@ def test_a_stolen_car_in_a_watch_only_set_is_a_hit(world):
     put_into_use(world, **WATCH_ONLY)
     verdict = world.check(plate_seen=seen_plate(stolen.plate))
     assert (verdict.code, verdict.tone) == (VerdictCode.WANTED, Tone.STOP)
+
+
+def test_a_stolen_motorcycle_makes_no_hit_of_a_car_with_its_text_in_a_watch_only_set(world):
+    """The car itself is not in such a set, so one vehicle under this text does not say that it stands there."""
+    stolen = next(
+        v for v in world.authority.registry.vehicles.values()
+        if StatusLetter.STOLEN in v.status and len(kinds_of(v.plate.text)) > 1
+    )  # fmt: skip
+    put_into_use(world, **WATCH_ONLY)
+    text_alone = world.check(plate_seen=seen_plate(Plate(stolen.plate.text, None)))
+    assert (text_alone.code, text_alone.tone) == (VerdictCode.UNDECIDED, Tone.CAUTION)
+    other = next(kind for kind in kinds_of(stolen.plate.text) if kind != stolen.plate.kind)
+    assert world.check(plate_seen=seen_plate(Plate(stolen.plate.text, other))).code is VerdictCode.UNDECIDED
 
 
 def test_a_damaged_block_of_a_set_that_does_not_cover_the_plate_is_still_cannot_say(world):

@@ -558,6 +558,25 @@ def test_a_value_of_another_form_is_a_lost_state_file_and_no_crash(
     assert handheld.sync() == ()
 
 
+@pytest.mark.parametrize("date", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)])
+def test_an_absurd_date_of_a_server_costs_no_mark(handheld: Handheld, date: datetime) -> None:
+    """Anybody on the way may send it: it must not make state.db one that is thrown away as damaged."""
+    handheld.publish()
+    handheld.time.heard(date)
+    handheld.sync()
+    assert handheld.believed()
+    assert not Marks(handheld.state).lost
+    assert clock_report(handheld.device.root, handheld.machine.clock())["trusted"]
+
+
+def test_a_time_before_there_were_years_is_a_lost_state_file_and_no_crash(handheld: Handheld) -> None:
+    with closing(sqlite3.connect(handheld.state)) as connection, connection:
+        connection.execute("UPDATE marks SET value = ? WHERE name = 'clock_floor'", (-(1 << 36),))
+    handheld.start()
+    assert handheld.believed()
+    assert any("state.db was lost" in note for note in handheld.device.client().refresh().notes)
+
+
 def test_the_floor_never_goes_down(handheld: Handheld) -> None:
     later = BEGAN + HOUR
     Marks(handheld.state).accept("national", Accepted(clock_floor=later))

@@ -21,6 +21,7 @@ from scripts.sandbox.server import Answer, serve, serve_answers
 from tests.nightly import Device, Night, trust_list
 from tests.syncing import index_of, index_path, publish_seed, recovers, seed_in_use
 from tests.test_net import OK, raw_server
+from verifier.cache.marks import Marks
 from verifier.codec.index import decode_index, encode_index
 from verifier.errors import DigestError, FetchError, RejectedError, RollbackError, SyncError
 from verifier.net import HttpFetcher
@@ -274,3 +275,13 @@ def test_key_compromise_another_repositorys_keys_are_strangers(device: Device, t
     shutil.rmtree(device.root / "trust")
     assert "signature" in fails(device, stranger.store, SignatureError)
     recovers(device)
+
+
+def test_a_version_beyond_all_numbers_costs_no_mark(device: Device) -> None:
+    """A mistake at the source, such as nanoseconds for a version: state.db must not become one that is thrown away."""
+    device.night.publish(trust_version=1_800_000_000_000_000_000)
+    with pytest.raises(RollbackError):
+        device.client().refresh()
+    assert not Marks(device.root / "state.db").lost
+    device.night.publish(trust_version=2)
+    device.client().refresh()

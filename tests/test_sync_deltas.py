@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from tests.syncing import (
     seed_in_use,
 )
 from verifier.cache.store import StatusStore
+from verifier.cache.swap import file_digest
 from verifier.codec.delta import Delta, DeltaFormatError, decode_delta, encode_delta
 from verifier.codec.index import DeltaEntry, Index
 from verifier.download import delta_path
@@ -399,6 +401,23 @@ def test_rotten_block(device: Device) -> None:
     assert base.read_bytes() == whole
     recovers(device)
     assert device.client().refresh(recheck=True).outcome is SyncOutcome.FRESH
+
+
+def test_a_base_that_the_card_no_longer_gives_is_fetched_anew(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.client().refresh()
+    broken = (device.root / "current" / "base.db").stat().st_ino
+
+    def digest(path: Path) -> bytes:
+        if path.stat().st_ino == broken:
+            raise OSError(errno.EIO, "Input/output error")
+        return file_digest(path)
+
+    monkeypatch.setattr("verifier.sync.file_digest", digest)
+    report = device.client().refresh(recheck=True)
+    assert report.outcome is SyncOutcome.SNAPSHOT
+    assert report.notes[0] == "the set in use was damaged: base: cannot be read"
+    assert (device.root / "current" / "base.db").stat().st_ino != broken
+    recovers(device)
 
 
 @pytest.mark.parametrize("how", ["rotten", "truncated", "removed", "of another night"])

@@ -21,6 +21,7 @@ from verifier.cache.swap import exclusive
 from verifier.codec.hot import HotList, HotListError
 from verifier.errors import FetchError, RollbackError, SyncBusyError, SyncError
 from verifier.snapshot import ExpiredError
+from verifier.sync import SyncOutcome
 from verifier.types import Plate, StatusLetter, VehicleRecord
 
 CAR = fleet(1)[0][0].plate
@@ -228,3 +229,48 @@ def test_another_region_begins_without_the_old_ones_list(device: Device) -> None
     device.client().refresh()
     assert not (device.root / "hot.cose").exists()
     assert device.client().refresh_hot().region == "jing"
+
+
+@pytest.mark.parametrize("name", ["index.cbor", "base.db"])
+def test_a_repaired_night_keeps_what_the_list_said_of_it(device: Device, name: str) -> None:
+    """The list is still that night's: without it a stolen car would be in good standing until the next one comes."""
+    with_stolen(device.night)
+    publish_hot(device.night)
+    device.client().refresh_hot()
+    found = answer(device)
+    assert found is not None
+    assert found.status == STOLEN
+    (device.root / "current" / name).unlink()
+    assert device.client().refresh().outcome is SyncOutcome.SNAPSHOT
+    assert answer(device) == found
+
+
+def test_an_older_list_is_refused_also_when_state_db_is_lost(device: Device) -> None:
+    """The list in use is a mark itself, as the set in use is one."""
+    device.client().refresh_hot()
+    old = dict(device.night.store)
+    with_stolen(device.night)
+    publish_hot(device.night)
+    device.client().refresh_hot()
+    (device.root / "state.db").unlink()
+    assert "older than" in refused(device, RollbackError, old)
+
+
+@pytest.mark.parametrize("left", [None, b"", b"rotten"])
+def test_a_publisher_that_lost_its_list_goes_on_above_every_number(device: Device, left: bytes | None) -> None:
+    """Devices remember the newest number: a publisher that began at one again would be refused for weeks."""
+    for _ in range(5):
+        publish_hot(device.night)
+    device.client().refresh_hot()
+    device.night.store.pop("hot/national/head.cose")
+    if left is not None:
+        device.night.store["hot/national/head.cose"] = left
+    device.night.clock.move(hours=20)
+    device.night.publish()
+    device.client().refresh()
+    with_stolen(device.night)
+    hot = publish_hot(device.night)
+    assert device.client().refresh_hot().seq_after == hot.hot_seq
+    found = answer(device)
+    assert found is not None
+    assert found.status == STOLEN

@@ -118,9 +118,10 @@ def cache_evidence(
         if plates:
             found = vehicles(store, plates[0])
             # A vehicle that is in the set is in the register: what the set covers tells what absence from it means.
-            # Where more than one carries this text, nobody has said which one stands there.
-            covers = len(found) == 1 or (not found and store.covers(plates[0]))
-            vehicle = found[0] if len(found) == 1 else None
+            # Where more than one carries this text, or may do so, nobody has said which one stands there.
+            said = plates[0].kind is not None or len(kinds_of(plates[0].text)) == 1
+            covers = len(found) <= 1 and ((bool(found) and said) or store.covers(plates[0]))
+            vehicle = found[0] if covers and found else None
     except CacheCorruptError:
         state = CacheState.CORRUPT
     except EpochKeyError:

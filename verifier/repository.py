@@ -20,6 +20,7 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
+from verifier.codec.index import MAX_NUMBER
 from verifier.errors import DigestError, FetchError, RollbackError, StatusError, SyncError
 from verifier.net import Fetcher, read_file
 from verifier.snapshot import ExpiredError, SignedFile
@@ -145,9 +146,10 @@ def _translated() -> Iterator[None]:
 
 
 def _signed(data: bytes, custom: Any) -> SignedFile:
-    """A file with the numbers in its target's custom field; 0 for each that is not there."""
+    """A file with the numbers in its target's custom field; 0 for each that is not there or is none of ours."""
     fields = custom if isinstance(custom, dict) else {}
     version, least = (
-        value if type(value := fields.get(name)) is int and value > 0 else 0 for name in ("version", "least")
+        value if type(value := fields.get(name)) is int and 0 < value <= MAX_NUMBER else 0
+        for name in ("version", "least")
     )
     return SignedFile(data=data, version=version, least=least)

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -35,7 +35,7 @@ from verifier.cache.swap import (
 )
 from verifier.clock import Clock
 from verifier.codec.delta import DeltaFormatError, decode_delta
-from verifier.codec.hot import MAX_HOT, decode_hot, hot_key
+from verifier.codec.hot import MAX_HOT, HotListError, decode_hot, hot_key
 from verifier.codec.index import MAX_INDEX, DeltaEntry, Index, decode_index, is_region
 from verifier.codec.status import StatusListError, inflate
 from verifier.download import Meter, fetch_base, fetch_delta, held_bytes, hot_path, status_list_path
@@ -43,6 +43,7 @@ from verifier.errors import CacheCorruptError, DigestError, EpochKeyError, NotFo
 from verifier.net import Fetcher, read_file
 from verifier.policy import MAX_POLICY_BYTES
 from verifier.repository import ENTRIES_TARGET, POLICY_TARGET, SignedRepository, index_target
+from verifier.signature import PublicKey
 from verifier.snapshot import (
     ExpiredError,
     Held,
@@ -232,8 +233,8 @@ class SyncClient:
         self._step("after-accept")
         if todo is not Plan.FRESH:
             switch(self._root, name, self._step)
-            if self._seq(before) is None:
-                (self._root / schema.HOT).unlink(missing_ok=True)  # of another region, if of any
+            if before is not None and before.index.region != self._region:
+                (self._root / schema.HOT).unlink(missing_ok=True)
         self._step("before-marks")
         marks.succeeded(now)
         self._step("after-marks")
@@ -286,8 +287,8 @@ class SyncClient:
 
     def _damage(self, before: InUse) -> str | None:
         """What is wrong with the large files of the set in use; all of them are read."""
-        if file_digest(before.base) != before.index.base.sha256:
-            return "base: digest"
+        if (digest := _digest(before.base)) != before.index.base.sha256:
+            return "base: digest" if digest else "base: cannot be read"
         if before.changes is None:
             return None
         try:
@@ -341,7 +342,7 @@ class SyncClient:
         old = self._root / schema.CURRENT / schema.BASE
         same = before is None or before.index.base.sha256 == index.base.sha256
         same = same and held_bytes(old) == index.base.length
-        whole = same and file_digest(old) == index.base.sha256
+        whole = same and _digest(old) == index.base.sha256
         self._check_space(index.deltas, 0, 0 if whole else max(0, index.base.length - held_bytes(part)))
         # The deltas first: where one is missing, that is known before the base has cost its time.
         parts = self._deltas(index.deltas, meter, keep=(part.name,))
@@ -437,12 +438,11 @@ class SyncClient:
             raise SyncError("hot list: there is no nightly of this region in use to put it on")
         if before.index.hot is None:
             raise SyncError("hot list: the nightly in use names none")
-        seq, digest = marks.hot(self._region)
-        held = HotHeld(seq=seq, sha256=digest, floor=marks.accepted(self._region).clock_floor)
+        key, path = hot_key(before.index.hot), self._root / schema.HOT
+        held = self._held_hot(marks, path, key)
         data = read_file(meter, hot_path(self._region), MAX_HOT)
-        hot = decode_hot(data, hot_key(before.index.hot))
+        hot = decode_hot(data, key)
         check_hot(hot, data, before.index, held, self._now(held.floor, notes))
-        path = self._root / schema.HOT
         fresh = path.exists() and path.read_bytes() == data
         if not fresh:
             # As with the nightly: accepted before in use.
@@ -451,11 +451,29 @@ class SyncClient:
             replace_file(path, data)
             self._step("hot-replaced")
         return HotReport(
-            fresh=fresh, region=self._region, seq_before=seq or None, seq_after=hot.hot_seq,
+            fresh=fresh, region=self._region, seq_before=held.seq or None, seq_after=hot.hot_seq,
             rows=len(hot.rows) + len(hot.exact), bytes_fetched=meter.bytes,
             seconds=self._monotonic() - started, as_of=hot.issued_at,
             next_update=hot.next_update, notes=tuple(notes),
         )  # fmt: skip
+
+    def _held_hot(self, marks: Marks, path: Path, key: PublicKey) -> HotHeld:
+        """What was accepted: by state.db, or by the list in use where that was lost."""
+        seq, sha256 = marks.hot(self._region)
+        with suppress(OSError, HotListError):
+            data = path.read_bytes()
+            hot = decode_hot(data, key)
+            if hot.region == self._region and hot.hot_seq > seq:
+                seq, sha256 = hot.hot_seq, hashlib.sha256(data).digest()
+        return HotHeld(seq=seq, sha256=sha256, floor=marks.accepted(self._region).clock_floor)
+
+
+def _digest(path: Path) -> bytes | None:
+    """SHA-256 of a file; None when the card does not give it, which is for the sync to repair."""
+    try:
+        return file_digest(path)
+    except OSError:
+        return None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from verifier.cache import schema
-from verifier.cache.marks import ClockMarks, GoodTime, read_clock, update_clock
+from verifier.cache.marks import LARGEST_TIME, ClockMarks, GoodTime, read_clock, update_clock
 from verifier.clock import Clock, Ticks, Witness
 
 TOLERANCE = timedelta(seconds=300)
@@ -207,7 +207,9 @@ def _after_expiry(marks: ClockMarks, now: datetime, ticks: Ticks, offset: timede
 def _with_offset(marks: ClockMarks, now: datetime, offset: timedelta | None) -> ClockMarks:
     if offset is None:
         return marks
-    return replace(marks, server_offset=int(offset.total_seconds()), server_at=now.replace(microsecond=0))
+    # A server may send any date; one that state.db does not take as sound would cost all its marks.
+    seconds = max(-LARGEST_TIME, min(int(offset.total_seconds()), LARGEST_TIME))
+    return replace(marks, server_offset=seconds, server_at=now.replace(microsecond=0))
 
 
 def _hint(offset: timedelta | None) -> str | None:

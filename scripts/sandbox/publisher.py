@@ -28,7 +28,7 @@ from verifier.cache.keys import KeyHasher
 from verifier.cache.schema import BaseMeta
 from verifier.clock import Clock
 from verifier.codec.delta import Delta, decode_delta, encode_delta
-from verifier.codec.hot import HotList, decode_hot
+from verifier.codec.hot import HotList, HotListError, decode_hot
 from verifier.codec.index import (
     DELTA_CLIENT,
     MAX_DELTA_ROWS,
@@ -256,8 +256,10 @@ class Publisher:
         if not seq:
             raise PublicationError("not published: a hot list goes on top of a night, and there is none yet")
         now, before = self._clock().replace(microsecond=0), self.hot()
+        # After the first night there was a list. Where it is lost, the time in seconds is above every number it had.
+        first = 1 if seq == 1 else int(now.timestamp())
         hot = HotList(
-            region=self._region, nightly_seq=seq, hot_seq=1 if before is None else before.hot_seq + 1,
+            region=self._region, nightly_seq=seq, hot_seq=first if before is None else before.hot_seq + 1,
             issued_at=now, next_update=now + LIFE, rows=rows.rows, exact=rows.exact,
         )  # fmt: skip
         self._store[hot_path(self._region)] = sign_hot(hot, self._keys.private(hot_role(self._region)))
@@ -269,9 +271,12 @@ class Publisher:
             self.publish_hot(HotRows(hot.rows, hot.exact))
 
     def hot(self) -> HotList | None:
-        """The hot list as it is published; None when there is none."""
-        data = self._store.get(hot_path(self._region))
-        return None if data is None else decode_hot(data, self._keys.private(hot_role(self._region)).public_key())
+        """The hot list as it is published; None when there is none, or what there is cannot be read."""
+        data, key = self._store.get(hot_path(self._region)), self._keys.private(hot_role(self._region)).public_key()
+        try:
+            return None if data is None else decode_hot(data, key)
+        except HotListError:
+            return None
 
     # ---------------------------------------------------------------------------------- what was published
 

@@ -274,7 +274,7 @@ def _clock_rows(marks: ClockMarks) -> dict[str, int | str]:
 
 _TEXTS = ("last_failure", "clock_good_boot")
 _TIMES = ("clock_", "last_")
-_LARGEST_TIME = 1 << 36  # seconds: beyond the year 4000
+LARGEST_TIME = 1 << 35  # seconds, either way: the years 881 to 3058
 
 
 def _check_types(rows: Mapping[str, object]) -> None:
@@ -285,7 +285,7 @@ def _check_types(rows: Mapping[str, object]) -> None:
         elif name.startswith(("index_sha256:", "hot_sha256:")):
             sound = isinstance(value, bytes)
         else:
-            sound = type(value) is int and abs(value) <= (_LARGEST_TIME if name.startswith(_TIMES) else MAX_NUMBER)
+            sound = type(value) is int and abs(value) <= (LARGEST_TIME if name.startswith(_TIMES) else MAX_NUMBER)
         if not sound:
             raise sqlite3.DatabaseError("marks: a value of another form")
 
