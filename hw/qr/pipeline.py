@@ -26,6 +26,7 @@ from hw.qr.views import (
     flattened,
     inverted,
     linear,
+    scaled,
     sharpened,
     smoothed,
     thresholded,
@@ -80,6 +81,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("half inverted", "zbar", _half, inverted),
     Stage("frame", "zbar", _frame, still_only=True),
     Stage("frame thresholded finely", "zbar", _frame, partial(thresholded, parts=30), still_only=True),
+    Stage("frame enlarged", "zxing", _frame, partial(scaled, scale=2.0), still_only=True),  # small and badly packed
     Stage("full frame", "zxing", attrgetter("full")),
 )
 
