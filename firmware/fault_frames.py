@@ -8,7 +8,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from firmware.scan_protocol import FRAME_HEADER, MAX_FRAME_PIXELS
+from firmware.scan_protocol import FRAME_HEADER, MAX_FRAME_PIXELS, MAX_FRAME_SIDE
 
 KEPT = 5
 _NAME = re.compile(r"fault-(\d{6})-[a-z_]+\.png")
@@ -53,7 +53,7 @@ def _png_of(slot: int) -> bytes | None:
     if len(header) < FRAME_HEADER.size:
         return None
     height, width = FRAME_HEADER.unpack(header)
-    if not 0 < height * width <= MAX_FRAME_PIXELS:
+    if not 0 < height * width <= MAX_FRAME_PIXELS or max(height, width) > MAX_FRAME_SIDE:
         return None
     pixels = os.pread(slot, height * width, FRAME_HEADER.size)
     return png(pixels, height, width) if len(pixels) == height * width else None

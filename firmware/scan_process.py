@@ -19,6 +19,7 @@ from firmware.scan_protocol import (
     Message,
     MessageParser,
     Missing,
+    ProtocolError,
     Ready,
     Unusable,
 )
@@ -67,6 +68,8 @@ class ScanProcess:
             raise
         finally:
             os.close(theirs)
+        if self._process.stdin is not None:
+            os.set_blocking(self._process.stdin.fileno(), False)  # who takes no grants must not hold up the program
         self._parser = MessageParser()
         self._poll = select.poll()
         self._poll.register(self._reports, select.POLLIN)
@@ -77,13 +80,17 @@ class ScanProcess:
         self.state, self.since = state, now
 
     def grant(self, now: float) -> None:
-        """Ask for one more frame; that nobody listens is noticed at the next reading."""
+        """Ask for one more frame; that nobody listens is noticed at the next reading.
+
+        ProtocolError when it talks on without taking its grants, until the pipe is full of them.
+        """
         self.enter(State.CAPTURING, now)
         try:
-            if self._process.stdin is not None:
-                self._process.stdin.write(GRANT)
+            taken = None if self._process.stdin is None else self._process.stdin.write(GRANT)
         except BrokenPipeError:
-            pass
+            return
+        if not taken:
+            raise ProtocolError("it answers what it was not asked")
 
     def read(self, timeout_s: float) -> list[Message]:
         """What it said, waiting for the first byte only; ProtocolError; EOFError when it is gone."""

@@ -27,6 +27,7 @@ GRANT = b"n"  # one more frame, please
 
 FRAME_HEADER = struct.Struct(">II")  # height and width in the frame slot, before the pixels; 0 x 0 = no frame
 MAX_FRAME_PIXELS = 33_000_000  # of a frame in the slot
+MAX_FRAME_SIDE = 16_384  # of a frame in the slot; sources reduce what is longer than a quarter of that
 
 _LENGTH = struct.Struct(">I")
 

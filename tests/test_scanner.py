@@ -474,7 +474,8 @@ def test_a_disk_that_takes_no_picture_does_not_stop_the_scanner(tmp_path: Path, 
 
 def test_a_slot_that_lies_about_its_size_gives_no_picture(tmp_path: Path) -> None:
     frames = FaultFrames(tmp_path / "faults")
-    for content in (b"", b"\0" * 8, b"\xff" * 8, (9).to_bytes(4, "big") * 2 + b"short"):
+    thin = (1 << 16).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes(1 << 16)  # no source gives; slow to write
+    for content in (b"", b"\0" * 8, b"\xff" * 8, (9).to_bytes(4, "big") * 2 + b"short", thin):
         slot = os.memfd_create("slot")
         os.write(slot, content)
         assert frames.save(slot, "HANG") is None
@@ -531,6 +532,14 @@ def saying(data: bytes, then: str = "sys.stdin.read()") -> Callable[[Job, int, i
 def test_a_process_that_says_what_it_never_says_is_ended(tmp_path: Path, clock: Clock, data: bytes) -> None:
     with open_scanner(video(tmp_path), clock, spawn=saying(data)) as scanner:
         [fault] = until(scanner, is_fault)
+        assert isinstance(fault, FaultEvent)
+        assert fault.reason is FaultReason.BABBLE
+
+
+def test_a_process_that_talks_on_and_takes_no_grant_is_ended(tmp_path: Path, clock: Clock) -> None:
+    talk = f"[os.write(int(sys.argv[1]), {encode(Unusable('a', 'b'))!r} * 500) for _ in iter(int, 1)]"
+    with open_scanner(video(tmp_path), clock, spawn=saying(encode(Ready()), then=talk)) as scanner:
+        fault = until(scanner, lambda event: isinstance(event, FaultEvent) and event.reason is FaultReason.BABBLE)[-1]
         assert isinstance(fault, FaultEvent)
         assert fault.reason is FaultReason.BABBLE
 
