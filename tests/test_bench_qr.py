@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,6 +67,25 @@ def test_a_decoder_that_does_not_come_back_costs_one_frame(make):
         guarded.close()
     assert stopped == ((), 300, True)
     assert (after.payloads, after.stopped) == ((b"read",), False)
+
+
+def sleeps_on_blank() -> Decode:
+    def decode(gray):
+        while gray.shape == BLANK.shape and gray.min() == 255:
+            time.sleep(0.01)
+        return [b"read"]
+
+    return decode
+
+
+def test_the_limit_is_one_of_processor_time_and_one_that_sleeps_for_ever_is_ended_too():
+    guarded = GuardedDecoder(sleeps_on_blank, limit_s=0.1)
+    began = time.monotonic()
+    try:
+        assert guarded.read(BLANK) == ((), 100, True)
+    finally:
+        guarded.close()
+    assert time.monotonic() - began > 1.0
 
 
 # --------------------------------------------------------------------------------------------------- manifests

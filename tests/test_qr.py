@@ -20,7 +20,7 @@ from hw.camera.files import load_picture
 from hw.errors import DeviceNotFoundError
 from hw.interfaces import CodeDecoder
 from hw.qr.decoders import ZbarDecoder, ZxingDecoder, available_decoders, decoder_report
-from hw.qr.pipeline import STAGES, Stage, decode_frame, marks
+from hw.qr.pipeline import BESIDE, STAGES, Stage, decode_frame, marks, whole_marks
 from hw.qr.views import Views
 from scripts.bench.optics import Gray
 from scripts.bench.roadside import CONDITIONS, FRAME, make, mark_text
@@ -187,10 +187,10 @@ class _WithoutItsLibrary(ModuleType):
 # ------------------------------------------------------------------------------------------------ the ladder
 
 
-def test_a_clean_frame_costs_one_zxing_call_and_one_look_for_a_second_mark() -> None:
-    first, second = Counting(zxing()), Counting(ZbarDecoder())
-    assert read(on_white(draw(MARK)), [first, second]) == [MARK.encode()]
-    assert (first.calls, second.calls) == (2, 0)
+def test_a_clean_frame_costs_one_zxing_call_and_a_few_looks_for_a_second_mark() -> None:
+    counted = [Counting(zxing()), Counting(ZbarDecoder())]
+    assert read(on_white(draw(MARK)), counted) == [MARK.encode()]
+    assert sum(decoder.calls for decoder in counted) <= 1 + len(BESIDE) < len(STAGES) / 2
 
 
 def test_of_two_marks_the_one_that_reads_easily_does_not_hide_the_other() -> None:
@@ -199,6 +199,61 @@ def test_of_two_marks_the_one_that_reads_easily_does_not_hide_the_other() -> Non
     frame = on_white(draw(MARK), soft)
     assert payloads(zxing().decode(frame)) == [MARK.encode()]
     assert read(frame) == [MARK.encode(), other.encode()]
+
+
+SECOND_MARKS = {"defocus": 0.6, "noise": 0.55, "contrast": 0.5, "hard_shadow": 0.6, "moire": 0.6, "banding": 0.45}
+
+
+def with_an_easy_mark(frame: Gray) -> Gray:
+    """The frame with a plain mark in its corner, away from the one in its middle."""
+    shown, easy = frame.copy(), draw(MARK, 3)
+    side = round(easy.shape[0] * 0.85)
+    shown[8 : 8 + side, 8 : 8 + side] = cv2.resize(easy, (side, side), interpolation=cv2.INTER_AREA)
+    return shown
+
+
+@pytest.mark.parametrize("condition", SECOND_MARKS)
+def test_of_two_marks_in_one_picture_both_are_offered_though_one_is_hard_to_read(condition: str) -> None:
+    made = make(condition, SECOND_MARKS[condition], 7)
+    frame, both = with_an_easy_mark(made.gray), [MARK.encode(), made.text.encode()]
+    assert payloads(zxing().decode(frame)) == [MARK.encode()]
+    for decoders in (available_decoders(), [ZbarDecoder()]):
+        assert sorted(read(frame, list(decoders))) == sorted(both)
+
+
+def inside(host_text: str, mark: Gray) -> Gray:
+    """A mark printed in the middle of a larger code, as far as error correction lets it be."""
+    host = draw(host_text, 26, error="h")
+    first = (host.shape[0] - mark.shape[0]) // 2
+    host[first : first + mark.shape[0], first : first + mark.shape[0]] = mark
+    return np.pad(host, 60, constant_values=220)
+
+
+@pytest.mark.parametrize("sigma", [0, 1.5, 2.0])
+def test_a_mark_inside_a_larger_foreign_code_is_found(decoder: CodeDecoder, sigma: float) -> None:
+    mark = draw(MARK, 4)
+    frame = inside(URL, np.asarray(cv2.GaussianBlur(mark, (0, 0), sigma), np.uint8) if sigma else mark)
+    assert URL.encode() in payloads(decoder.decode(frame))
+    assert sorted(read(frame, [decoder])) == sorted([URL.encode(), MARK.encode()])
+
+
+def test_a_mark_between_foreign_codes_is_found(decoder: CodeDecoder) -> None:
+    frame = np.full((1100, 1100), 230, np.uint8)
+    foreign, mark = draw(URL, 10), np.asarray(cv2.GaussianBlur(draw(MARK, 4), (0, 0), 2.0), np.uint8)
+    for top, left in ((0, 0), (0, 730), (730, 0), (730, 730)):
+        frame[top : top + foreign.shape[0], left : left + foreign.shape[1]] = foreign
+    first = (1100 - mark.shape[0]) // 2
+    frame[first : first + mark.shape[0], first : first + mark.shape[0]] = mark
+    assert MARK.encode() not in payloads(decoder.decode(frame))
+    assert sorted(set(read(frame, [decoder]))) == sorted([URL.encode(), MARK.encode()])
+
+
+@pytest.mark.parametrize("junk", ["VM0:", "VM1:JUNK", "VM1:" + "A" * 95, "VM1:https://example.org/" + "a" * 200])
+def test_what_merely_begins_like_a_mark_does_not_end_the_look_for_one(decoder: CodeDecoder, junk: str) -> None:
+    mark = np.asarray(cv2.GaussianBlur(draw(MARK, 3), (0, 0), 1.65), np.uint8)
+    frame = on_white(draw(junk, 4), mark)
+    assert MARK.encode() not in payloads(decoder.decode(frame))
+    assert payloads(marks(decode_frame(frame, [decoder], budget_s=AMPLE_S))) == [MARK.encode(), junk.encode()]
 
 
 def beside_a_mesh(frame: Gray) -> Gray:
@@ -230,6 +285,8 @@ def test_each_stage_reads_and_says_where(stage: Stage) -> None:
         frame = np.asarray(cv2.resize(frame, None, fx=2, fy=2), np.uint8)
     if stage.name.startswith("second region"):
         frame = beside_a_mesh(frame)
+    if stage.name.startswith("covered"):
+        pytest.skip("sees what other stages have read: see the mark inside a larger foreign code")
     shown = 255 - frame if "inverted" in stage.name else frame
     [seen] = decode_frame(shown, available_decoders(), budget_s=AMPLE_S, stages=[stage])
     [plain] = ZbarDecoder().decode(frame)
@@ -296,8 +353,8 @@ def test_the_ladder_ends_before_a_further_stage_could_exceed_the_budget() -> Non
     frame = np.random.default_rng(4).integers(0, 256, FRAME, dtype=np.uint8)
     clock = SteppingClock(0.1)
     counted = [Counting(decoder) for decoder in available_decoders()]
-    assert decode_frame(frame, counted, budget_s=0.25, clock=clock) == []
-    assert sum(decoder.calls for decoder in counted) == 2
+    assert decode_frame(frame, counted, budget_s=0.35, clock=clock) == []
+    assert sum(decoder.calls for decoder in counted) == 2  # a third one might take half as long again
     assert clock.now_s == pytest.approx(0.3)
 
 
@@ -353,6 +410,18 @@ def seen(payload: bytes) -> CodeSeen:
 )
 def test_all_marks_of_any_version_and_nothing_else(before: list[bytes], after: list[bytes]) -> None:
     assert payloads(marks([seen(payload) for payload in before])) == after
+
+
+def test_marks_that_could_be_proven_come_before_those_that_merely_begin_like_one() -> None:
+    junk = [b"VM1:%d" % number for number in range(16)]
+    codes = [seen(payload) for payload in (*junk, MARK.encode(), b"VM2:" + b"A0" * 100)]
+    assert payloads(marks(codes)) == [MARK.encode(), b"VM2:" + b"A0" * 100, *junk]
+    assert payloads(whole_marks(codes)) == [MARK.encode(), b"VM2:" + b"A0" * 100]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_mark_that_is_issued_has_the_shape_of_one(seed: int) -> None:
+    assert whole_marks([seen(mark_text(seed).encode())])
 
 
 # ----------------------------------------------------------------------------------------------- photographs

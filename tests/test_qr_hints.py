@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from hw.camera.remedies import remedy
+from hw.interfaces import CameraSettings
 from hw.qr.decoders import ZbarDecoder, available_decoders
 from hw.qr.hints import find_hint
 from hw.qr.reader import CodeReader
@@ -191,6 +193,59 @@ def test_any_tiny_picture_gets_an_answer(shape: tuple[int, int]) -> None:
 def test_the_hint_is_the_same_from_a_large_frame() -> None:
     frame = np.asarray(cv2.resize(cut_off(np.random.default_rng(4)), None, fx=3, fy=3), np.uint8)
     assert CodeReader([ZbarDecoder()]).read(frame).hint is Hint.CUT_OFF
+
+
+# ---------------------------------------------------------------------------------- what the camera can do about it
+
+PLAIN, LIT = CameraSettings(), CameraSettings(torch=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "hint", "after"),
+    [
+        (PLAIN, Hint.DARK, LIT),
+        (LIT, Hint.DARK, CameraSettings(torch=True, exposure_ev=1)),
+        (PLAIN, Hint.GLARE, CameraSettings(exposure_ev=-1)),
+        (LIT, Hint.GLARE, CameraSettings(exposure_ev=-1)),
+        (LIT, Hint.BLURRED, LIT),
+        (PLAIN, Hint.NO_CODE, PLAIN),
+        (PLAIN, None, PLAIN),
+    ],
+)
+def test_darkness_asks_for_the_lamp_and_glare_for_less_light(
+    before: CameraSettings, hint: Hint | None, after: CameraSettings
+) -> None:
+    assert remedy(before, hint, unread_s=0.1) == after
+
+
+def test_exposure_is_bracketed_while_nothing_is_read() -> None:
+    after_s = (0, 0.4, 0.5, 0.9, 1.0, 1.4, 1.5, 2)
+    tried = [remedy(LIT, Hint.NO_CODE, unread_s=seconds).exposure_ev for seconds in after_s]
+    assert tried == [0, 0, -1, -1, 1, 1, 0, -1]
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_each_reading_says_how_the_next_frames_should_be_taken() -> None:
+    clock = Clock()
+    reader = CodeReader(available_decoders(), clock)
+    dark, wall = np.full((90, 160), 9, np.uint8), np.full((90, 160), 200, np.uint8)
+
+    def asked(frame: Gray, at_s: float) -> CameraSettings:
+        clock.now_s = at_s
+        return reader.read(frame).camera
+
+    brighter, darker = (CameraSettings(torch=True, exposure_ev=stop) for stop in (1, -1))
+    assert asked(dark, 0.0) == LIT
+    # Darkness is measured in every third frame and stands for the two after it.
+    assert [asked(wall, at_s) for at_s in (0.1, 0.2, 0.3, 0.6)] == [brighter, brighter, LIT, darker]
+    assert asked(draw("https://example.org", 4), 0.7) == darker, "what a code was read with is kept"
+    assert asked(wall, 0.8) == LIT, "the time without a code begins anew"
 
 
 def test_each_hint_has_its_words() -> None:

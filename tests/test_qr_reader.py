@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
 
 from hw.interfaces import CodeDecoder
 from hw.qr.decoders import ZbarDecoder, ZxingDecoder
-from hw.qr.pipeline import STAGES, decode_frame
-from hw.qr.reader import CodeReader, Deduplicator
+from hw.qr.deduplicator import Deduplicator
+from hw.qr.pipeline import BESIDE, STAGES, decode_frame
+from hw.qr.reader import MAX_CODES, CodeReader
 from hw.qr.views import Views
 from scripts.bench.optics import Gray
+from tests.conftest import ROOT
 from tests.drawn import draw
 from verifier.types import CodeSeen
 
@@ -83,18 +88,33 @@ EMPTY = frame_of()
 # -------------------------------------------------------------------------------------------- frame after frame
 
 
-def test_a_plain_mark_costs_one_call_and_then_one_more_where_it_was() -> None:
+def test_while_a_mark_stays_three_of_four_frames_cost_one_call_and_one_more_where_it_was() -> None:
     reader = CodeReader(both(), Clock())
     frame = frame_of((draw(MARK), 300, 200))
-    first, second = reader.read(frame), reader.read(frame)
-    assert payloads(first.codes) == payloads(second.codes) == [MARK.encode()]
-    assert first.stages == ("zxing frame",)
-    assert second.stages == ("zxing where it was", "zxing frame")
-    assert first.hint is second.hint is None
+    first, *later = (reader.read(frame) for _ in range(13))
+    assert first.stages[0] == "zxing frame"
+    assert all(payloads(reading.codes) == [MARK.encode()] for reading in (first, *later))
+    assert all(reading.stages[:2] == ("zxing where it was", "zxing frame") for reading in later)
+    assert [len(reading.stages) for reading in later] == [2, 2, 2, 3] * 3
+    assert first.hint is later[0].hint is None
+
+
+def test_a_mark_that_comes_into_view_is_worth_further_looks_for_as_long_as_a_frame_may_take() -> None:
+    frame = frame_of((draw(MARK), 300, 200))
+    assert [len(timed_reader(call_s).read(frame).stages) for call_s in (0.04, 0.02, 0.01)] == [1, 2, 4]
+    quick = [f"{stage.decoder} {stage.name}" for stage in BESIDE if not stage.still_only]
+    looks = timed_reader(0).read(frame).stages
+    assert set(looks[1:]) <= set(quick)
+    assert len(looks) == len(set(looks)) > 5
+
+
+def timed_reader(call_s: float) -> CodeReader:
+    clock = Clock(call_s)
+    return CodeReader([Timed(decoder, clock) for decoder in both()], clock)
 
 
 def test_without_zxing_the_first_look_is_zbar_at_half_size() -> None:
-    reading = CodeReader(zbar_alone(), Clock()).read(frame_of((draw(MARK, 5), 300, 200)))
+    reading = CodeReader(zbar_alone(), Clock()).read(frame_of((draw(MARK, 5), 300, 200)), budget_s=0)
     assert payloads(reading.codes) == [MARK.encode()]
     assert reading.stages == ("zbar half",)
 
@@ -189,6 +209,54 @@ def test_a_mark_that_comes_beside_another_is_seen_at_once(decoders: list[CodeDec
     assert sorted(payloads(reading.codes)) == sorted([MARK.encode(), OTHER.encode()])
 
 
+def test_of_two_marks_in_view_the_harder_one_is_offered_too(decoders: list[CodeDecoder]) -> None:
+    frame = frame_of((draw(MARK, 5), 50, 100), (soft(draw(OTHER, 3), 1.55), 800, 300))
+    for decoder in decoders:
+        assert OTHER.encode() not in payloads(decoder.decode(frame))
+    assert OTHER.encode() in payloads(CodeReader(decoders, Clock()).read(frame).codes)
+
+
+def test_a_harder_mark_that_comes_beside_another_is_offered_within_a_second(decoders: list[CodeDecoder]) -> None:
+    alone = frame_of((draw(MARK, 5), 50, 100))
+    beside = frame_of((draw(MARK, 5), 50, 100), (soft(draw(OTHER, 3), 1.55), 800, 300))
+    reader = CodeReader(decoders, Clock())
+    reader.read(alone)
+    offered = {payload for _ in range(25) for payload in payloads(reader.read(beside).codes)}
+    assert offered == {MARK.encode(), OTHER.encode()}
+
+
+def test_what_merely_begins_like_a_mark_does_not_end_the_look_for_one(decoders: list[CodeDecoder]) -> None:
+    frame = frame_of((draw("VM0:", 8), 100, 200), (soft(draw(MARK, 3), 1.65), 800, 300))
+    reader = CodeReader(decoders, Clock())
+    assert payloads(reader.read(frame, budget_s=0).codes) == [b"VM0:"]
+    assert [MARK.encode(), b"VM0:"] in [payloads(reader.read(frame).codes) for _ in STAGES]
+
+
+class Wall:
+    """A decoder that reads the same codes everywhere, in the same order."""
+
+    name = "zxing"
+
+    def __init__(self, texts: list[str]) -> None:
+        self.codes = seen(*texts)
+
+    def decode(self, gray: Gray) -> list[CodeSeen]:
+        return self.codes
+
+
+def test_junk_marks_do_not_hide_the_real_one_however_many_they_are() -> None:
+    junk = [f"VM0:{number}" for number in range(MAX_CODES)]
+    assert payloads(CodeReader([Wall([*junk, MARK])], Clock()).read(EMPTY).codes)[0] == MARK.encode()
+
+
+def test_of_more_marks_than_are_offered_at_once_the_next_frames_offer_the_others() -> None:
+    texts = ["VM1:" + f"{number:04}" * 50 for number in range(160)]
+    reader = CodeReader([Wall(texts)], Clock())
+    readings = [payloads(reader.read(EMPTY).codes) for _ in range(3)]
+    assert [len(set(reading)) for reading in readings] == [MAX_CODES] * 3
+    assert {payload for reading in readings for payload in reading} == {text.encode() for text in texts}
+
+
 # ------------------------------------------------------------------------------------------------------- events
 
 
@@ -205,6 +273,14 @@ def test_a_code_held_in_view_for_sixty_frames_is_one_event() -> None:
         new += events.new(reader.read(frame).codes)
         clock.now_s += 0.04
     assert payloads(new) == [MARK.encode()]
+
+
+def test_telling_events_apart_loads_no_library() -> None:
+    code = (
+        "import sys, hw.qr.deduplicator, hw.interfaces, hw.camera.remedies; print({'cv2', 'numpy'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(("gap_s", "count"), [(0.0, 1), (4.9, 1), (5.0, 2), (60.0, 2)])

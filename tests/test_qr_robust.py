@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -80,6 +81,19 @@ def test_an_exhausting_frame_gets_an_answer_after_looks_of_bounded_size(name: st
     for decoder in watched:
         largest = LARGEST_SLOW_LOOK if isinstance(decoder.decoder, ZbarDecoder) else LARGEST_LOOK
         assert max(decoder.sizes, default=0) <= largest
+
+
+@pytest.mark.long  # measures time
+@pytest.mark.parametrize("name", [name for name in FRAMES if "finder" in name or "noise" in name])
+@pytest.mark.parametrize("decoders", [available_decoders, lambda: [ZbarDecoder()]], ids=["all", "zbar alone"])
+def test_an_exhausting_picture_is_answered_within_a_second(
+    name: str, decoders: Callable[[], list[CodeDecoder]]
+) -> None:
+    gray, made = FRAMES[name](), decoders()
+    made[0].decode(gray[:64, :64].copy())  # what is loaded on first use is loaded now
+    began = time.process_time()
+    assert decode_frame(gray, made, budget_s=1.0, clock=time.process_time) == []
+    assert time.process_time() - began <= 1.0
 
 
 def test_sixty_foreign_codes_are_all_read_and_none_is_taken_for_a_mark() -> None:

@@ -1,7 +1,7 @@
 """Pictures from disk in place of a camera: one file, or a folder of them. Nothing in a file is trusted.
 
 A file is refused by its size before it is read, and a picture by its header before its pixels are decoded.
-At the worst one picture takes about 600 MB while it is read: 100 megapixels of four bytes and the luminance.
+The limits are such that each is given or refused within about a second, and takes some 300 MB at the worst.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from hw.errors import FrameError, one_line
 from hw.interfaces import Frame
 
 MAX_BYTES = 20_000_000
-MAX_PIXELS = 100_000_000
-MAX_PIXELS_WEBP = 33_000_000  # its decoder holds several copies, 15 bytes a pixel
+MAX_PIXELS = 25_000_000  # more than any screen has; these formats are decoded whole
+MAX_PIXELS_WEBP = 16_000_000  # its decoder takes twice the time, and 15 bytes a pixel
+MAX_PIXELS_JPEG = 51_000_000  # phones take 12 to 50; a large one is decoded to a fraction of its size
+_LIMITS = {"JPEG": MAX_PIXELS_JPEG, "WEBP": MAX_PIXELS_WEBP}
 MAX_SIDE = 4096  # pixels; what is larger is scaled down to it
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -32,6 +34,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow knows many mo
 
 _DEEP = frozenset({"I", "I;16", "I;16B", "I;16L"})  # older Pillow gives 16-bit PNG as "I"
 _WITH_ALPHA = frozenset({"LA", "PA", "RGBA", "RGBa"})
+_ALPHA_BANDS = frozenset({"LA", "RGBA"})
 _PLAIN = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr", "CMYK"})
 _STRIP_PIXELS = 4_000_000  # converted at a time, so that copies stay small beside the picture
 
@@ -155,12 +158,12 @@ def _decoded(data: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as exc:
-        raise FrameError(name, _too_many(MAX_PIXELS)) from exc
+        raise FrameError(name, _too_many(MAX_PIXELS_JPEG)) from exc
     except UnidentifiedImageError as exc:
         raise FrameError(name, "not a picture of a known format") from exc
     except _PILLOW_ERRORS as exc:
         raise FrameError(name, "damaged picture header") from exc
-    limit = MAX_PIXELS_WEBP if image.format == "WEBP" else MAX_PIXELS
+    limit = _LIMITS.get(image.format or "", MAX_PIXELS)
     if image.width * image.height > limit:
         raise FrameError(name, _too_many(limit))
     try:
@@ -194,8 +197,9 @@ def _gray(part: Image.Image) -> NDArray[np.uint8]:
         return np.asarray(np.clip(np.asarray(part), 0, 0xFFFF) // 256, np.uint8)
     if part.mode in _WITH_ALPHA or "transparency" in part.info:
         # Codes are printed on white; transparent pixels often hold black.
-        white = Image.new("RGBA", part.size, "white")
-        part = Image.alpha_composite(white, part.convert("RGBA"))
+        part = part if part.mode in _ALPHA_BANDS else part.convert("RGBA")
+        white = Image.new("L", part.size, "white")
+        part = Image.composite(part.convert("L"), white, part.getchannel("A"))
     elif part.mode == "CMYK":
         part = part.convert("RGB")
     return np.asarray(part.convert("L"), np.uint8)
@@ -211,4 +215,4 @@ def _fitted(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     size = _fitting_size((width, height))
     if size == (width, height):
         return gray
-    return np.array(Image.fromarray(gray).resize(size, Image.Resampling.LANCZOS))
+    return np.array(Image.fromarray(gray).resize(size, Image.Resampling.HAMMING))

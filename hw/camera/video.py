@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hw.camera.files import MAX_PIXELS_WEBP, MAX_SIDE, os_problem
+from hw.camera.files import MAX_SIDE, os_problem
 from hw.errors import FrameError, one_line
 from hw.interfaces import Frame
 
 MAX_FRAMES = 90_000  # an hour at 25 a second
-MAX_PIXELS = MAX_PIXELS_WEBP  # of one frame; a decoder holds several, and 8K video has as many
+MAX_PIXELS = 33_200_000  # of one frame; a decoder holds several, and 8K video has as many
 
 SUFFIXES = frozenset({".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm"})
 # Looked for before FFmpeg is asked, which would also open playlists, and follow what they name.

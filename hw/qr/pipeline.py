@@ -8,14 +8,14 @@ Importing this module loads OpenCV; the scanner process does, others need not.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 
 from hw.interfaces import CodeDecoder
+from hw.qr.marks import marks, whole_marks
 from hw.qr.views import (
     Gray,
     View,
@@ -33,12 +33,13 @@ from hw.qr.views import (
 )
 from verifier.types import CodeSeen
 
-_MARK = re.compile(rb"VM[0-9]")  # any version of our prefix: a newer one deserves its own answer
+__all__ = ["BESIDE", "STAGES", "Search", "Stage", "decode_frame", "marks", "whole_marks"]
 
+_SLOWER = 1.5  # times the slowest stage so far; the next one may take
 
 _frame, _half = attrgetter("frame"), attrgetter("half")
 _region, _enlarged = attrgetter("region"), attrgetter("enlarged")
-_second_region = attrgetter("second_region")
+_second_region, _covered = attrgetter("second_region"), attrgetter("covered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,22 @@ class Stage:
 
 _binarised = partial(binarised, sigma=1.0, parts=20)
 _binarised_softly = partial(binarised, sigma=1.5, parts=40)
+# A code inside another one takes about a third of its side.
+_binarised_inside = partial(binarised, sigma=1.0, parts=60)
+_binarised_softly_inside = partial(binarised, sigma=1.5, parts=120)
 
 # Stages of a decoder that is not installed are passed over; what remains is a ladder of its own.
 STAGES: tuple[Stage, ...] = (
     Stage("frame", "zxing", _frame),
     Stage("region binarised", "zxing", _region, _binarised),
     Stage("region binarised softly", "zxing", _region, _binarised_softly),
+    Stage("covered binarised", "zxing", _covered, _binarised_inside),
     Stage("frame in linear light", "zxing", _frame, linear),
     Stage("half", "zbar", _half),
     Stage("region enlarged", "zxing", _enlarged),
     Stage("region binarised", "zbar", _region, _binarised),
+    Stage("covered binarised", "zbar", _covered, _binarised_inside),
+    Stage("covered binarised softly", "zxing", _covered, _binarised_softly_inside),
     Stage("second region binarised", "zxing", _second_region, _binarised),
     Stage("region flattened", "zxing", _enlarged, flattened),
     Stage("frame enlarged in linear light", "zxing", _frame, enlarged_in_linear_light, still_only=True),
@@ -85,8 +92,24 @@ STAGES: tuple[Stage, ...] = (
     Stage("full frame", "zxing", attrgetter("full")),
 )
 
-# After a mark was read: a second one that reads less easily must not stay unseen beside it.
-_BESIDE = tuple(stage for stage in STAGES if stage.name == "region flattened")
+# After a mark was read: a second one that reads less easily must not stay unseen beside it. Chosen by what reads such
+# marks in frames with an easy one, the quick ones first.
+_BESIDE_NAMES = (
+    ("zxing", "half"),
+    ("zxing", "region enlarged"),
+    ("zxing", "region binarised"),
+    ("zxing", "region binarised softly"),
+    ("zxing", "covered binarised"),
+    ("zbar", "second region binarised"),
+    ("zbar", "region binarised"),
+    ("zbar", "covered binarised"),
+    ("zxing", "region flattened"),
+    ("zxing", "second region binarised"),
+    ("zxing", "frame binarised"),
+    ("zbar", "half"),
+    ("zbar", "frame thresholded finely"),
+)
+BESIDE = tuple(stage for name in _BESIDE_NAMES for stage in STAGES if (stage.decoder, stage.name) == name)
 
 
 class Search:
@@ -140,28 +163,43 @@ def decode_frame(
 ) -> list[CodeSeen]:
     """The codes in a uint8 height x width frame, each payload once.
 
-    Stage after stage until one reads something that begins like a mark: a foreign code that reads easily must not hide
-    a mark beside it. Then one more look for a second mark. Empty when no stage reads anything. The first stage always
-    runs; a further one only if `budget_s` seconds leave time for the slowest so far once more, because none that has
-    begun is cut short.
+    Stage after stage until one reads a whole mark: neither a foreign code that reads easily nor one that merely begins
+    like a mark must hide a mark beside it. Then some more looks for a second mark. Empty when no stage reads anything.
+    The first stage always runs; a further one only if `budget_s` seconds leave time for more than the slowest so far
+    once more, because none that has begun is cut short.
     """
     if gray.size == 0:
         return []
-    begin = clock()
-    before, slowest = begin, 0.0
+    watch = _StopWatch(clock, budget_s)
     search = Search(gray, decoders)
     for stage in filter(search.can_take, stages):
-        read = marks(search.take(stage))
-        now = clock()
-        before, slowest = now, max(slowest, now - before)
-        late = now + slowest >= begin + budget_s
-        if read and not late:
-            search.take(next(filter(search.can_take, _BESIDE), stage))
-        if read or late:
+        read = whole_marks(search.take(stage))
+        if watch.is_late():
+            break
+        if read:
+            _look_beside(search, watch)
             break
     return search.codes
 
 
-def marks(codes: Iterable[CodeSeen]) -> list[CodeSeen]:
-    """The codes that begin like a mark, of whatever version; all of them, for the caller to choose from."""
-    return [code for code in codes if _MARK.match(code.payload)]
+def _look_beside(search: Search, watch: _StopWatch) -> None:
+    for stage in filter(search.can_take, BESIDE):
+        search.take(stage)
+        if watch.is_late():
+            return
+
+
+class _StopWatch:
+    """Tells after each stage whether time is left for another."""
+
+    def __init__(self, clock: Callable[[], float], budget_s: float) -> None:
+        self._clock = clock
+        self._before = clock()
+        self._end = self._before + budget_s
+        self._slowest = 0.0
+
+    def is_late(self) -> bool:
+        now = self._clock()
+        self._slowest = max(self._slowest, now - self._before)
+        self._before = now
+        return now + _SLOWER * self._slowest >= self._end

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +20,19 @@ _APART = _WINDOW // 2  # pixels of the copy around a part that belong to it
 _MARGIN = 0.25  # of the region's side, on each side: the quiet zone and what the shadow hid
 
 
-def find_regions(gray: Gray, most: int) -> list[Box]:
+def find_regions(gray: Gray, most: int, read: Iterable[NDArray[Any]] = ()) -> list[Box]:
     """Squares around the places that most look like a code, the likeliest first; the whole frame if nothing stands out.
 
     Edges and letters change strongly in one direction; hence the smaller of the two energies. Meshes change both ways
-    as codes do, and more strongly than faint print: hence more than one place.
+    as codes do, and more strongly than faint print: hence more than one place. What lies inside the outlines `read`,
+    corner by corner in pixels, is taken for white.
     """
     height, width = gray.shape
     scale = min(1.0, _SIDE / max(height, width))
-    energy = change_both_ways(_reduced(gray, scale), _WINDOW)
+    small = _reduced(gray, scale)
+    for outline in read:
+        cv2.fillConvexPoly(small, np.rint(outline * scale).astype(np.int32), 255)
+    energy = change_both_ways(small, _WINDOW)
     least = float(energy.max()) * _LEAST
     boxes: list[Box] = []
     while len(boxes) < most and (peak := float(energy.max())) > least:

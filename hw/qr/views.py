@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
@@ -21,6 +21,9 @@ _FULL_SIDE = 2592  # pixels, longest side; the frame of the usual camera modules
 _ENLARGE_LIMIT = 640  # pixels, longest side; a code that fills more has large modules, and time is short
 _REGIONS = 2  # places that are cut out: a mesh may draw more attention than the code
 _MARGIN = 0.4  # of a code's side, on each side, when it is looked for again: a hand moves between two frames
+_COVERING_SIDE = 120  # pixels; error correction lets a mark of some 60 modules take half the side
+_FINDER = 7  # modules, side of a finder pattern; ISO/IEC 18004 clause 6.3.3
+_FINDER_SHARE = 0.24  # of a side, where the version is not known: most of the pattern in the smallest symbol
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,8 +44,10 @@ class View:
 class Views:
     """The views of one frame that several stages share, each made when first asked for."""
 
-    def __init__(self, gray: Gray) -> None:
+    def __init__(self, gray: Gray, read: Sequence[NDArray[Any]] = ()) -> None:
+        """`read` holds the outlines of codes that draw no attention any more."""
         self._whole = View(np.ascontiguousarray(gray))
+        self._read = tuple(read)
 
     @property
     def gray(self) -> Gray:
@@ -75,6 +80,15 @@ class Views:
         return self._regions[1] if len(self._regions) > 1 else None
 
     @cached_property
+    def covered(self) -> View | None:
+        """What the largest code read so far covers; None when none is large enough to hold another one."""
+        outline = max(self._read, key=cv2.contourArea, default=None)
+        if outline is None or cv2.contourArea(outline) < _COVERING_SIDE**2:
+            return None
+        (left, top), (right, bottom) = outline.min(axis=0), outline.max(axis=0)
+        return self._cut(left, top, right, bottom)
+
+    @cached_property
     def enlarged(self) -> View:
         """The region at twice the size, unless it is large already."""
         region = self.region
@@ -87,23 +101,42 @@ class Views:
         return self._cut(left - margin, top - margin, right + margin, bottom + margin)
 
     def without(self, codes: Iterable[CodeSeen]) -> Views:
-        """The views of the same frame with these codes painted over, so that others come to the fore."""
-        pixels = self.gray.copy()
+        """The views of the same frame in which these codes are not read again, so that others come to the fore.
+
+        Only their finder patterns are painted over: a mark may lie inside the outline of a foreign code.
+        """
+        pixels, read = self.gray.copy(), list(self._read)
         for code in codes:
             if len(code.corners) > 2:
-                outline = cv2.convexHull(np.array(code.corners, np.int32))
-                cv2.fillConvexPoly(pixels, outline, 255)
-        return Views(pixels)
+                outline = _outline(code)
+                read.append(outline)
+                for pattern in _finder_patterns(outline, code.version):
+                    cv2.fillConvexPoly(pixels, pattern, 255)
+        return Views(pixels, read)
 
     @cached_property
     def _regions(self) -> list[View]:
-        return [self._cut(*box) for box in find_regions(self.gray, _REGIONS)]
+        return [self._cut(*box) for box in find_regions(self.gray, _REGIONS, self._read)]
 
     def _cut(self, left: float, top: float, right: float, bottom: float) -> View:
         height, width = self.gray.shape
         x, y = _clamp(left, width - 1), _clamp(top, height - 1)
         part = self.gray[y : max(y + 1, _clamp(bottom, height)), x : max(x + 1, _clamp(right, width))]
         return _fitted(View(np.ascontiguousarray(part), left=x, top=y), _LOOK_SIDE)
+
+
+def _outline(code: CodeSeen) -> NDArray[Any]:
+    """Four corners around the code."""
+    hull = cv2.convexHull(np.array(code.corners, np.float32))
+    return hull[:, 0] if len(hull) == 4 else cv2.boxPoints(cv2.minAreaRect(hull))
+
+
+def _finder_patterns(outline: NDArray[Any], version: int | None) -> list[NDArray[np.int32]]:
+    """What lies in each corner; which of them holds no finder pattern is not known of every code."""
+    share = _FINDER / (17 + 4 * version) if version else _FINDER_SHARE
+    along, back = (share * (np.roll(outline, step, axis=0) - outline) for step in (-1, 1))
+    patterns = np.stack([outline, outline + along, outline + along + back, outline + back], axis=1)
+    return list(np.rint(patterns).astype(np.int32))
 
 
 def _clamp(value: float, limit: int) -> int:

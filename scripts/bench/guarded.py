@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -18,6 +19,7 @@ from scripts.bench.optics import Gray
 Decode = Callable[[Gray], list[bytes]]  # a picture in, the payloads in it out
 
 _START_S = 60.0  # for loading the libraries on a busy machine
+_WAITING = 10  # times the limit, on the wall clock: for one that sleeps, or a machine with much else to do
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would copy threads and locks of the libraries
 
 
@@ -30,7 +32,7 @@ class Attempt(NamedTuple):
 
 
 class GuardedDecoder:
-    """Runs what `make` returns, with a limit on the wall clock for each frame.
+    """Runs what `make` returns, with a limit on the processor time for each frame.
 
     `make` is called in the child, so it must be importable by name there. DeviceNotFoundError where its library is
     missing.
@@ -42,7 +44,7 @@ class GuardedDecoder:
 
     def _start(self) -> None:
         self._pipe, theirs = _SPAWN.Pipe()
-        self._child: SpawnProcess = _SPAWN.Process(target=_serve, args=(theirs, self._make), daemon=True)
+        self._child: SpawnProcess = _SPAWN.Process(target=_serve, args=(theirs, self._make, self._limit_s), daemon=True)
         self._child.start()
         theirs.close()
         problem = self._answer(_START_S)
@@ -53,7 +55,7 @@ class GuardedDecoder:
     def read(self, gray: Gray) -> Attempt:
         """The payloads in a uint8 height x width picture."""
         self._pipe.send(gray)
-        answer = self._answer(self._limit_s)
+        answer = self._answer(self._limit_s * _WAITING)
         if isinstance(answer, Attempt):
             return answer
         self.close()
@@ -74,7 +76,7 @@ class GuardedDecoder:
         self._pipe.close()
 
 
-def _serve(pipe: Connection, make: Callable[[], Decode]) -> None:
+def _serve(pipe: Connection, make: Callable[[], Decode], limit_s: float) -> None:
     cv2.setNumThreads(1)  # every decoder is timed on one thread
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its remarks on damaged codes are no news
     try:
@@ -89,6 +91,10 @@ def _serve(pipe: Connection, make: Callable[[], Decode]) -> None:
             gray = pipe.recv()
         except EOFError:
             return
+        # Without a handler of Python's the signal ends the process in whatever native loop it is.
+        signal.setitimer(signal.ITIMER_PROF, limit_s)
         began = time.process_time()
         payloads = tuple(decode(gray))
-        pipe.send(Attempt(payloads, (time.process_time() - began) * 1000, False))
+        ms = (time.process_time() - began) * 1000
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        pipe.send(Attempt(payloads, ms, False))

@@ -164,8 +164,8 @@ the distance between the columns. The frames are drawn: surface, light, lens, se
 """
 _COLUMNS = f"""`markcheck` is the ladder of stages with every decoder, `card only` the same with zbar and OpenCV alone.
 The other columns are one call of that library on the frame as it is. Each decoder runs in its own process on one
-thread and is stopped after {LIMIT_S:g} s; times are CPU milliseconds. A false decode is a text that is not in the
-picture.
+thread and is stopped after {LIMIT_S:g} s of CPU time; times are CPU milliseconds. A false decode is a text that is not
+in the picture.
 """
 
 

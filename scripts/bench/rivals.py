@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from hw.qr.reader import CodeReader
 from scripts.bench.guarded import Decode
 from scripts.bench.optics import Gray
 
-LIMIT_S = 2.0  # for one frame; beyond, it counts as not read
+LIMIT_S = 2.0  # of processor time for one frame; beyond, it counts as not read
 _BUDGET_S = 1.5  # our own, so that the ladder ends before the limit
 
 
@@ -27,7 +28,10 @@ class Rival(NamedTuple):
 
 
 def _ladder(decoders: Sequence[CodeDecoder]) -> Decode:
-    return lambda gray: [code.payload for code in decode_frame(gray, decoders, budget_s=_BUDGET_S)]
+    # By the time of the processor, as everything here: what else the machine does must not shorten the ladder.
+    return lambda gray: [
+        code.payload for code in decode_frame(gray, decoders, budget_s=_BUDGET_S, clock=time.process_time)
+    ]
 
 
 def _alone(decoder: CodeDecoder) -> Decode:
