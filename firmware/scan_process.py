@@ -50,7 +50,7 @@ class State(Enum):
 
 EXPECTED: dict[State, tuple[type[Message], ...]] = {
     State.STARTING: (Ready, Missing, Failed),
-    State.CAPTURING: (Begin, Unusable, Done, Failed),
+    State.CAPTURING: (Begin, Unusable, Done, Missing, Failed),
     State.DECODING: (End, Failed),
 }
 
@@ -95,7 +95,7 @@ class ScanProcess:
     def read(self, timeout_s: float) -> list[Message]:
         """What it said, waiting for the first byte only; ProtocolError; EOFError when it is gone."""
         messages: list[Message] = []
-        for _ in range(8):  # more than the longest message; a process that never stops talking is not heard to the end
+        for _ in range(17):  # more than the longest message; a process that never stops talking is not heard to the end
             if messages or not self._poll.poll(max(0.0, timeout_s) * 1000):
                 break
             data = os.read(self._reports, _CHUNK)

@@ -17,8 +17,8 @@ from typing import Any
 from hw.errors import one_line
 from verifier.types import CodeSeen, Hint
 
-MAX_MESSAGE = 256 * 1024  # bytes; sixteen codes of the largest symbol
-MAX_CODES = 16  # of one frame
+MAX_MESSAGE = 1024 * 1024  # bytes; as many codes of the largest symbol
+MAX_CODES = 64  # of one frame; a printed sheet
 MAX_PAYLOAD = 7089  # bytes; the digits of a version 40-L symbol, ISO/IEC 18004 table 7
 MAX_CORNERS = 32  # some decoders give a hull
 MAX_PIXEL = 100_000  # largest coordinate, either sign: a corner may lie outside the frame
@@ -40,13 +40,13 @@ class ProtocolError(Exception):
 class Job:
     """What a scanner process does: the frames of one source, read by some decoders.
 
-    `source` and `decoders` are importable names "module:attribute". The source is called with the path and
+    `source` and `decoders` are importable names "module:attribute". The source is called with the paths and
     `skip=`, the number of its first frames to leave out; the decoders without arguments. `still` tells pictures, each
     worth all stages, from the frames of one scene. After `alarm_s` seconds in one frame the process ends itself.
     """
 
     source: str
-    path: str
+    paths: tuple[str, ...]
     decoders: str
     still: bool
     skip: int
@@ -59,7 +59,8 @@ class Job:
     @classmethod
     def from_text(cls, text: str) -> Job:
         """From what `to_text` gave."""
-        return cls(**json.loads(text))
+        values = json.loads(text)
+        return cls(**{**values, "paths": tuple(values["paths"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The process cannot work here: which part or library is not there; it ends itself."""
+    """The process cannot work on: which part or library is not there, or not any more; it ends itself."""
 
     component: str
     problem: str
@@ -112,7 +113,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The process is about to end by a mistake of ours or a library's."""
+    """The process is about to end by a part's fault, or by a mistake of ours or a library's."""
 
     problem: str
 

@@ -36,7 +36,7 @@ from firmware.scan_protocol import (
     Unusable,
     encode,
 )
-from hw.errors import DeviceNotFoundError, FrameError
+from hw.errors import DeviceNotFoundError, FrameError, HardwareError
 from hw.interfaces import CodeDecoder, Frame
 from hw.qr.hints import find_hint
 from hw.qr.pipeline import decode_frame, marks
@@ -59,11 +59,16 @@ class _Reading(NamedTuple):
 def work(job: Job, reports: int, slot: int, grants: int) -> None:
     """Do the job: a message at the start, and for each grant one frame, until there are no more or nobody asks."""
     try:
-        decoders = _imported(job.decoders)()
-        source = _imported(job.source)(Path(job.path), skip=job.skip)
+        _work(job, reports, slot, grants)
     except DeviceNotFoundError as exc:
         _send(reports, Missing(exc.component, exc.problem))
-        return
+    except HardwareError as exc:
+        _send(reports, Failed(str(exc)))
+
+
+def _work(job: Job, reports: int, slot: int, grants: int) -> None:
+    decoders = _imported(job.decoders)()
+    source = _imported(job.source)(*map(Path, job.paths), skip=job.skip)
     read = _still_reader(decoders) if job.still else _video_reader(decoders)
     _send(reports, Ready())
     frames = source.frames()

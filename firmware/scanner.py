@@ -18,27 +18,30 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 from firmware.fault_frames import FaultFrames
 from firmware.scan_process import EXPECTED, ScanProcess, Spawn, State, spawn_worker
 from firmware.scan_protocol import Begin, Done, End, Failed, Job, Message, Missing, ProtocolError, Ready, Unusable
+from hw.qr.deduplicator import Deduplicator
 from verifier.types import Code, CodeSeen, Hint
 
-TRIGGER_S = 3.0  # from the press of the key to an answer
+VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm"})  # hw.camera.video would load OpenCV
+TRIGGER_S = 2.5  # of the three seconds after a press of the key; the rest is for ending a process and for the check
 DECODERS = "hw.qr.decoders:available_decoders"
 
 _FOREIGN_S = 0.5  # for which a mark is still looked for once a foreign code was read
 _TICK_S = 0.1  # longest wait in one go
 _ALARM_FACTOR = 4  # of the frame's limit; after that the process ends itself, whoever else is late
 _DELAYS_S = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0)  # before a new process, by the number of faults in a row
+_MISSING_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # for a camera that is not there: a new process cannot mend that
 _GOOD_FRAMES = 10  # in a row, after which a fault is the first again
 _GIVE_UP = 10  # faults in one recording
+_PAUSE_S = 1.0  # between two calls: what a camera saw before is not what it sees now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +61,21 @@ _STILL = Limits(capture_s=10.0, frame_s=2.5)  # all stages, and a stage that has
 class ScanSource:
     """Where the frames come from: the importable name "module:class" of a `FrameSource`, and what it is given.
 
-    `still`: each picture is a scene of its own, worth all stages. `live`: the source never ends, and a frame from
-    before a request is of no use.
+    `still`: each picture is a scene of its own, worth all stages. `live`: the source never ends and keeps no old frame
+    for the next one that asks; what it saw before a request or a pause is of no use.
     """
 
     make: str
     path: Path
+    more: tuple[Path, ...] = ()  # paths behind the first, for a source that takes several
     still: bool = False
     live: bool = False
     limits: Limits = Limits()
 
 
-def pictures(path: Path) -> ScanSource:
-    """A picture file or a folder of them."""
-    return ScanSource(make="hw.camera.files:FileSource", path=path, still=True, limits=_STILL)
+def pictures(path: Path, *more: Path) -> ScanSource:
+    """Picture files and folders of them, in this order."""
+    return ScanSource(make="firmware.scan_files:PictureFiles", path=path, more=more, still=True, limits=_STILL)
 
 
 def video(path: Path) -> ScanSource:
@@ -104,9 +108,13 @@ class CodeEvent:
 
 @dataclass(frozen=True, slots=True)
 class HintEvent:
-    """Nothing was read in a frame. None: a code seems to be there, and nothing measured tells why it is not read."""
+    """Nothing was read in a frame. None: a code seems to be there, and nothing measured tells why it is not read.
+
+    `frame` is the frame's name, empty where the hint sums up several.
+    """
 
     hint: Hint | None
+    frame: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,29 +145,13 @@ Event = CodeEvent | HintEvent | Heartbeat | FaultEvent
 Answer = tuple[CodeEvent, ...] | HintEvent | FaultEvent
 
 
-class Deduplicator(Protocol):
-    """What tells new codes from those that stay in view; see `hw.qr.reader.Deduplicator`."""
-
-    def new(self, codes: Iterable[CodeSeen]) -> list[CodeSeen]:
-        """Those of a frame's codes that were not in view a moment ago."""
-        ...
-
-    def forget(self) -> None:
-        """Take every code for new."""
-        ...
-
-
 class Scanner:
-    """Reads codes from a source in a process of its own. Call it from one thread.
-
-    `deduplicator` is called with a clock: seconds of the source's time, where it has one.
-    """
+    """Reads codes from a source in a process of its own. Call it from one thread."""
 
     def __init__(
         self,
         source: ScanSource,
         *,
-        deduplicator: Callable[[Callable[[], float]], Deduplicator],
         clock: Callable[[], float] = time.monotonic,
         spawn: Spawn = spawn_worker,
         decoders: str = DECODERS,
@@ -175,7 +167,7 @@ class Scanner:
         self._clock, self._spawn = clock, spawn
         self._fault_frames = fault_frames
         self._seen_s = 0.0
-        self._seen = deduplicator(lambda: self._seen_s)
+        self._seen = Deduplicator(lambda: self._seen_s)  # on a recording's own time
         self._slot = _frame_slot()
         self._child: ScanProcess | None = None
         self._spare: ScanProcess | None = None
@@ -184,7 +176,10 @@ class Scanner:
         self._finished = 0  # frames of the source that need not be read again
         self._frames = 0
         self._faults = self._faults_in_a_row = self._good_frames = 0
-        self._stale = False
+        self._stale = False  # the frame under way is not to be reported
+        self._looks = self._looked = 0  # asked for, and begun; two numbers, because another thread may ask
+        self._left_s = clock()  # when the last call ended
+        self._standing: FaultEvent | None = None  # since which nothing has been read
         self.over = False  # nothing more will come
 
     def __enter__(self) -> Scanner:
@@ -205,22 +200,29 @@ class Scanner:
             self._slot = -1
 
     def events(self) -> Iterator[Event]:
-        """Everything until the source has no more frames; for ever, where it is live."""
+        """Everything until the source has no more frames; for ever, where it is live.
+
+        Who pauses over the first code of a live frame is not told of a second one, but of what is then in view.
+        """
         while not self.over:
-            yield from self.poll(_TICK_S)
+            for event in self.poll(_TICK_S):
+                if isinstance(event, CodeEvent | HintEvent) and self._has_paused():
+                    self._seen.forget()
+                else:
+                    yield event
 
     def request(self, timeout_s: float = TRIGGER_S) -> Answer:
         """The officer asks: the marks of the first frame that shows one, else what else was read, else why nothing was.
 
-        Ends within `timeout_s` seconds of the clock. A code that is still in view counts as new.
+        Ends within `timeout_s` seconds of the clock, at once where no process will read until then. A code that is
+        still in view counts as new.
         """
-        self._seen.forget()
-        self._stale = self._source.live and self._child is not None and self._child.state is not State.STARTING
+        self.resume()
         until = self._clock() + timeout_s
         foreign: list[CodeEvent] = []
         hints: Counter[Hint | None] = Counter()
         fault: FaultEvent | None = None
-        while not self.over and (left := until - self._clock()) > 0:
+        while not self.over and not self._waits_until(until) and (left := until - self._clock()) > 0:
             events = self.poll(min(left, _TICK_S))
             codes = [event for event in events if isinstance(event, CodeEvent)]
             if marks := tuple(code for code in codes if code.is_mark):
@@ -230,16 +232,48 @@ class Scanner:
             foreign += codes
             hints.update(event.hint for event in events if isinstance(event, HintEvent))
             fault = next((event for event in events if isinstance(event, FaultEvent)), fault)
-        return tuple(foreign) or fault or _usual(hints) or self._silence(timeout_s)
+        return tuple(foreign) or fault or usual(hints) or self._silence(timeout_s)
+
+    def _waits_until(self, moment_s: float) -> bool:
+        return self._child is None and self._restart_at >= moment_s
 
     def _silence(self, timeout_s: float) -> FaultEvent:
+        if fault := self._standing:
+            wait_s = None if fault.retry_s is None else max(0.0, self._restart_at - self._clock())
+            return replace(fault, retry_s=wait_s)
         if self.over:
             return FaultEvent(reason=FaultReason.ENDED, component="scanner", problem="no more frames")
         problem = f"no frame was read within {timeout_s:g} s"
         return FaultEvent(reason=FaultReason.NO_FRAMES, component="scanner", problem=problem)
 
     def poll(self, timeout_s: float = 0.0) -> list[Event]:
-        """What has happened; waits at most so many seconds, and no longer than for the first thing."""
+        """What has happened; waits at most so many seconds, and no longer than for the first thing.
+
+        Of a live source, who calls after more than a second is told nothing that was seen before the call.
+        """
+        looks = self._looks
+        if is_new := looks != self._looked:
+            self._seen.forget()
+        if is_new or self._has_paused():
+            self._stale = self._source.live and self._child is not None and self._child.state is not State.STARTING
+        self._looked = looks
+        events = self._poll(timeout_s)
+        self._left_s = self._clock()
+        if self._looks != self._looked and self._source.live:
+            events = [event for event in events if not isinstance(event, CodeEvent | HintEvent)]
+        return events
+
+    def resume(self) -> None:
+        """Look anew: every code counts as new, and of a live source nothing is told that was seen before.
+
+        Another thread may call this, at any time.
+        """
+        self._looks += 1
+
+    def _has_paused(self) -> bool:
+        return self._source.live and self._clock() - self._left_s > _PAUSE_S
+
+    def _poll(self, timeout_s: float) -> list[Event]:
         if self.over:
             return []
         if self._child is None:
@@ -285,7 +319,7 @@ class Scanner:
     def _start(self) -> ScanProcess:
         job = Job(
             source=self._source.make,
-            path=str(self._source.path),
+            paths=tuple(map(str, (self._source.path, *self._source.more))),
             decoders=self._decoders,
             still=self._source.still,
             skip=0 if self._source.live else self._finished,
@@ -311,6 +345,7 @@ class Scanner:
             return []
         if isinstance(message, Done | Missing):
             return self._no_more(message)
+        stale, self._stale = self._stale, False
         child.grant(self._clock())
         if isinstance(message, Ready):
             return []
@@ -319,28 +354,28 @@ class Scanner:
             self._start_spare()
         if isinstance(message, Unusable):
             return [FaultEvent(reason=FaultReason.UNUSABLE, component=message.name, problem=message.problem)]
-        return self._read(message, child.frame)
+        return self._read(message, child.frame, stale)
 
     def _no_more(self, message: Done | Missing) -> list[Event]:
-        if isinstance(message, Done) and self._source.live:
+        self.over = not self._source.live
+        if isinstance(message, Missing):
+            return self._fault(FaultReason.MISSING, message.problem, message.component)
+        if self._source.live:
             return self._fault(FaultReason.ENDED, "the source has no more frames")
-        self.over = True
         self._end_child()
-        if isinstance(message, Done):
-            return []
-        return [FaultEvent(reason=FaultReason.MISSING, component=message.component, problem=message.problem)]
+        return []
 
-    def _read(self, end: End, frame: str) -> list[Event]:
+    def _read(self, end: End, frame: str, stale: bool) -> list[Event]:
+        self._standing = None
         self._frames += 1
         self._good_frames += 1
         if self._good_frames >= _GOOD_FRAMES:
             self._faults_in_a_row = 0
         events: list[Event] = [Heartbeat(self._frames, end.ms, end.total)]
-        stale, self._stale = self._stale, False
         if stale:
             return events
         if not end.codes:
-            return [*events, HintEvent(end.hint)]
+            return [*events, HintEvent(end.hint, frame)]
         self._seen_s = self._clock() if end.at_s is None else end.at_s
         if self._source.still:
             self._seen.forget()
@@ -350,7 +385,7 @@ class Scanner:
         ]
         return events
 
-    def _fault(self, reason: FaultReason, problem: str = "") -> list[Event]:
+    def _fault(self, reason: FaultReason, problem: str = "", component: str = "scanner") -> list[Event]:
         """End the process, keep the frame it was reading, and set the time of the next one."""
         state, frame = (None, "") if self._child is None else (self._child.state, self._child.frame)
         status = self._end_child()
@@ -362,19 +397,24 @@ class Scanner:
         if state is State.DECODING and self._fault_frames is not None:
             picture = self._fault_frames.save(self._slot, reason)
         self._finished += state in (State.CAPTURING, State.DECODING)
-        delay_s = self._count_fault()
-        retry_s = None if self.over else delay_s
-        return [FaultEvent(reason=reason, component="scanner", problem=problem, picture=picture, retry_s=retry_s)]
+        retry_s = None if self.over else self._count_fault(reason)
+        if retry_s is None and self._faults >= _GIVE_UP:
+            problem = f"{problem}; given up after {self._faults} faults, the rest was not read"
+        self._standing = FaultEvent(
+            reason=reason, component=component, problem=problem, picture=picture, retry_s=retry_s
+        )
+        return [self._standing]
 
-    def _count_fault(self) -> float:
+    def _count_fault(self, reason: FaultReason) -> float | None:
         """Seconds until the next process may start: most faults are one bad frame, some will not go away."""
-        delay_s = _DELAYS_S[min(self._faults_in_a_row, len(_DELAYS_S) - 1)]
+        delays = _MISSING_DELAYS_S if reason is FaultReason.MISSING else _DELAYS_S
+        delay_s = delays[min(self._faults_in_a_row, len(delays) - 1)]
         self._faults += 1
         self._faults_in_a_row += 1
         self._good_frames = 0
         self._restart_at = self._clock() + delay_s
         self.over = not self._source.live and self._faults >= _GIVE_UP
-        return delay_s
+        return None if self.over else delay_s
 
     def _end_child(self) -> int | None:
         child, self._child = self._child, None
@@ -390,7 +430,7 @@ def _reason_of(status: int | None) -> tuple[FaultReason, str]:
     return FaultReason.CRASH, f"the process ended with status {status}"
 
 
-def _usual(hints: Counter[Hint | None]) -> HintEvent | None:
+def usual(hints: Counter[Hint | None]) -> HintEvent | None:
     """The hint of most frames; one that tells what to do before one that does not."""
     named = Counter({hint: count for hint, count in hints.items() if hint is not None})
     for counted in (named, hints):

@@ -5,6 +5,8 @@ The errors survive pickling, because the scanner process sends them to the progr
 
 from __future__ import annotations
 
+from verifier.types import Code
+
 _LONGEST = 120  # characters; a screen line or a log line, not a page
 
 
@@ -48,3 +50,43 @@ class FrameError(HardwareError):
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(one_line(name), one_line(problem))
+
+
+class LinkLostError(HardwareError):
+    """The line to the part is gone: unplugged, switched off, or taken by another program."""
+
+
+class ReaderTimeoutError(DeviceTimeoutError):
+    """The reader did not answer in time; that says nothing about any tag."""
+
+
+class RejectedError(DeviceFaultError):
+    """The reader refused a command; `code` is the number it gave."""
+
+
+class TagProblem(Code):
+    """Why a tag could not be read."""
+
+    NOT_FOUND = "not_found"
+    ACCESS = "access"
+    OVERRUN = "overrun"
+    LOCKED = "locked"
+    POWER = "power"
+    OTHER = "other"
+
+
+class TagError(HardwareError):
+    """The reader works, the tag did not give what was asked for."""
+
+    def __init__(self, component: str, tag_problem: TagProblem) -> None:
+        super().__init__(component, f"tag: {tag_problem.replace('_', ' ')}")
+        self.args = (component, tag_problem)
+        self.tag_problem = tag_problem
+
+
+class UnsupportedError(HardwareError):
+    """This part cannot do what was asked."""
+
+
+class RegionRefusedError(HardwareError):
+    """Band or power is not what the law allows, or the reader did not confirm it: nothing may be transmitted."""

@@ -78,7 +78,7 @@ def _show(exhibits: Sequence[Exhibit], out: Path) -> int:
     for exhibit in exhibits:
         result = _check(device.verifier, exhibit, out / "pictures")
         verdict = result.verdict
-        zh, en = (verdict_view(verdict, now=result.now, language=language) for language in ("zh", "en"))
+        zh, en = (verdict_view(verdict, now=result.earliest, language=language) for language in ("zh", "en"))
         print(f"\n{exhibit.title}")
         print(_beside(terminal_card(zh, colour=False), terminal_card(en, colour=False)))
         print(f"verdict: {verdict.code.value}, grade {verdict.grade.value}, tone {verdict.tone.value}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,30 @@ class Window:
     def frames(self) -> Iterator[Frame | FrameError]:
         while True:
             yield load_picture(self._path)
+
+    def close(self) -> None:
+        pass
+
+
+class Gate:
+    """A camera that gives each picture put at its path once, and takes it away; gone when its folder is gone."""
+
+    def __init__(self, path: Path, *, skip: int = 0) -> None:
+        self._path = path
+
+    def frames(self) -> Iterator[Frame | FrameError]:
+        while True:
+            if not self._path.parent.exists():
+                raise DeviceNotFoundError("camera", "not there")
+            if not self._path.exists():
+                time.sleep(0.002)
+                continue
+            try:
+                frame: Frame | FrameError = load_picture(self._path)
+            except FrameError as error:
+                frame = error
+            self._path.unlink()
+            yield frame
 
     def close(self) -> None:
         pass

@@ -34,23 +34,19 @@ from verifier.plates import kinds_of, parse_plate
 from verifier.sync import SyncClient
 from verifier.trust import TrustList, load_trust_list
 from verifier.types import (
-    Action,
     CodeFault,
     CodeReading,
-    Grade,
     KeyState,
     Plate,
     PlateSeen,
     PresentationMode,
-    Reason,
     SignatureState,
     StatusLetter,
     TagAuth,
     TagEvidence,
-    Tone,
-    VerdictCode,
 )
 from verifier.vehicle_words import VEHICLE_TYPES
+from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 from verifier.vin import ALPHABET, LENGTH, read_vin
 
 START = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
@@ -354,7 +350,7 @@ def test_a_stolen_car_in_a_watch_only_set_is_a_hit(world):
     assert (verdict.code, verdict.tone) == (VerdictCode.WANTED, Tone.STOP)
 
 
-def test_a_stolen_motorcycle_makes_no_hit_of_a_car_with_its_text_in_a_watch_only_set(world):
+def test_a_stolen_vehicle_in_a_watch_only_set_asks_for_the_kind_that_nobody_typed(world):
     """The car itself is not in such a set, so one vehicle under this text does not say that it stands there."""
     stolen = next(
         v for v in world.authority.registry.vehicles.values()
@@ -362,9 +358,31 @@ def test_a_stolen_motorcycle_makes_no_hit_of_a_car_with_its_text_in_a_watch_only
     )  # fmt: skip
     put_into_use(world, **WATCH_ONLY)
     text_alone = world.check(plate_seen=seen_plate(Plate(stolen.plate.text, None)))
-    assert (text_alone.code, text_alone.tone) == (VerdictCode.UNDECIDED, Tone.CAUTION)
+    assert (text_alone.code, text_alone.tone) == (VerdictCode.WATCH_CONFIRM, Tone.CAUTION)
+    assert Reason.WATCH_KIND in text_alone.reasons
+    assert text_alone.actions[0] is Action.CONFIRM_PLATE
+    assert text_alone.as_of == START
+    assert [replay(entry)[1] for entry in read_log(world.home.audit)] == [True]
     other = next(kind for kind in kinds_of(stolen.plate.text) if kind != stolen.plate.kind)
     assert world.check(plate_seen=seen_plate(Plate(stolen.plate.text, other))).code is VerdictCode.UNDECIDED
+
+
+def test_a_wanted_vehicle_among_several_with_one_text_asks_for_the_kind(world):
+    """The national set has both: which of them stands there, nobody has said."""
+    stolen = next(
+        v for v in world.authority.registry.vehicles.values()
+        if StatusLetter.STOLEN in v.status and len(kinds_of(v.plate.text)) > 1
+    )  # fmt: skip
+    other = next(kind for kind in kinds_of(stolen.plate.text) if kind != stolen.plate.kind)
+    fellow = replace(world.ordinary(), plate=Plate(stolen.plate.text, other), tid=None)
+    world.authority.registry.register(fellow)
+    world.now = START + timedelta(hours=1)
+    world.authority.publish()
+    world.sync()
+    text_alone = world.check(plate_seen=seen_plate(Plate(stolen.plate.text, None)))
+    assert (text_alone.code, Reason.WATCH_KIND in text_alone.reasons) == (VerdictCode.WATCH_CONFIRM, True)
+    assert world.check(plate_seen=seen_plate(stolen.plate)).code is VerdictCode.WANTED
+    assert world.check(plate_seen=seen_plate(fellow.plate)).code is VerdictCode.VALID
 
 
 def test_a_damaged_block_of_a_set_that_does_not_cover_the_plate_is_still_cannot_say(world):
@@ -433,6 +451,19 @@ def test_a_list_that_was_refused_leaves_the_old_one_with_its_own_age(world):
     seen = PlateSeen(plate=vehicle.plate, confirmed=True)
     proven = world.check(code=text, plate_seen=seen)
     assert (proven.code, proven.grade, proven.tone) == (VerdictCode.VALID, Grade.FRESH_CACHE, Tone.NOTE)
+
+
+def test_r18_goes_by_the_date_of_a_list_that_the_sync_kept_and_not_by_that_of_the_night(world):
+    text = printed(world, world.ordinary())
+    world.now = START + timedelta(days=31)
+    put_into_use(world, issued_at=world.now)
+    assert Reason.TRUST_LIST_OLD not in world.check(code=text).reasons
+    world.now += timedelta(hours=1)
+    put_into_use(world, issued_at=world.now)
+    (world.home.cache / "current" / "entries.date").write_bytes(str(int(START.timestamp())).encode())
+    verdict = world.check(code=text)
+    assert (verdict.code, Reason.TRUST_LIST_OLD in verdict.reasons) == (VerdictCode.VALID_STALE, True)
+    assert verdict.as_of == world.now
 
 
 # ------------------------------------------------------------------------------------ the VIN on the car

@@ -5,22 +5,28 @@ from __future__ import annotations
 import fcntl
 import json
 import socket
+import subprocess
+import sys
+from datetime import datetime
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import click
 import pytest
 from PIL import Image
 
+from firmware.scanner import Scanner
 from scripts import batch_demo
-from scripts.cli.main import cli, main
+from scripts.cli.main import COMMANDS, EXPECTED, cli, main
 from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.codes import any_qr_picture
 from scripts.sandbox.folder_store import FolderStore
 from scripts.sandbox.server import serve
-from tests.conftest import DATA, load_data
+from tests.conftest import DATA, ROOT, load_data
 from verifier.clock import system_clock
 from verifier.plates import confusable_plates
-from verifier.types import Month, StatusLetter
+from verifier.types import SHANGHAI, Month, StatusLetter
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +78,9 @@ def issue(sandbox: Path, out: Path, *more: str) -> Path:
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()):
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         yield (*path, name)
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))
@@ -83,6 +91,37 @@ def test_help_gives_examples_before_options(path, capsys):
     assert main([*path, "--help"]) == 0
     out = capsys.readouterr().out
     assert 0 < out.index("Examples:") < out.index("Options:")
+
+
+HEAVY = "cv2 numpy requests PIL luma tuf sqlite_utils sqlite3 cryptography cbor2"
+
+
+@pytest.mark.parametrize("words", ["", "--help", "--version", "nonsense"])
+def test_naming_the_commands_loads_none_of_them(words):
+    code = (
+        f"import sys; from scripts.cli.main import main; status = main({words.split()}) if {bool(words)} else 0;"
+        f"print(status, *sorted({{*{HEAVY.split()}}} & set(sys.modules)),"
+        " *(name for name in sys.modules if name.startswith('scripts.cli.') and name.count('.') == 2))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    status, *loaded = run.stdout.splitlines()[-1].split()
+    assert set(loaded) == {"scripts.cli.main", "scripts.cli.console"}
+    assert status == ("2" if words == "nonsense" else "0")
+    if words == "--help":
+        assert all(f"  {name} " in run.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_of_each_what_it_says_of_itself(name):
+    command = cli.get_command(click.Context(cli), name)
+    assert command.name == name
+    assert command.help.splitlines()[0] == COMMANDS[name][1]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_error_that_is_expected_is_a_class_of_that_name(name):
+    module, attribute = name.split(":")
+    assert issubclass(getattr(import_module(module), attribute), Exception)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +164,7 @@ def test_check_a_picture_and_a_plate(synced, sandbox, tmp_path, capsys):
     assert main(["check", str(picture), "--json", "--screens", str(tmp_path / "panel")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["verdict"], found["grade"], found["plate"]) == ("VALID", "B", vehicle.plate.text)
+    assert (0 <= found["age_s"] < 600, found["age_at_least"]) == (True, False)
     with Image.open(found["panel"]) as panel:
         assert panel.size == (512, 256)
     assert main(["check", "--plate", vehicle.plate.text, "--kind", "02", "--no-paper", "--json"]) == 0
@@ -207,10 +247,13 @@ def test_a_limited_role_gets_yes_or_no_and_the_month(synced, sandbox, capsys):
     check = ["check", "--plate", vehicle.plate.text]
     capsys.readouterr()
     assert main([*check, "--role", "gate", "--lang", "en"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["PASS", f"VALID TO {vehicle.valid_until}"]
+    passed, until, dated = capsys.readouterr().out.splitlines()
+    assert (passed, until) == ("PASS", f"VALID TO {vehicle.valid_until}")
     assert main([*check, "--role", "insurer", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"picture", "id", "at", "answer", "month", "as_of", "policy"}
+    assert set(found) == {"picture", "id", "at", "answer", "month", "as_of", "age_s", "age_at_least", "policy"}
+    assert dated == f"DATA {datetime.fromisoformat(found['as_of']).astimezone(SHANGHAI):%Y-%m-%d}"
+    assert 0 <= found["age_s"] < 600
     assert main([*check, "--role", "technician"]) == 1
     assert capsys.readouterr().out == ""
 
@@ -303,6 +346,83 @@ def test_a_bad_file_does_not_cost_the_good_ones_beside_it(synced, sandbox, tmp_p
     capsys.readouterr()
     assert main(["check", str(folder), "--json"]) == 1
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+LONG = "京" + "A" * 5000
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        (["check", LONG], 1, "name too long"),
+        (["check", LONG + ".mp4"], 1, "name too long"),
+        (["check", "--plate", LONG], 2, "too long"),
+        (["accident", LONG, "京A12345"], 2, "too long"),
+        (["accident", "京A12345", LONG], 2, "too long"),
+        (["decide", LONG], 2, "does not exist"),
+        (["check", "--plate", "京A12345", "--home", LONG], 1, "name too long"),
+        ([LONG], 2, "No such command"),
+    ],
+)
+def test_an_argument_that_is_far_too_long_is_one_short_error(line, status, said, home, capsys):
+    assert main(line) == status
+    shown = capsys.readouterr()
+    last = shown.err.splitlines()[-1]
+    assert said in last
+    assert "Errno" not in shown.err
+    assert len(shown.out + shown.err) < 800
+
+
+def test_a_picture_is_checked_without_an_image_library_in_the_officers_process(home, tmp_path):
+    any_qr_picture("https://example.com").save(tmp_path / "code.png")
+    code = (
+        f"import sys; from scripts.cli.main import main; print(main(['check', {str(tmp_path / 'code.png')!r}]),"
+        " *{'cv2', 'numpy', 'requests', 'PIL', 'luma', 'zxingcpp', 'pyzbar'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.splitlines()[-1] == "0"
+    assert "非标志" in run.stdout or "重扫" in run.stdout
+
+
+def test_a_folder_is_no_car(home, tmp_path, capsys):
+    any_qr_picture("https://example.com").save(tmp_path / "only.png")
+    assert main(["accident", str(tmp_path), "京A12345"]) == 2
+    assert "a CAR is one picture" in capsys.readouterr().err
+
+
+# What a decoder does to its process; the decoders and the process are real.
+
+
+@pytest.fixture
+def trapped(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr("scripts.cli.check.Scanner", partial(Scanner, decoders="tests.scan_stand_ins:trapped"))
+
+
+def test_a_picture_over_which_a_decoder_hangs_or_crashes_is_named_and_costs_no_other_its_verdict(
+    trapped, synced, sandbox, tmp_path, capsys
+):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("HANG", "CRASH"):
+        any_qr_picture(name).save(folder / f"{name}.png")
+    issue(sandbox, folder / "z.png", "--plate", good_vehicle(sandbox).plate.text)
+    capsys.readouterr()
+    assert main(["check", str(folder), "--json"]) == 1
+    shown = capsys.readouterr()
+    assert [json.loads(line)["verdict"] for line in shown.out.splitlines()] == ["VALID"]
+    assert [line for line in shown.err.splitlines() if "note:" not in line] == [
+        "markcheck: scanner: the process was ended by signal 11 (CRASH.png)",
+        "markcheck: scanner: reading a frame took longer than 2.5 s (HANG.png)",
+    ]
+
+
+def test_a_car_over_whose_picture_a_decoder_crashes_is_an_error_and_no_record(trapped, synced, tmp_path, capsys):
+    any_qr_picture("CRASH").save(tmp_path / "car.png")
+    capsys.readouterr()
+    assert main(["accident", str(tmp_path / "car.png"), "京A12345"]) == 1
+    assert one_line(capsys) == "markcheck: scanner: the process was ended by signal 11 (car.png)"
+    assert not (synced / "audit.jsonl").exists()
 
 
 @pytest.mark.parametrize("text", ["https://example.com/?a=1", "\x1b[2J\x1b]0;owned\x07", "\u202e逾期", "VM1:<script>"])

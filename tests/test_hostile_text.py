@@ -388,10 +388,19 @@ def test_nothing_in_a_code_is_ever_opened(pictures, codes, home, monkeypatch, ca
         monkeypatch.setattr(socket.socket, place, opened)
     monkeypatch.setattr(socket, "getaddrinfo", opened)
     monkeypatch.setattr(webbrowser, "open", opened)
-    monkeypatch.setattr(subprocess, "Popen", opened)
+    started: list[list[str]] = []
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        started.append(command)
+        return popen(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
     addresses = [path for path in pictures if "address" in path.name]
     assert len(addresses) > 10
     assert main(["check", *map(str, addresses), "--home", str(home)]) == 0
+    assert [command[1:4] for command in started] == [["-P", "-m", "firmware.scan_worker"]]  # before it read anything
+    monkeypatch.setattr(subprocess, "Popen", opened)
     for text in (codes.field("plate", TEXTS["address"]), codes.extended(TEXTS["address"]), TEXTS["address"]):
         main(["credential", "inspect", text, "--home", str(home)])
     assert_harmless(capsys.readouterr().out.encode())

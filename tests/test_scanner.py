@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from firmware import scan, scan_worker
+from firmware import scan, scan_worker, scanner
+from firmware.build import build_device
+from firmware.config import Home
 from firmware.fault_frames import KEPT, FaultFrames, png
 from firmware.scan_process import spawn_worker
 from firmware.scan_protocol import (
@@ -55,13 +60,16 @@ from firmware.scanner import (
     pictures,
     video,
 )
+from hw.camera import video as hw_video
 from hw.camera.files import load_picture
-from hw.qr.reader import Deduplicator
 from scripts.bench.optics import Gray
 from tests.conftest import ROOT
 from tests.drawn import draw
 from tests.scan_stand_ins import PRIVATE
-from verifier.types import CodeSeen, Hint
+from verifier.check import Observation
+from verifier.clock import system_clock
+from verifier.types import Code, CodeSeen, Hint
+from verifier.verdict import VerdictCode
 
 MARK = "VM1:" + "0A$ 9+Z.:K" * 20
 OTHER = "VM1:" + "9Z:$ 0B-R" * 21
@@ -128,7 +136,7 @@ def clock() -> Clock:
 
 
 def open_scanner(source: ScanSource, clock: Clock, **options: object) -> Scanner:
-    return Scanner(source, deduplicator=Deduplicator, clock=clock, **options)  # type: ignore[arg-type]
+    return Scanner(source, clock=clock, **options)  # type: ignore[arg-type]
 
 
 def until(scanner: Scanner, wanted: Callable[[Event], bool]) -> list[Event]:
@@ -246,7 +254,7 @@ def test_noise_gives_messages_or_a_protocol_error_and_nothing_else(noise: bytes,
 def test_what_a_decoder_gives_too_much_of_is_cut_and_never_refused() -> None:
     hull = tuple((10**7, -(10**7)) for _ in range(100))
     code = CodeSeen(payload=b"V" * 9000, corners=hull, decoder="z\n" * 200, version=99)
-    [end] = MessageParser().feed(encode(replace(END, codes=(code,) * 60)))
+    [end] = MessageParser().feed(encode(replace(END, codes=(code,) * (MAX_CODES + 30))))
     assert isinstance(end, End)
     assert len(end.codes) == MAX_CODES
     assert len(end.codes[0].payload) == MAX_PAYLOAD
@@ -342,8 +350,28 @@ def test_each_picture_of_a_folder_is_a_scene_of_its_own_and_a_bad_file_stops_not
     assert [event.hint for event in events if isinstance(event, HintEvent)] == [Hint.NO_CODE]
 
 
-def test_a_still_picture_gets_the_same_time_as_without_a_process() -> None:
+def test_what_is_said_twice_because_saying_it_once_would_load_a_library_is_the_same() -> None:
     assert scan_worker.STILL_BUDGET_S == scan.STILL_BUDGET_S
+    assert scanner.VIDEO_SUFFIXES == hw_video.SUFFIXES
+
+
+def test_several_paths_are_one_source_and_a_bad_one_is_told_once(tmp_path: Path, clock: Clock) -> None:
+    paths = [save_folder(tmp_path / "a", [scene("CRASH")] * 2), tmp_path / "none", tmp_path / "c.png"]
+    save(paths[2], scene("CRASH"))
+    paths += [save_folder(tmp_path / "d", [scene(MARK), scene("CRASH"), scene(OTHER)]), tmp_path / "e.png"]
+    save(paths[4], scene(URL))
+    with open_scanner(pictures(*paths), clock, decoders=TRAPPED) as reading:
+        events = [event for event in patiently(reading, clock) if isinstance(event, CodeEvent | FaultEvent)]
+    assert [event.problem if isinstance(event, FaultEvent) else event.frame for event in events] == [
+        "the process was ended by signal 11 (000.png)",
+        "the process was ended by signal 11 (001.png)",
+        "no such file or folder",
+        "the process was ended by signal 11 (c.png)",
+        "000.png",
+        "the process was ended by signal 11 (001.png)",
+        "002.png",
+        "e.png",
+    ]
 
 
 # --------------------------------------------------------------------------------------------- what goes wrong
@@ -440,6 +468,7 @@ def test_repeated_faults_wait_longer_and_longer_and_a_recording_is_given_up(tmp_
         found = faults(patiently(scanner, clock))
     assert [fault.retry_s for fault in found] == [0, 0, 0.5, 1, 2, 5, 5, 5, 5, None]
     assert {fault.reason for fault in found} == {FaultReason.CRASH}
+    assert found[-1].problem.endswith("; given up after 10 faults, the rest was not read")
 
 
 def test_a_fault_after_ten_good_frames_is_the_first_again(tmp_path: Path, clock: Clock) -> None:
@@ -511,6 +540,43 @@ def test_a_machine_without_decoders_is_told_once_and_not_tried_again(tmp_path: P
     with open_scanner(as_picture(tmp_path), clock, decoders="tests.scan_stand_ins:none_here") as scanner:
         events = everything(scanner)
     assert events == [FaultEvent(reason=FaultReason.MISSING, component="decoder", problem="no QR library")]
+
+
+def plug_in(folder: Path, gray: Gray) -> ScanSource:
+    folder.mkdir(exist_ok=True)
+    save(folder / "frame.png", gray)
+    return ScanSource(make="tests.scan_stand_ins:Gate", path=folder / "frame.png", live=True)
+
+
+def unplug(folder: Path) -> None:
+    folder.rename(folder.with_name("gone"))
+    shutil.rmtree(folder.with_name("gone"))
+
+
+def test_a_camera_that_is_unplugged_and_plugged_in_again_is_read_again(tmp_path: Path, clock: Clock) -> None:
+    folder = tmp_path / "camera"
+    source = plug_in(folder, scene(MARK))
+    unplug(folder)
+    with open_scanner(source, clock) as scanner:
+        assert faults(patiently(scanner, clock, count=2)) == [
+            FaultEvent(reason=FaultReason.MISSING, component="camera", problem="not there", retry_s=0.5),
+            FaultEvent(reason=FaultReason.MISSING, component="camera", problem="not there", retry_s=1),
+        ]
+        plug_in(folder, scene(MARK))
+        assert payloads(until(scanner, is_code)) == [MARK]
+        unplug(folder)
+        [fault] = faults(patiently(scanner, clock, count=1))
+        assert (fault.reason, fault.component, fault.retry_s) == (FaultReason.MISSING, "camera", 2)
+        plug_in(folder, scene(OTHER))
+        assert payloads(until(scanner, is_code)) == [OTHER]
+
+
+def test_a_camera_that_stays_away_is_looked_for_every_ten_seconds(tmp_path: Path, clock: Clock) -> None:
+    spawn = saying(encode(Missing("camera", "not there")), then="")
+    source = ScanSource(make="", path=tmp_path, live=True)
+    with open_scanner(source, clock, spawn=spawn) as scanner:
+        waits = [fault.retry_s for fault in faults(patiently(scanner, clock, count=12))]
+    assert waits == [0.5, 1, 2, 5, *[10] * 8]
 
 
 def saying(data: bytes, then: str = "sys.stdin.read()") -> Callable[[Job, int, int], subprocess.Popen[bytes]]:
@@ -663,12 +729,138 @@ def test_a_request_over_a_frame_that_hangs_ends_in_the_fault(window: Callable[[G
         assert clock.now_s - began < 3.5
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"), [(encode(Missing("camera", "not there")), FaultReason.MISSING), (b"", FaultReason.CRASH)]
+)
+def test_a_request_between_two_processes_answers_at_once_with_the_fault(
+    tmp_path: Path, clock: Clock, said: bytes, reason: FaultReason
+) -> None:
+    source = ScanSource(make="", path=tmp_path, live=True)
+    with open_scanner(source, clock, spawn=saying(said, then="")) as scanner:
+        while not (faults(patiently(scanner, clock, count=1))[0].retry_s or 0) >= 5:
+            pass
+        clock.now_s -= 1.5  # `patiently` went on to the next start
+        clock.step_s = 0.001
+        began = clock.now_s
+        answer = scanner.request(timeout_s=1)
+        assert isinstance(answer, FaultEvent)
+        assert answer.reason is reason
+        assert answer.retry_s == pytest.approx(1.5, abs=0.1)
+        assert clock.now_s - began < 0.1
+
+
+def test_a_file_that_cannot_be_read_here_is_told_at_each_request(tmp_path: Path, clock: Clock) -> None:
+    with open_scanner(as_picture(tmp_path), clock, decoders="tests.scan_stand_ins:none_here") as scanner:
+        answers = [scanner.request() for _ in range(2)]
+    missing = FaultEvent(reason=FaultReason.MISSING, component="decoder", problem="no QR library")
+    assert answers == [missing, missing]
+
+
+def wait_until_taken(picture: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while picture.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def by_poll(scanner: Scanner) -> list[Event]:
+    return until(scanner, is_code)
+
+
+def by_events(scanner: Scanner) -> list[Event]:
+    events: list[Event] = []
+    for event in scanner.events():
+        events.append(event)
+        if is_code(event):
+            break
+    return events
+
+
+@pytest.mark.parametrize("read", [by_poll, by_events])
+@pytest.mark.parametrize(("pause_s", "reported"), [(0.9, MARK), (1.1, OTHER), (3600, OTHER)])
+def test_what_a_camera_saw_before_a_pause_is_never_reported_after_it(
+    tmp_path: Path, clock: Clock, read: Callable[[Scanner], list[Event]], pause_s: float, reported: str
+) -> None:
+    source = plug_in(tmp_path / "camera", EMPTY)
+    with open_scanner(source, clock) as scanner:
+        until(scanner, lambda event: isinstance(event, Heartbeat))  # and one more frame is granted
+        save(source.path, scene(MARK))
+        wait_until_taken(source.path)
+        clock.now_s += pause_s
+        save(source.path, scene(OTHER))
+        assert payloads(read(scanner)) == [reported]
+
+
+def test_what_a_camera_saw_before_a_resume_is_never_reported_after_it_however_short_the_pause(
+    tmp_path: Path, clock: Clock
+) -> None:
+    source = plug_in(tmp_path / "camera", scene(MARK))
+    with open_scanner(source, clock) as scanner:
+        assert payloads(until(scanner, is_code)) == [MARK]
+        save(source.path, scene(OTHER))
+        wait_until_taken(source.path)
+        scanner.resume()
+        save(source.path, scene(MARK))
+        assert payloads(until(scanner, is_code)) == [MARK]
+
+
+def test_a_resume_in_the_midst_of_a_call_counts_as_well(tmp_path: Path) -> None:
+    resumed = threading.Event()
+
+    class Resuming(Clock):
+        def __call__(self) -> float:
+            if resumed.is_set():
+                resumed.clear()
+                scanner.resume()
+            return super().__call__()
+
+    clock = Resuming()
+    source = plug_in(tmp_path / "camera", EMPTY)
+    with open_scanner(source, clock) as scanner:
+        until(scanner, lambda event: isinstance(event, Heartbeat))
+        save(source.path, scene(MARK))
+        wait_until_taken(source.path)
+        events: list[Event] = []
+        while not events:
+            resumed.set()  # the clock is looked at in each call
+            events = scanner.poll(0.2)
+        assert [type(event) for event in events] == [Heartbeat]
+        save(source.path, EMPTY)  # for the grant that may have been used before
+        assert payloads(until(scanner, lambda event: isinstance(event, Heartbeat))) == []
+        save(source.path, scene(OTHER))
+        assert payloads(until(scanner, is_code)) == [OTHER]
+
+
+def test_a_frame_without_use_before_a_pause_costs_no_frame_after_it(tmp_path: Path, clock: Clock) -> None:
+    source = plug_in(tmp_path / "camera", EMPTY)
+    with open_scanner(source, clock) as scanner:
+        until(scanner, lambda event: isinstance(event, Heartbeat))
+        source.path.write_bytes(b"no picture")
+        wait_until_taken(source.path)
+        clock.now_s += 5
+        save(source.path, scene(MARK))
+        assert payloads(until(scanner, is_code)) == [MARK]
+
+
+def test_after_a_pause_over_the_first_of_two_codes_both_are_looked_for_again(tmp_path: Path, clock: Clock) -> None:
+    source = plug_in(tmp_path / "camera", scene(MARK, OTHER))
+    with open_scanner(source, clock) as scanner:
+        events = scanner.events()
+        assert payloads([next(event for event in events if is_code(event))])
+        clock.now_s += 2
+        save(source.path, EMPTY)
+        wait_until_taken(source.path)
+        assert not is_code(next(events))
+        save(source.path, scene(MARK, OTHER))
+        assert set(payloads(until(scanner, is_code))) == {MARK, OTHER}
+
+
 def test_a_request_that_sees_no_frame_says_so(tmp_path: Path) -> None:
     source = ScanSource(make="tests.scan_stand_ins:Stuck", path=tmp_path, live=True, limits=Limits(capture_s=1e6))
     with open_scanner(source, Clock(step_s=0.1)) as scanner:
         answer = scanner.request()
     assert isinstance(answer, FaultEvent)
-    assert (answer.reason, answer.problem) == (FaultReason.NO_FRAMES, "no frame was read within 3 s")
+    assert (answer.reason, answer.problem) == (FaultReason.NO_FRAMES, "no frame was read within 2.5 s")
 
 
 def test_a_request_after_the_end_says_so_at_once(tmp_path: Path, clock: Clock) -> None:
@@ -679,12 +871,66 @@ def test_a_request_after_the_end_says_so_at_once(tmp_path: Path, clock: Clock) -
     assert answer.reason is FaultReason.ENDED
 
 
+DAMAGED_MARK, FOREIGN = {VerdictCode.UNREADABLE}, {VerdictCode.NOT_A_MARK}
+A_HINT, HANG, CRASH, MISSING = {Hint.NO_CODE}, {FaultReason.HANG}, {FaultReason.CRASH}, {FaultReason.MISSING}
+
+
+def no_process(job: Job, reports: int, slot: int) -> subprocess.Popen[bytes]:
+    raise OSError(12, "Cannot allocate memory")
+
+
+@pytest.mark.parametrize(
+    "warm",
+    [pytest.param(True, id="while it reads"), pytest.param(False, id="as the first thing", marks=pytest.mark.long)],
+)
+@pytest.mark.parametrize(
+    ("shown", "options", "answers"),
+    [
+        (MARK, {}, DAMAGED_MARK),
+        (URL, {}, FOREIGN),
+        ("", {}, A_HINT),
+        ("HANG", {}, HANG),
+        ("CRASH", {}, CRASH),
+        ("no camera", {}, MISSING),
+        ("stuck camera", {}, HANG),
+        ("", {"decoders": "tests.scan_stand_ins:none_here"}, MISSING),
+        ("", {"spawn": no_process}, {FaultReason.NO_START}),
+    ],
+    ids=["mark", "foreign code", "no code", "hang", "crash", "no camera", "stuck", "no decoders", "no process"],
+)
+def test_each_trigger_ends_in_a_verdict_or_a_named_reason_within_three_seconds(
+    tmp_path: Path, window: Callable[[Gray], ScanSource], shown: str, options: Any, answers: set[Code], warm: bool
+) -> None:
+    """Real processes and the real clock; the device has no data."""
+    source = window(EMPTY)
+    if shown == "no camera":
+        source = replace(source, make="tests.scan_stand_ins:Gate", path=tmp_path / "none" / "frame.png")
+    elif shown == "stuck camera":
+        source = replace(source, make="tests.scan_stand_ins:Stuck")
+    device = build_device(Home(tmp_path / "home"), system_clock)
+    with Scanner(source, **{"decoders": TRAPPED, **options}) as scanner:
+        if warm:
+            until(scanner, lambda event: isinstance(event, Heartbeat | FaultEvent))
+        if "camera" not in shown:
+            window(scene(shown))
+        began = time.monotonic()
+        answer = scanner.request()
+        found: Code | None = answer.hint if isinstance(answer, HintEvent) else None
+        if isinstance(answer, FaultEvent):
+            found = answer.reason
+        elif isinstance(answer, tuple):
+            found = device.verifier.check(Observation(code=answer[0].code.payload)).verdict.code
+        took_s = time.monotonic() - began
+    assert found in answers | (set() if warm else {FaultReason.NO_FRAMES})
+    assert took_s < 3
+
+
 # -------------------------------------------------------------------------------------------------- the process
 
 
 def start_worker(source: ScanSource, alarm_s: float) -> tuple[subprocess.Popen[bytes], int]:
     slot, (reports, theirs) = os.memfd_create("slot"), os.pipe()
-    job = Job(source=source.make, path=str(source.path), decoders=TRAPPED, still=True, skip=0, alarm_s=alarm_s)
+    job = Job(source=source.make, paths=(str(source.path),), decoders=TRAPPED, still=True, skip=0, alarm_s=alarm_s)
     process = spawn_worker(job, theirs, slot)
     os.close(theirs)
     os.close(slot)

@@ -15,11 +15,14 @@ from PIL import Image
 
 from firmware.build import EPOCH_KEY_IN_A_FILE
 from firmware.config import REGION, Home
+from firmware.scan_words import FAULTS, hint_text
+from firmware.scanner import Event, FaultReason, Heartbeat, Scanner
 from hw.camera import video
 from hw.camera.files import MAX_SIDE
 from hw.camera.video import VideoFrame, VideoSource
 from hw.errors import FrameError
 from scripts.bench.optics import Gray
+from scripts.cli import check as check_command
 from scripts.cli.main import main
 from scripts.sandbox.authority import Authority, new_authority
 from scripts.sandbox.codes import any_qr_picture, qr_picture
@@ -243,6 +246,42 @@ def test_a_video_gives_the_verdict_of_its_picture_once(
     assert still["verdict"] == found["verdict"] == "VALID"
     assert (still["plate"], found["picture"]) == (found["plate"], "held.avi frame 4 at 0:00.12")
     assert foreign["verdict"] != "VALID"
+
+
+def test_sixty_frames_of_one_code_held_in_view_are_one_row_of_the_audit_log(
+    tmp_path: Path, authority: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audit = Home(Path(os.environ["MARKCHECK_HOME"])).audit
+    audit.unlink(missing_ok=True)
+    vehicle = next(iter(authority.registry.vehicles.values()))
+    frame = in_view(qr_picture(authority.text(vehicle.plate, PresentationMode.STORED, system_clock())))
+    status, found, _ = checked(capsys, str(save_video(tmp_path / "held.avi", [frame] * 60)))
+    assert (status, len(found), len(audit.read_bytes().splitlines())) == (0, 1, 1)
+
+
+def test_a_code_in_a_video_is_checked_when_it_comes_into_view_and_not_at_the_end(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_video(tmp_path / "a.avi", [in_view(any_qr_picture(f"https://example.org/{n}")) for n in range(8)])
+    frames_read: list[int] = []
+
+    class Listening(Scanner):
+        def poll(self, timeout_s: float = 0.0) -> list[Event]:
+            events = super().poll(timeout_s)
+            frames_read.extend(event.frames for event in events if isinstance(event, Heartbeat))
+            return events
+
+    monkeypatch.setattr(check_command, "Scanner", Listening)
+    seen = [frames_read[-1] for _ in check_command._in_video(path)]
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("hint", [None, *Hint])
+def test_every_hint_and_fault_of_the_scanner_has_a_word_that_fits(hint: Hint | None) -> None:
+    for text in (hint_text(hint), *FAULTS.values()):
+        assert 0 < len(text.zh) <= 8
+        assert 0 < len(text.en) <= 16
+    assert set(FAULTS) == set(FaultReason)
 
 
 def test_a_video_without_a_code_is_a_verdict_and_a_reason(

@@ -3,45 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
+import stat
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import click
 
-from firmware.build import build_device
+from firmware.build import Device, build_device
 from firmware.config import Home
-from firmware.scan import payloads
-from firmware.scanner import CodeEvent, FaultEvent, HintEvent, Scanner, video
-from firmware.screens import render_verdict
+from firmware.scan_words import hint_text
+from firmware.scanner import (
+    VIDEO_SUFFIXES,
+    CodeEvent,
+    Event,
+    FaultEvent,
+    HintEvent,
+    Scanner,
+    pictures,
+    usual,
+    video,
+)
 from firmware.views import VerdictView, printable, terminal_card, verdict_view
-from hw.camera.files import FileSource
-from hw.camera.video import MAX_FRAMES
-from hw.camera.video import SUFFIXES as VIDEO_SUFFIXES
-from hw.display.panel import open_panel
-from hw.display.simulator import SimulatedPanel
-from hw.errors import FrameError, one_line
-from hw.interfaces import CodeDecoder
-from hw.qr.decoders import available_decoders
-from hw.qr.reader import Deduplicator
-from scripts.cli.console import home_option, json_option, print_json, problem, progress_bar
+from hw.errors import DeviceTimeoutError, FrameError, one_line
+from scripts.cli.console import home_option, json_option, print_json, problem
 from verifier.adapters import NOTHING_READ
 from verifier.audit import verdict_to_json
-from verifier.check import CheckResult, Observation, Verifier
+from verifier.check import CheckResult, Observation
 from verifier.clock import system_clock
 from verifier.errors import PlateError
+from verifier.online import at_once
 from verifier.plates import display_text, parse_plate
 from verifier.roles import answer_lines, limited_answer
-from verifier.types import Credential, Hint, PlateSeen, Purpose, Role, View
+from verifier.types import Credential, Hint, PlateSeen, Purpose
+from verifier.verdict import Age, Role, View
 from verifier.vin import Vin, read_vin
-from verifier.wording import HINTS, Language, Text
+from verifier.wording import Language, Text
 
 SCREEN_SCALE = 4  # a panel pixel in the saved picture
 CARS = (Text("甲车", "CAR A"), Text("乙车", "CAR B"))
 EMPTY_CODE = b"\n"  # a foreign code that is empty was read all the same
+POLL_S = 0.5
+ENGINE_S = 60.0  # for which a code is waited for
+BATCH = 100  # paths of one scanner process: the system bounds what a process may be told at its start
 SIMILAR = Text("近似号牌", "SIMILAR:")
 
 
@@ -50,6 +59,12 @@ SIMILAR = Text("近似号牌", "SIMILAR:")
 @click.option("--plate", help="The plate on the car, as typed by the officer.")
 @click.option("--kind", help="Plate kind of GA/T 16.7, two digits; needed where several vehicles carry the text.")
 @click.option("--vin", help="The VIN on the car, as typed by the officer; compared with the code and kept nowhere.")
+@click.option(
+    "--port",
+    type=click.Path(path_type=Path),
+    help="Serial port of a barcode engine: the next code that it reads, in place of a PICTURE.",
+)
+@click.option("--baud", type=click.IntRange(300, 4_000_000), help="Speed of that port.  [default: 9600]")
 @click.option("--paper/--no-paper", default=None, help="Whether a paper mark is displayed in the car.")
 @click.option("--lang", type=click.Choice(["zh", "en"]), default="zh", show_default=True, help="Language.")
 @click.option(
@@ -64,6 +79,7 @@ SIMILAR = Text("近似号牌", "SIMILAR:")
     show_default=True,
     help="Who is looking; insurer, rental and gate get yes or no and the month.",
 )
+@click.option("--online", is_flag=True, help="Ask the centre too where the local verdict leaves something open.")
 @json_option
 @home_option
 def check(
@@ -71,10 +87,13 @@ def check(
     plate: str | None,
     kind: str | None,
     vin: str | None,
+    port: Path | None,
+    baud: int | None,
     paper: bool | None,
     lang: Language,
     screens: Path | None,
     role: str,
+    online: bool,
     as_json: bool,
     home: Home,
 ) -> int:
@@ -90,20 +109,29 @@ def check(
       markcheck check video.avi                      one verdict for each code that comes into view
       markcheck check photo.png --lang en --screens out/
       markcheck check photo.png --role insurer
+      markcheck check --port /dev/ttyACM0            one code from a barcode engine
+      markcheck check --plate 京A12345 --online      the local verdict, then what the centre says
 
     A PICTURE is a picture file, a folder of them, or a video file. Exit status: 0 when a verdict was reached for
     everything, 1 when a picture could not be used, 2 for wrong usage.
     """
-    if not pictures and plate is None:
-        raise click.UsageError("give a PICTURE or --plate")
+    if not pictures and plate is None and port is None:
+        raise click.UsageError("give a PICTURE, --plate or --port")
+    if port is not None and pictures:
+        raise click.UsageError("--port stands in place of a PICTURE")
+    if baud is not None and port is None:
+        raise click.UsageError("--baud goes with --port")
     if kind is not None and plate is None:
         raise click.UsageError("--kind goes with --plate")
-    if vin is not None and not pictures:
-        raise click.UsageError("--vin goes with a PICTURE: it is compared with the code")
+    if vin is not None and not pictures and port is None:
+        raise click.UsageError("--vin goes with a PICTURE or --port: it is compared with the code")
     seen = Observation(plate_seen=_typed(plate, kind), paper_displayed=paper, vin=_typed_vin(vin))
     output = _Output(lang, screens, Role(role), as_json)
-    with _device(home) as verifier:
-        for name, result in _checks(verifier, pictures, seen):
+    with _device(home) as device:
+        run = _asking(device) if online else lambda seen: [device.verifier.check(seen)]
+        if port is not None:
+            seen = dataclasses.replace(seen, code=_from_engine(port, baud))
+        for name, result in _checks(run, pictures, seen):
             output.show(name, result)
     return 1 if output.unusable else 0
 
@@ -125,25 +153,35 @@ def accident(cars: tuple[str, str], lang: Language, as_json: bool, home: Home) -
     """
     a, b = (_observe(car) for car in cars)
     output = _Output(lang, None, Role.OFFICER, as_json)
-    with _device(home) as verifier:
-        for name, result in zip(CARS, verifier.check_pair(a, b), strict=True):
+    with _device(home) as device:
+        for name, result in zip(CARS, device.verifier.check_pair(a, b), strict=True):
             output.show(name.in_(lang), result)
     return 0
 
 
 def _observe(car: str) -> Observation:
     """What is seen of one car: the one mark in a picture, else the typed plate."""
-    if not Path(car).exists():
+    mode = _mode(Path(car))
+    if mode is None:
         return Observation(plate_seen=_typed(car, None), purpose=Purpose.ACCIDENT)
-    frames = list(FileSource(Path(car)).frames())
-    if len(frames) != 1:
+    if stat.S_ISDIR(mode):
         raise click.UsageError("a CAR is one picture, not a folder of them")
-    if isinstance(frames[0], FrameError):
-        raise frames[0]
-    marks = payloads(frames[0], available_decoders())
+    marks: list[bytes] = []
+    for _, code in _in_pictures([Path(car)]):
+        if isinstance(code, FrameError):
+            raise code
+        marks.append(code)
     if len(marks) != 1:
         raise click.UsageError("more than one mark in the picture of one car")
     return Observation(code=marks[0], purpose=Purpose.ACCIDENT)
+
+
+def _mode(path: Path) -> int | None:
+    """Of what is there, as in stat(2); None where nothing is or the text is not a possible path."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return None
 
 
 def _typed(plate: str | None, kind: str | None) -> PlateSeen | None:
@@ -161,62 +199,111 @@ def _typed_vin(vin: str | None) -> Vin | None:
 
 
 @contextmanager
-def _device(home: Home) -> Iterator[Verifier]:
+def _device(home: Home) -> Iterator[Device]:
     device = build_device(home, system_clock)
     for warning in device.warnings:
         problem(f"note: {warning}")
     try:
-        yield device.verifier
+        yield device
     finally:
         device.store.close()
 
 
-def _checks(
-    verifier: Verifier, pictures: tuple[Path, ...], seen: Observation
-) -> Iterator[tuple[str, CheckResult | FrameError]]:
-    if not pictures:
-        yield "", verifier.check(seen)
+Run = Callable[[Observation], list[CheckResult]]
+"""One check, with its local verdict and perhaps what the centre says after it."""
+
+
+def _asking(device: Device) -> Run:
+    """Checks that wait for the centre: a terminal has nothing else to show meanwhile."""
+    if device.online is None:
+        raise click.UsageError("there is no centre to ask: settings (online.toml) or the epoch key are missing")
+    device.online.poster.prepare()
+    shown: list[CheckResult] = []
+    late = device.online.late(shown.append, start=at_once)
+
+    def run(seen: Observation) -> list[CheckResult]:
+        shown.clear()
+        late.check(seen)
+        return list(shown)
+
+    return run
+
+
+def _checks(run: Run, paths: tuple[Path, ...], seen: Observation) -> Iterator[tuple[str, CheckResult | FrameError]]:
+    if not paths:
+        for result in run(seen):
+            yield "", result
         return
-    decoders = available_decoders()
-    for path in pictures:
-        is_video = path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
-        for name, code in _in_video(path) if is_video else _in_pictures(path, decoders):
-            found = code if isinstance(code, FrameError) else verifier.check(dataclasses.replace(seen, code=code))
-            yield name, found
-
-
-def _in_pictures(path: Path, decoders: Sequence[CodeDecoder]) -> Iterator[tuple[str, bytes | FrameError]]:
-    """What each picture shows, with its name."""
-    for frame in FileSource(path).frames():
-        if isinstance(frame, FrameError):
-            yield frame.component, frame
+    for name, code in _codes(paths):
+        if isinstance(code, FrameError):
+            yield name, code
             continue
-        for payload in payloads(frame, decoders):
-            yield frame.name, payload
+        for result in run(dataclasses.replace(seen, code=code)):
+            yield name, result
 
 
-def _in_video(path: Path) -> list[tuple[str, bytes | FrameError]]:
+def _from_engine(path: Path, baud: int | None) -> bytes:
+    """The next code that a barcode engine reads; HardwareError."""
+    from hw.barcode import BAUDRATE, NAME, BarcodeEngine, serial_port  # noqa: PLC0415 - loads pyserial
+
+    until = time.monotonic() + ENGINE_S
+    with closing(BarcodeEngine(serial_port(path, baud or BAUDRATE))) as engine:
+        while (left := until - time.monotonic()) > 0:
+            if codes := engine.poll(min(left, POLL_S)):
+                return codes[0].payload
+    raise DeviceTimeoutError(NAME, f"no code was read within {ENGINE_S:g} s")
+
+
+def _codes(paths: Iterable[Path]) -> Iterator[tuple[str, bytes | FrameError]]:
+    """What there is to see, one after the other, with the name of its picture."""
+    for is_video, group in groupby(paths, _is_video):
+        if is_video:
+            for path in group:
+                yield from _in_video(path)
+        else:
+            while batch := list(islice(group, BATCH)):
+                yield from _in_pictures(batch)
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES and not stat.S_ISDIR(_mode(path) or 0)
+
+
+def _in_pictures(paths: list[Path]) -> Iterator[tuple[str, bytes | FrameError]]:
+    """Of each picture every mark, else the first foreign code, else NOTHING_READ; or why it cannot be used."""
+    with Scanner(pictures(*paths)) as scanner:
+        while not scanner.over:
+            yield from _in_picture(scanner.poll(POLL_S))
+
+
+def _in_picture(events: list[Event]) -> Iterator[tuple[str, bytes | FrameError]]:
+    """What one call of the scanner told: never of two pictures, because it asks for the next one when it is called."""
+    codes = [event for event in events if isinstance(event, CodeEvent)]
+    for code in codes if codes and codes[0].is_mark else codes[:1]:
+        yield code.frame, code.code.payload or EMPTY_CODE
+    for event in events:
+        if isinstance(event, HintEvent):
+            yield event.frame, NOTHING_READ
+        elif isinstance(event, FaultEvent):
+            yield event.component, FrameError(event.component, event.problem)
+
+
+def _in_video(path: Path) -> Iterator[tuple[str, bytes | FrameError]]:
     """What comes into view in a video, with the name of its first frame; NOTHING_READ when no frame shows a code."""
-    found: list[tuple[str, bytes | FrameError]] = []
     hints: Counter[Hint | None] = Counter()
-    frames = 0
-    with Scanner(video(path), deduplicator=Deduplicator) as scanner, progress_bar() as progress:
+    is_empty = True
+    with Scanner(video(path)) as scanner:
         for event in scanner.events():
             if isinstance(event, CodeEvent):
-                found.append((event.frame, event.code.payload or EMPTY_CODE))
+                is_empty = False
+                yield event.frame, event.code.payload or EMPTY_CODE
             elif isinstance(event, FaultEvent):
-                found.append((event.component, FrameError(event.component, event.problem)))
+                yield event.component, FrameError(event.component, event.problem)
             elif isinstance(event, HintEvent):
                 hints[event.hint] += 1
-            else:
-                frames = event.frames
-                progress("frames", frames, event.total or MAX_FRAMES)
-    if frames and all(isinstance(code, FrameError) for _, code in found):
-        hint = hints.most_common(1)[0][0] if hints else None
-        if hint is not None:
-            problem(f"note: {HINTS[hint].en}")
-        found.append((one_line(path.name), NOTHING_READ))
-    return found
+    if is_empty and (hint := usual(hints)):
+        problem(f"note: {hint_text(hint.hint).en}")
+        yield one_line(path.name), NOTHING_READ
 
 
 class _Output:
@@ -245,11 +332,12 @@ class _Output:
             self._full(name, result)
 
     def _full(self, name: str, result: CheckResult) -> None:
-        view = verdict_view(result.verdict, now=result.now, language=self._language, credential=result.credential)
+        view = verdict_view(result.verdict, now=result.earliest, language=self._language, credential=result.credential)
         picture = None if self._screens is None else save_screen(view, self._screens, result.check_id)
         similar = [display_text(plate) for plate in result.similar]
         if self._as_json:
             found = {**verdict_to_json(result.verdict), "similar": [plate.text for plate in result.similar]}
+            found |= {"late": result.late, **_age_json(result.age)}
             more = {"vehicle": _vehicle(result.credential), "panel": str(picture) if picture is not None else None}
             print_json({**_head(name, result), **found, **more})
             return
@@ -260,13 +348,14 @@ class _Output:
             click.echo(f"panel: {picture}")
 
     def _limited(self, name: str, result: CheckResult) -> None:
-        answer = limited_answer(result.evidence, result.policy, result.now)
+        answer = limited_answer(result.evidence, result.policy, result.now, earliest=result.earliest)
         if self._as_json:
             facts = {
                 "answer": answer.answer.value,
                 "month": str(answer.month) if answer.month else None,
                 "as_of": answer.as_of.isoformat() if answer.as_of else None,
                 "policy": answer.policy,
+                **_age_json(answer.age),
             }
             print_json({**_head(name, result), **facts})
             return
@@ -278,6 +367,13 @@ def _head(name: str, result: CheckResult) -> dict[str, Any]:
     return {"picture": name or None, "id": result.check_id, "at": result.now.isoformat()}
 
 
+def _age_json(age: Age | None) -> dict[str, Any]:
+    """The age of the data in seconds, None without data; a suspect clock tells only the least that it is."""
+    if age is None:
+        return {"age_s": None, "age_at_least": False}
+    return {"age_s": int(age.span.total_seconds()), "age_at_least": age.at_least}
+
+
 def _vehicle(proven: Credential | None) -> dict[str, str | None] | None:
     """What a proven credential says of the car's looks, by its codes."""
     if proven is None:
@@ -287,6 +383,10 @@ def _vehicle(proven: Credential | None) -> dict[str, str | None] | None:
 
 def save_screen(view: VerdictView, folder: Path, name: str) -> Path:
     """Show the view on a simulated panel through the real panel driver, and save what its glass shows as PNG."""
+    from firmware.screens import render_verdict  # noqa: PLC0415 - most checks are without pictures and their libraries
+    from hw.display.panel import open_panel  # noqa: PLC0415 - as above
+    from hw.display.simulator import SimulatedPanel  # noqa: PLC0415 - as above
+
     glass = SimulatedPanel()
     panel = open_panel("ssd1309", glass)
     panel.show(render_verdict(view))

@@ -132,13 +132,11 @@ def _ladder(decoders: list[str]) -> list[str]:
 
 def _scanner(_: Home) -> Section:
     """Lets a scanner process read a picture of a code."""
-    from hw.qr.reader import Deduplicator  # noqa: PLC0415 - as above
-
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "specimen.png"
         any_qr_picture(_SPECIMEN).save(path)
-        with Scanner(pictures(path), deduplicator=Deduplicator) as scanner:
+        with Scanner(pictures(path)) as scanner:
             event = next((e for e in scanner.events() if isinstance(e, CodeEvent | FaultEvent | HintEvent)), None)
     facts = {"ms": round((time.monotonic() - began) * 1000)}
     if isinstance(event, CodeEvent) and event.code.payload == _SPECIMEN.encode():

@@ -6,26 +6,73 @@ import io
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import click
 
-from firmware.fonts import FontMissingError
-from hw.errors import HardwareError
-from scripts.cli.bench import bench
-from scripts.cli.cache import cache, sync
-from scripts.cli.check import accident, check
 from scripts.cli.console import EXIT_USAGE, problem
-from scripts.cli.credential import credential
-from scripts.cli.decide import decide, replay
-from scripts.cli.doctor import doctor
-from scripts.cli.sandbox import sandbox
-from scripts.cli.trust import trust
-from scripts.sandbox.registry import RegistryError
-from verifier.errors import VerifierError
+
+# Name: where the command is, and the first line of its help. Its module is loaded when the command is asked for.
+COMMANDS = {
+    "check": ("scripts.cli.check:check", "The verdict on pictures or a video of a code, or on a plate."),
+    "accident": (
+        "scripts.cli.check:accident",
+        "Two vehicles of a self-settled accident: both verdicts, kept in one record.",
+    ),
+    "sync": ("scripts.cli.cache:sync", "Bring the status cache up to date from a signed distribution."),
+    "cache": ("scripts.cli.cache:cache", "The status cache on this device."),
+    "decide": ("scripts.cli.decide:decide", "Decide on evidence in a JSON file."),
+    "replay": (
+        "scripts.cli.decide:replay",
+        "Decide again on every check in an audit log, or in one record taken out of it, and compare.",
+    ),
+    "credential": ("scripts.cli.credential:credential", "What stands in a code."),
+    "trust": ("scripts.cli.trust:trust", "The keys whose signatures this device accepts."),
+    "sandbox": (
+        "scripts.cli.sandbox:sandbox",
+        "An authority with made-up vehicles: issues credentials, publishes and serves the signed distribution.",
+    ),
+    "reader": ("scripts.cli.reader:reader", "A tag reader on a serial port: ask it, read tags, look at its bytes."),
+    "bench": ("scripts.cli.bench:bench", "Measure on this machine."),
+    "doctor": ("scripts.cli.doctor:doctor", "Whether the parts of this installation work."),
+}
+
+# Errors whose text is for the user, by name: naming them loads nothing, and what was not loaded was not raised.
+EXPECTED = (
+    "verifier.errors:VerifierError",
+    "hw.errors:HardwareError",
+    "firmware.fonts:FontMissingError",
+    "scripts.sandbox.registry:RegistryError",
+    "builtins:OSError",
+)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+MESSAGE_LENGTH = 500  # characters
+
+
+class LateGroup(click.Group):
+    """A group that loads the module of a command when the command is asked for, and no module to list them all."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the table."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, None when there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command = getattr(import_module(module), attribute)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table as a list."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=LateGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="markcheck")
 def cli() -> None:
     """Check a vehicle's electronic inspection mark.
@@ -39,10 +86,6 @@ def cli() -> None:
     """
 
 
-for command in (check, accident, sync, cache, decide, replay, credential, trust, sandbox, bench, doctor):
-    cli.add_command(command)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status: 0 done, 1 not done, 2 wrong usage."""
     for stream in (sys.stdout, sys.stderr):
@@ -51,22 +94,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = cli.main(args=argv, prog_name="markcheck", standalone_mode=False)
     except click.ClickException as exc:
-        exc.show()
+        shown = io.StringIO()
+        exc.show(shown)
+        click.echo(_bounded(shown.getvalue()), nl=False, err=True)
         return EXIT_USAGE
     except click.exceptions.Abort:
         problem("stopped")
         return 130
-    except _EXPECTED as exc:
-        problem(str(exc))
-        return 1
     except Exception as exc:  # noqa: BLE001 - the outermost edge: one line, and the place for who can mend it
+        if _is_expected(exc):
+            problem(_bounded(_text_of(exc)))
+            return 1
         place = traceback.extract_tb(exc.__traceback__)[-1]
         problem(f"our mistake: {type(exc).__name__} in {Path(place.filename).name}, line {place.lineno}")
         return 1
     return status if isinstance(status, int) else 0
 
 
-_EXPECTED = (VerifierError, HardwareError, FontMissingError, RegistryError, OSError)
+def _text_of(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        named = f"{error.filename}: " if error.filename else ""
+        return f"{named}{error.strerror}"
+    return str(error)
+
+
+def _bounded(text: str) -> str:
+    """What is too long for a message loses its middle: a name of thousands of characters, or all of a bad file."""
+    half = MESSAGE_LENGTH // 2
+    return text if len(text) <= MESSAGE_LENGTH else f"{text[:half]} … {text[-half:]}"
+
+
+def _is_expected(error: Exception) -> bool:
+    return any(f"{kind.__module__}:{kind.__qualname__}" in EXPECTED for kind in type(error).__mro__)
 
 
 if __name__ == "__main__":
