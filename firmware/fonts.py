@@ -1,4 +1,4 @@
-"""The three fonts of the panel, from their Debian packages, as one-bit pictures of text.
+"""The three fonts of the panel, from their Debian packages, as pictures of text: one bit, or grey.
 
 Outline fonts are drawn in grey and cut at the middle here: FreeType changed its own one-bit hinting between
 versions, and a verdict must look the same on every device.
@@ -62,9 +62,13 @@ class Font:
 
     def draw(self, text: str) -> Image.Image:
         """The text in white on black, mode "1", as wide as `width` says and `height` high."""
+        return self.draw_grey(text).point(lambda value: 255 if value >= 128 else 0, mode="1")
+
+    def draw_grey(self, text: str) -> Image.Image:
+        """The same with smooth edges, mode "L", for panels that have grey."""
         picture = Image.new("L", (max(1, self.width(text)), self.height))
         ImageDraw.Draw(picture).text((0, self._first_row(text)), text, fill=255, font=self._face)
-        return picture.point(lambda value: 255 if value >= 128 else 0, mode="1")
+        return picture
 
     def missing_glyphs(self, text: str) -> set[str]:
         """The characters of the text that this font cannot draw."""
@@ -93,7 +97,7 @@ def plate_font() -> Font:
 
 
 def headline_font(px: int) -> Font:
-    """Micro Hei for the verdict's headline."""
+    """Micro Hei for the verdict's headline, and for large plates on panels that have grey."""
     return _load(HEADLINE, px, None)
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 from firmware.fonts import headline_font, plate_font, text_font
 from firmware.icons import ICON_PX, LIT, draw_icon
 from firmware.views import VerdictView
-from verifier.types import Tone
+from verifier.verdict import Tone
 
 PANEL = (128, 64)
 

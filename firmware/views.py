@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from verifier.plates import display_text
-from verifier.types import Action, Credential, Grade, Month, Tone, Verdict, VerdictCode
+from verifier.types import Credential, Month
 from verifier.vehicle_words import vehicle_words
+from verifier.verdict import Action, Age, Grade, Tone, Verdict, VerdictCode
 from verifier.wording import ACTIONS, REASONS, VERDICTS, Language, Text
 
 LINE_COLUMNS = 16  # of a Latin character; a Chinese character takes two
@@ -30,6 +31,7 @@ _ONLINE, _OFFLINE = Text("在线", "ONLINE"), Text("离线", "OFFLINE")
 _NOW, _NO_DATA = Text("刚刚", "NOW"), Text("无数据", "NO DATA")
 _AGES = {"h": Text("{}小时前", "{}h AGO"), "d": Text("{}天前", "{}d AGO"), "y": Text("{}年前", "{}y AGO")}
 _SHORT_AGES = {"h": Text("{}时", "{}h"), "d": Text("{}天", "{}d"), "y": Text("{}年", "{}y")}
+_AT_LEAST = ">"  # no time that a suspect clock has left is the whole of it
 _MONTH = Text("至{0.year:04d}年{0.month:02d}月", "TO {0.year:04d}-{0.month:02d}")
 _NO_MONTH, _NO_MONTH_SHORT = Text("有效期未知", "NO DATE"), Text("期限未知", "NO DATE")
 _REASONS_TITLE, _ACTIONS_TITLE, _VEHICLE_TITLE = Text("原因", "WHY"), Text("处置", "DO"), Text("证载", "CAR")
@@ -97,11 +99,14 @@ def verdict_view(
 ) -> VerdictView:
     """The words for a verdict. `now` is an aware datetime and makes the age of the data.
 
+    Where the verdict says that the clock is under suspicion, `now` is the earliest that it can be, and the age is shown
+    as the least.
+
     `credential` is the proven one that was shown, and no other: what it says of the car is shown to be compared.
     """
     words = VERDICTS[verdict.code]
     month, month_short, month_tiny = _month(verdict.valid_until, language)
-    age, age_short = _age(verdict.as_of, now, language)
+    age, age_short = age_words(verdict.age(now), language)
     first = SHORT_ACTIONS[verdict.actions[0]].in_(language) if verdict.actions else _UNKNOWN
     return VerdictView(
         code=verdict.code,
@@ -142,18 +147,18 @@ def _month(month: Month | None, language: Language) -> tuple[str, str, str]:
     return _MONTH.in_(language).format(month), str(month), str(month)[2:]
 
 
-def _age(as_of: datetime | None, now: datetime, language: Language) -> tuple[str, str]:
+def age_words(age: Age | None, language: Language) -> tuple[str, str]:
     """Long and short form. Data from the future have no age: the clock or the data are wrong."""
-    if as_of is None:
+    if age is None:
         return _NO_DATA.in_(language), _UNKNOWN
-    age = now - as_of
-    if age < -_CLOCK_TOLERANCE:
+    hours = max(age.span, timedelta(0)) // timedelta(hours=1)
+    if age.span < -_CLOCK_TOLERANCE or (age.at_least and hours == 0):
         return _UNKNOWN, _UNKNOWN
-    hours = max(age, timedelta(0)) // timedelta(hours=1)
     if hours == 0:
         return _NOW.in_(language), _NOW.in_(language)
     unit, number = _largest_unit(hours)
-    return _AGES[unit].in_(language).format(number), _SHORT_AGES[unit].in_(language).format(number)
+    least, number = (_AT_LEAST, min(number, 99)) if age.at_least else ("", number)  # no wider than three digits
+    return least + _AGES[unit].in_(language).format(number), least + _SHORT_AGES[unit].in_(language).format(number)
 
 
 def _largest_unit(hours: int) -> tuple[str, int]:

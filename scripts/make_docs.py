@@ -13,7 +13,8 @@ from scripts.credential_example import PARTS
 from verifier import decide, facts
 from verifier.adapters import READINGS, SIGNATURES
 from verifier.policy import Policy
-from verifier.types import Action, CodeFault, Reason, StatusLetter, VerdictCode
+from verifier.types import CodeFault, StatusLetter
+from verifier.verdict import Action, Reason, VerdictCode
 from verifier.wording import ACTIONS, REASONS, STATUS_LETTERS, VERDICTS
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -26,16 +26,8 @@ from verifier.errors import CodeError
 from verifier.plates import ALPHABET
 from verifier.policy import Policy
 from verifier.trust import TrustList
-from verifier.types import (
-    Algorithm,
-    CodeEvidence,
-    Credential,
-    Evidence,
-    KeyRole,
-    SignatureState,
-    Tone,
-    VerdictCode,
-)
+from verifier.types import Algorithm, CodeEvidence, Credential, Evidence, KeyRole, SignatureState
+from verifier.verdict import Tone, VerdictCode
 from verifier.verify import verify
 
 MISSING = """\

@@ -20,20 +20,8 @@ from PIL import Image
 
 from firmware.screens import render_pages
 from firmware.views import VerdictView, verdict_view
-from verifier.types import (
-    Action,
-    Credential,
-    Finding,
-    Grade,
-    Month,
-    Plate,
-    Reason,
-    Serial,
-    Source,
-    Tone,
-    Verdict,
-    VerdictCode,
-)
+from verifier.types import Credential, Month, Plate, Serial, Source
+from verifier.verdict import Action, Finding, Grade, Reason, Tone, Verdict, VerdictCode
 from verifier.wording import LANGUAGES, VERDICTS
 
 STORED = Path(__file__).parent / "data" / "screens.json"

@@ -23,7 +23,8 @@ from tests.nightly import BEGAN, EPOCH_KEY, Device, FakeClock, Night, fleet
 from verifier import trusted_time as module
 from verifier.audit import AuditLog, read_log, replay
 from verifier.cache import marks as marks_module
-from verifier.cache.marks import Accepted, ClockMarks, Marks, read_clock, update_clock
+from verifier.cache.marks import Accepted, ClockMarks, read_clock, update_clock
+from verifier.cache.state import Marks
 from verifier.cache.store import StatusStore
 from verifier.check import CheckResult, Observation, Verifier
 from verifier.clock import Ticks, system_clock, system_witness
@@ -31,7 +32,8 @@ from verifier.net import HttpFetcher
 from verifier.repository import ExpiredError
 from verifier.sync import sync_history
 from verifier.trusted_time import Doubt, TrustedTime, clock_report, http_date, judge
-from verifier.types import Month, PlateSeen, Reason, StatusLetter, Tone, VehicleRecord, VerdictCode
+from verifier.types import Month, PlateSeen, StatusLetter, VehicleRecord
+from verifier.verdict import Reason, Tone, VerdictCode
 
 HOUR = timedelta(hours=1)
 
@@ -407,6 +409,36 @@ def test_a_set_clock_makes_neither_an_overdue_nor_a_valid_vehicle(handheld: Hand
             assert vehicle.status & {StatusLetter.DEREGISTERED, StatusLetter.SEALED}
 
 
+def test_a_servers_date_is_compared_with_the_clock_as_it_is_and_not_as_it_was(handheld: Handheld) -> None:
+    """Heard beside a wrong clock, in a sync that then failed; somebody puts the clock right before the next one."""
+    handheld.machine.set_clock(days=3)
+    handheld.time.heard(handheld.machine.true)
+    handheld.machine.run(timedelta(minutes=20))
+    handheld.machine.set_clock(days=-3)
+    handheld.publish()
+    assert handheld.sync() == ()
+    assert handheld.believed()
+
+
+def test_a_servers_date_serves_one_signed_time_and_is_forgotten(handheld: Handheld) -> None:
+    """A card that comes next says nothing of the date, so a server's of this morning must not speak for it."""
+    handheld.time.heard(handheld.machine.true + timedelta(days=3))
+    handheld.publish()
+    assert any("seems to be" in note for note in handheld.sync())
+    handheld.machine.run(HOUR)
+    handheld.publish()
+    assert handheld.sync() == ()
+
+
+@pytest.mark.parametrize("days", [-3, 3, 500])
+def test_the_age_of_the_data_under_a_doubtful_clock_is_the_least_that_it_can_be(handheld: Handheld, days: int) -> None:
+    """Whichever way the clock was set: the last good sight of it was four hours after the data were made."""
+    handheld.machine.run(timedelta(hours=3))
+    assert handheld.check().age == (timedelta(hours=4), False)
+    handheld.machine.set_clock(days=days)
+    assert handheld.check().age == (timedelta(hours=4), True)
+
+
 def test_a_record_of_a_check_under_a_doubtful_clock_is_decided_again(handheld: Handheld) -> None:
     handheld.machine.set_clock(hours=5)
     handheld.check()
@@ -600,6 +632,7 @@ def test_the_report_says_what_is_known(handheld: Handheld) -> None:
     assert json.loads(json.dumps(report)) == {
         "trusted": True,
         "doubts": [],
+        "earliest": machine.clock().isoformat(),
         "newest_signed": BEGAN.isoformat(),
         "last_seen": (BEGAN + HOUR).isoformat(),
         "last_good": BEGAN.isoformat(),
@@ -610,6 +643,7 @@ def test_the_report_says_what_is_known(handheld: Handheld) -> None:
     }
     report = clock_report(handheld.device.root, BEGAN - HOUR)
     assert (report["trusted"], report["doubts"][0]) == (False, str(Doubt.BEHIND_SIGNED))
+    assert report["earliest"] == (BEGAN + HOUR).isoformat()
     handheld.state.write_bytes(b"no database at all" * 99)
     assert clock_report(handheld.device.root, BEGAN)["trusted"] is None
 

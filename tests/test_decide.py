@@ -13,7 +13,6 @@ from verifier.evidence import evidence_from_json, evidence_to_json
 from verifier.facts import GOOD_GRADES
 from verifier.policy import Policy
 from verifier.types import (
-    Action,
     CacheEvidence,
     CacheState,
     CodeEvidence,
@@ -23,14 +22,12 @@ from verifier.types import (
     CredentialState,
     CredentialStatus,
     Evidence,
-    Grade,
     Month,
     OnlineEvidence,
     OnlineState,
     Plate,
     PlateSeen,
     PresentationMode,
-    Reason,
     Serial,
     SignatureState,
     Source,
@@ -38,11 +35,10 @@ from verifier.types import (
     StatusLetter,
     TagAuth,
     TagEvidence,
-    Tone,
     VehicleRecord,
-    VerdictCode,
     WatchHit,
 )
+from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 
 CASES = load_data("decision_cases.json")["cases"]
 POLICY = Policy()
@@ -361,6 +357,35 @@ def test_r1_a_hit_that_only_an_unproven_code_leads_to_is_a_lead():
     assert (found.code, Reason.WATCH_LEAD in found.reasons) == (VerdictCode.UNTRUSTED_ISSUER, True)
     assert Action.CONFIRM_CENTRE in found.actions
     assert verdict_of(code=code(), watch=(hit,)).code is VerdictCode.WANTED
+
+
+def test_r2_a_wanted_vehicle_with_the_seen_text_asks_for_the_kind_whatever_else_was_answered():
+    watched = replace(cache(None, covers=False), watched=True)
+    typed = replace(SEEN, plate=Plate(PLATE.text, None))
+    for more in (
+        {},
+        {"online": OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=record()), server_time=NOW)},
+        {"code": code()},
+    ):
+        found = verdict_of(plate_seen=typed, cache=watched, **more)
+        assert (found.code, found.tone, Reason.WATCH_KIND in found.reasons) == (
+            VerdictCode.WATCH_CONFIRM, Tone.CAUTION, True,
+        )  # fmt: skip
+        assert Action.RELEASE not in found.actions
+    assert verdict_of(plate_seen=typed, cache=watched).as_of == watched.as_of
+    old = verdict_of(plate_seen=typed, cache=replace(watched, as_of=NOW - timedelta(days=8)))
+    assert (old.code, Reason.WATCH_STALE in old.reasons) == (VerdictCode.WATCH_CONFIRM, True)
+    unproven = code(signature=SignatureState.UNKNOWN_KEY)
+    lead = verdict_of(code=unproven, cache=watched)
+    assert (lead.code, Reason.WATCH_LEAD in lead.reasons) == (VerdictCode.UNTRUSTED_ISSUER, True)
+
+
+def test_an_online_answer_that_corrected_the_clock_is_of_this_moment():
+    online = OnlineEvidence(
+        state=OnlineState.OK, answer=StatusAnswer(vehicle=record()), server_time=NOW + timedelta(days=3)
+    )
+    assert verdict_of(plate_seen=SEEN, online=online).age(NOW) == (timedelta(0), False)
+    assert verdict_of(plate_seen=SEEN).age(NOW) is None
 
 
 @pytest.mark.parametrize(("days", "code"), [(7, VerdictCode.WANTED), (7.1, VerdictCode.WATCH_CONFIRM)])

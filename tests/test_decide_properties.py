@@ -21,7 +21,6 @@ from verifier.decide import decide
 from verifier.evidence import evidence_from_json, evidence_to_json
 from verifier.roles import INSPECTION_LETTERS, Answer, limited_answer
 from verifier.types import (
-    Action,
     CacheEvidence,
     CacheState,
     CodeEvidence,
@@ -31,14 +30,12 @@ from verifier.types import (
     CredentialState,
     CredentialStatus,
     Evidence,
-    Grade,
     Month,
     OnlineEvidence,
     OnlineState,
     Plate,
     PlateSeen,
     PresentationMode,
-    Reason,
     Serial,
     SignatureState,
     Source,
@@ -46,13 +43,11 @@ from verifier.types import (
     StatusLetter,
     TagAuth,
     TagEvidence,
-    Tone,
     VehicleRecord,
-    Verdict,
-    VerdictCode,
     WatchHit,
     same_plate,
 )
+from verifier.verdict import Action, Grade, Reason, Tone, Verdict, VerdictCode
 
 COUNT, LONG_COUNT = 1000, 200_000
 
@@ -119,6 +114,7 @@ class Draw:
             scope="national",
             covers=self.mostly(True, False),
             answer=self.answer(),
+            watched=self.mostly(False, False, True),
         )
 
     def failure(self):
@@ -297,9 +293,10 @@ def a_record_decides_the_same_again(example):
 def no_watch_data_changes_a_limited_answer(example):
     evidence = example.evidence
     answer = limited_answer(evidence, POLICY, NOW)
-    assert answer == limited_answer(replace(evidence, watch=()), POLICY, NOW)
+    unwatched = replace(evidence, watch=(), cache=replace(evidence.cache, watched=False))
+    assert answer == limited_answer(unwatched, POLICY, NOW)
     assert (answer.month is None) is (answer.answer is not Answer.YES)
-    if decided(evidence).tone in (Tone.CAUTION, Tone.STOP) and not evidence.watch:
+    if decided(evidence).tone in (Tone.CAUTION, Tone.STOP) and unwatched == evidence:
         letters = [a.vehicle.status for a in (evidence.cache.answer, evidence.online.answer) if a and a.vehicle]
         assert answer.answer is not Answer.YES or any(status - INSPECTION_LETTERS for status in letters)
 

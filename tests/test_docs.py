@@ -91,6 +91,8 @@ def test_every_command_in_the_documents_parses(page):
     for line in re.findall(r"^ *(?:\$ )?markcheck (.+?)(?:   .*)?$", page.read_text(encoding="utf-8"), re.MULTILINE):
         command, words = cli, line.split()
         while isinstance(command, click.Group) and words:
-            command = command.commands[words.pop(0)]
+            name = words.pop(0)
+            command = command.get_command(click.Context(command), name)
+            assert command is not None, line
         options = {name for parameter in command.params for name in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, line

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +11,7 @@ from tests.test_decide import NOW, OTHER, POLICY, SEEN, cache, code, record
 from verifier.roles import (
     GATE_LINES,
     LINES,
+    NO_DATA,
     VALID_UNTIL,
     Answer,
     LimitedAnswer,
@@ -21,15 +22,14 @@ from verifier.types import (
     CredentialState,
     Evidence,
     Month,
-    Role,
     SignatureState,
     Source,
     StatusLetter,
     TagAuth,
     TagEvidence,
-    View,
     WatchHit,
 )
+from verifier.verdict import Role, View
 
 
 def answer_of(**evidence) -> LimitedAnswer:
@@ -37,22 +37,35 @@ def answer_of(**evidence) -> LimitedAnswer:
 
 
 def test_a_limited_answer_has_nothing_but_answer_month_and_date():
-    assert {field.name for field in fields(LimitedAnswer)} == {"answer", "month", "as_of", "policy"}
+    assert {field.name for field in fields(LimitedAnswer)} == {"answer", "month", "as_of", "age", "policy"}
 
 
 def test_an_insurer_reads_the_month():
     answer = answer_of(code=code(), cache=cache(record()))
     assert (answer.answer, answer.month) == (Answer.YES, Month(2027, 8))
-    (line,) = answer_lines(answer, Role.INSURER)
+    line, date = answer_lines(answer, Role.INSURER)
     assert line == ("检验有效至2027年08月", "VALID TO 2027-08")
+    assert (date, answer.age) == (("数据2026-08-20", "DATA 2026-08-20"), (timedelta(hours=8), False))
 
 
 def test_a_gate_reads_pass_first():
     answer = answer_of(plate_seen=SEEN, cache=cache(record()))
-    assert [line.zh for line in answer_lines(answer, Role.GATE)] == ["可通行", "检验有效至2027年08月"]
+    assert [line.zh for line in answer_lines(answer, Role.GATE)] == [
+        "可通行", "检验有效至2027年08月", "数据2026-08-20",
+    ]  # fmt: skip
     overdue = answer_of(plate_seen=SEEN, cache=cache(record(inspection_valid_until=Month(2026, 5))))
     assert (overdue.answer, overdue.month) == (Answer.NO, None)
-    assert [line.en for line in answer_lines(overdue, Role.GATE)] == ["SEE ATTENDANT", "NOT VALID"]
+    assert [line.en for line in answer_lines(overdue, Role.GATE)] == [
+        "SEE ATTENDANT", "NOT VALID", "DATA 2026-08-20",
+    ]  # fmt: skip
+
+
+def test_every_limited_answer_says_how_old_its_data_are_or_that_there_are_none():
+    nothing = answer_of(plate_seen=SEEN)
+    assert (nothing.age, answer_lines(nothing, Role.RENTAL)[-1]) == (None, ("无数据", "NO DATA"))
+    suspect = Evidence(plate_seen=SEEN, cache=cache(record(status="E")), clock_trusted=False)
+    told = limited_answer(suspect, POLICY, NOW, earliest=NOW - timedelta(hours=3))
+    assert (told.answer, told.age) == (Answer.NO, (timedelta(hours=5), True))
 
 
 @pytest.mark.parametrize("letters", ["C", "J", "N", "K", "L", "D", "G", "O", "B", "CK"])
@@ -60,6 +73,13 @@ def test_watch_data_and_other_letters_never_show_through(letters):
     hit = WatchHit(basis=Source.PLATE_SEEN, kind="stolen", as_of=NOW - timedelta(hours=1))
     plain = answer_of(plate_seen=SEEN, cache=cache(record()))
     assert answer_of(plate_seen=SEEN, cache=cache(record(status=letters)), watch=(hit,)) == plain
+
+
+def test_a_wanted_vehicle_with_the_same_text_never_shows_through():
+    """A limited role learns neither from the answer nor from its date that such a vehicle is on the watch list."""
+    nothing = cache(None, covers=False)
+    plain = answer_of(plate_seen=SEEN, cache=nothing)
+    assert answer_of(plate_seen=SEEN, cache=replace(nothing, watched=True)) == plain
 
 
 def test_a_question_about_the_document_is_no_fact_of_the_vehicle():
@@ -81,7 +101,7 @@ def test_a_deregistered_vehicle_is_a_no():
 
 
 def test_lines_fit_the_panel():
-    for text in [*LINES.values(), *GATE_LINES.values()]:
+    for text in [*LINES.values(), *GATE_LINES.values(), NO_DATA]:
         assert len(text.zh) <= 8
         assert len(text.en) <= 16
     assert len(VALID_UNTIL.en.format(Month(2027, 8))) == 16

@@ -39,7 +39,6 @@ from verifier.sm2 import libcrypto
 from verifier.sync import SyncClient
 from verifier.trust import load_trust_list
 from verifier.types import (
-    Action,
     Algorithm,
     CodeFault,
     Credential,
@@ -48,14 +47,11 @@ from verifier.types import (
     Plate,
     PlateSeen,
     PresentationMode,
-    Reason,
     Serial,
     SignatureState,
     StatusLetter,
-    Tone,
-    Verdict,
-    VerdictCode,
 )
+from verifier.verdict import Action, Reason, Tone, Verdict, VerdictCode
 
 START = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 LIVE, STORED, PRINTED, TAG_LABEL = PresentationMode

@@ -33,8 +33,9 @@ from tests.make_screens import (
     stored_views,
 )
 from verifier.plates import LETTERS, PLATE_KINDS, PROVINCES
-from verifier.types import Action, Grade, Month, Reason, Tone, VerdictCode
+from verifier.types import Month
 from verifier.vehicle_words import COLOUR_LABEL, COLOURS, TYPE_LABEL, USE_LABEL, USE_NATURES, VEHICLE_TYPES
+from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 from verifier.wording import ACTIONS, LANGUAGES, REASONS, VERDICTS, Language
 
 CODES_AND_LANGUAGES = list(product(VerdictCode, LANGUAGES))
@@ -176,6 +177,25 @@ def test_every_reason_and_action_fits_its_page(language: Language) -> None:
     everything = view_of(VerdictCode.VALID, language, age=AGES[4], reasons=tuple(Reason), actions=tuple(Action))
     pages = render_pages(everything)
     assert len(pages) == 1 + -(-len(Reason) // 3) + -(-len(Action) // 3)
+
+
+@pytest.mark.parametrize(
+    ("hours", "long", "short"),
+    [
+        (0, "--", "--"),
+        (5, ">5小时前", ">5时"),
+        (72, ">3天前", ">3天"),
+        (24 * 400, ">99天前", ">99天"),
+        (24 * 1100, ">3年前", ">3年"),
+    ],
+)
+def test_an_age_under_a_suspect_clock_is_shown_as_the_least_that_it_is(hours: int, long: str, short: str) -> None:
+    age = timedelta(hours=hours)
+    suspect = view_of(VerdictCode.WANTED, age=age, reasons=(Reason.CLOCK_SUSPECT,))
+    assert (suspect.age, suspect.age_short) == (long, short)
+    behind = view_of(VerdictCode.WANTED, age=timedelta(hours=-1), reasons=(Reason.CLOCK_SUSPECT,))
+    assert behind.age == "--"
+    assert ">" not in view_of(VerdictCode.WANTED, age=age).age
 
 
 def test_every_fact_is_on_the_verdict_page() -> None:

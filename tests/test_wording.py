@@ -6,7 +6,8 @@ import re
 import pytest
 
 from tests.conftest import ROOT, load_data
-from verifier.types import Action, Reason, StatusLetter, VerdictCode
+from verifier.types import StatusLetter
+from verifier.verdict import Action, Reason, VerdictCode
 from verifier.wording import ACTIONS, REASONS, STATUS_LETTERS, VERDICTS
 
 CASES = load_data("decision_cases.json")

@@ -16,10 +16,12 @@ from verifier.errors import (
     EpochKeyError,
     FetchError,
     FetchTimeoutError,
+    RefusedError,
     RejectedError,
     StatusError,
     UntrustedError,
 )
+from verifier.facts import WATCH_LETTERS
 from verifier.plates import kinds_of
 from verifier.trust import TrustList
 from verifier.types import (
@@ -111,7 +113,7 @@ def cache_evidence(
     store: StatusStore, info: GenerationInfo, plates: Sequence[Plate], credential: Credential | None
 ) -> CacheEvidence:
     """Ask the cache about the first of the plates and about the proven credential; never raises for its data."""
-    state, covers, document, vehicle = CacheState.OK, False, None, None
+    state, covers, watched, document, vehicle = CacheState.OK, False, False, None, None
     try:
         # The list of document states is checked on its own, so it counts even where the vehicles' data fail.
         document = _document(store, credential, plates)
@@ -122,6 +124,7 @@ def cache_evidence(
             said = plates[0].kind is not None or len(kinds_of(plates[0].text)) == 1
             covers = len(found) <= 1 and ((bool(found) and said) or store.covers(plates[0]))
             vehicle = found[0] if covers and found else None
+            watched = vehicle is None and any(record.status & WATCH_LETTERS for record in found)
     except CacheCorruptError:
         state = CacheState.CORRUPT
     except EpochKeyError:
@@ -134,6 +137,7 @@ def cache_evidence(
         scope=info.scope,
         covers=covers,
         answer=StatusAnswer(vehicle=vehicle, credential=document),
+        watched=watched,
     )
 
 
@@ -156,7 +160,7 @@ _DENIED = (401, 403)  # the device or its officer, and never the vehicle (RFC 91
 def online_failure(error: FetchError) -> OnlineEvidence:
     """A look-up that brought no answer is denied, timed out, untrustworthy or unreachable, and never "not found"."""
     state = OnlineState.UNREACHABLE
-    if isinstance(error, StatusError) and error.code in _DENIED:
+    if isinstance(error, RefusedError) or (isinstance(error, StatusError) and error.code in _DENIED):
         state = OnlineState.DENIED
     elif isinstance(error, FetchTimeoutError):
         state = OnlineState.TIMEOUT
@@ -165,8 +169,12 @@ def online_failure(error: FetchError) -> OnlineEvidence:
     return OnlineEvidence(state=state)
 
 
-def online_evidence(answer: StatusAnswer, server_time: datetime) -> OnlineEvidence:
-    """A signed answer whose nonce, signature and times were verified; no vehicle in it means "not found"."""
-    if answer.vehicle is None:
-        return OnlineEvidence(state=OnlineState.NOT_FOUND, server_time=server_time)
+def online_evidence(answer: StatusAnswer, server_time: datetime, *, complete: bool = True) -> OnlineEvidence:
+    """A signed answer whose nonce, signature and times were verified; no vehicle in it means "not found".
+
+    Unless it is not `complete`: then it speaks of the document alone, and says nothing of the vehicle.
+    """
+    if answer.vehicle is None and complete:
+        kept = answer if answer.credential is not None else None
+        return OnlineEvidence(state=OnlineState.NOT_FOUND, answer=kept, server_time=server_time)
     return OnlineEvidence(state=OnlineState.OK, answer=answer, server_time=server_time)

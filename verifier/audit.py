@@ -10,7 +10,9 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,11 +23,13 @@ from verifier.decide import decide
 from verifier.errors import AuditError, EvidenceError, PolicyError
 from verifier.evidence import evidence_from_json, evidence_to_json
 from verifier.policy import Policy, dump_policy, load_policy
-from verifier.types import Evidence, Verdict
+from verifier.types import Evidence
+from verifier.verdict import Verdict
 
 FORMAT = 1
 _FIRST = "0" * 64  # what the first line names as its predecessor
 _TAIL = 256 * 1024  # bytes; longer than any line
+_ID = re.compile(rb'"id":"([0-9A-Za-z_.-]{1,64})"')  # the first in a line is the record's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,24 +171,51 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
             previous = _digest(line)
 
 
+def find_checks(path: Path, check_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The records of these single checks, by number, as they were first written; AuditError when none can be read."""
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                told = _ID.search(line)
+                if told is None or (number := told[1].decode()) not in check_ids or number in found:
+                    continue
+                with suppress(ValueError, RecursionError):  # half a line counts as none
+                    entry = json.loads(line)
+                    if isinstance(entry, dict) and entry.get("kind") == "check" and entry.get("id") == number:
+                        found[number] = entry
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise AuditError(f"audit log: cannot be read: {exc.strerror}") from exc
+    return found
+
+
 def replay(check: dict[str, Any], policies: Mapping[str, Policy] = MappingProxyType({})) -> tuple[Verdict, bool]:
     """Decide again from one check's record alone: the verdict, and whether it is the recorded one.
 
     A record that names its policy without holding it takes it from `policies` (by label). AuditError names what is
     missing.
     """
-    try:
-        evidence, now = evidence_from_json(check.get("evidence"))
-        policy = _policy(check.get("policy"), policies)
-    except (EvidenceError, PolicyError) as exc:
-        raise AuditError(f"audit record: {exc}") from exc
+    evidence, now, policy = recorded(check, policies)
     verdict = decide(evidence, policy, now)
     return verdict, verdict_to_json(verdict) == check.get("verdict")
 
 
-def _policy(recorded: object, policies: Mapping[str, Policy]) -> Policy:
-    if isinstance(recorded, str):
-        if recorded not in policies:
-            raise PolicyError(f"policy {recorded[:50]!r} is missing")
-        return policies[recorded]
-    return load_policy(json.dumps(recorded).encode())
+def recorded(
+    check: dict[str, Any], policies: Mapping[str, Policy] = MappingProxyType({})
+) -> tuple[Evidence, datetime, Policy]:
+    """Evidence, time and policy of one check's record; AuditError names what is missing."""
+    try:
+        evidence, now = evidence_from_json(check.get("evidence"))
+        return evidence, now, _policy(check.get("policy"), policies)
+    except (EvidenceError, PolicyError) as exc:
+        raise AuditError(f"audit record: {exc}") from exc
+
+
+def _policy(named: object, policies: Mapping[str, Policy]) -> Policy:
+    if isinstance(named, str):
+        if named not in policies:
+            raise PolicyError(f"policy {named[:50]!r} is missing")
+        return policies[named]
+    return load_policy(json.dumps(named).encode())

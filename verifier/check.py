@@ -27,6 +27,7 @@ from verifier.errors import (
     PolicyError,
     TrustListError,
 )
+from verifier.online import Standing
 from verifier.plates import confusable_plates
 from verifier.policy import Policy, load_policy
 from verifier.trust import TrustList, load_trust_list
@@ -37,15 +38,15 @@ from verifier.types import (
     CodeEvidence,
     Credential,
     Evidence,
+    OnlineEvidence,
     Plate,
     PlateSeen,
     Purpose,
     SignatureState,
     TagAuth,
     TagEvidence,
-    Verdict,
-    VerdictCode,
 )
+from verifier.verdict import Age, Verdict, VerdictCode
 from verifier.vin import Vin
 
 
@@ -75,6 +76,18 @@ class CheckResult:
     policy: Policy
     remarks: tuple[str, ...] = ()  # for the technician: what could not be used
     similar: tuple[Plate, ...] = ()  # plates in the data that a typed one may be mistaken for
+    earliest: datetime  # the earliest that it can have been: `now`, or what a clock under suspicion leaves of it
+    late: bool = False  # whether this is the check once more, with what the centre said after it
+
+    @property
+    def plates(self) -> tuple[Plate, ...]:
+        """The plates that were seen, proven ones first; the first is the vehicle that was looked up."""
+        return tuple(_identities(self.evidence, self.evidence.code))
+
+    @property
+    def age(self) -> Age | None:
+        """How old the status data are, None without any; the least that they can be under a suspect clock."""
+        return self.verdict.age(self.earliest)
 
     @property
     def credential(self) -> Credential | None:
@@ -90,7 +103,7 @@ class _Rules:
     trust: TrustList
     policy: Policy
     remarks: tuple[str, ...]
-    trust_as_of: datetime | None = None  # the moment that list describes; it is signed together with the set
+    trust_as_of: datetime | None = None  # the moment that list describes
 
 
 _TRIES = 3  # generations that may come and go during one check
@@ -125,6 +138,35 @@ class Verifier:
         result, record = self._run(seen)
         return _remarked(result, self._keep(record.to_json()))
 
+    def upgrade(self, result: CheckResult, online: OnlineEvidence, sources: dict[str, Any]) -> CheckResult:
+        """The same check with what the centre said of it, decided and recorded anew under its own number.
+
+        `sources` tells the record where that came from. May be called from another thread than `check`.
+        """
+        evidence = replace(result.evidence, online=online)
+        verdict = decide(evidence, result.policy, result.now)
+        similar = result.similar if verdict.code is VerdictCode.NOT_FOUND else ()
+        late = replace(result, evidence=evidence, verdict=verdict, similar=similar, late=True)
+        record = CheckRecord(
+            check_id=late.check_id, evidence=evidence, now=late.now, policy=late.policy, verdict=verdict,
+            inputs={}, sources=sources, software=self._software,
+        )  # fmt: skip
+        return _remarked(late, self._keep({**record.to_json(), "kind": "upgrade"}))
+
+    def standing(self) -> Standing | None:
+        """What the device has, and by what it judges an answer of the centre; None without a set in use.
+
+        May be called from another thread than `check`, so it leaves the rules of the check in hand alone.
+        """
+        try:
+            info = self._status.info()
+            rules = self._rules
+            if info.path.name != rules.generation:
+                rules = _new_rules(rules, info, self._status)
+        except CacheError:
+            return None
+        return Standing(trust=rules.trust, as_of=info.as_of, seq=info.seq, hot_seq=info.hot_seq or 0)
+
     def check_pair(self, a: Observation, b: Observation) -> tuple[CheckResult, CheckResult]:
         """Two vehicles of one accident (自行协商), checked one after the other and kept in one record."""
         (result_a, record_a), (result_b, record_b) = self._run(a), self._run(b)
@@ -145,6 +187,7 @@ class Verifier:
             policy=self._rules.policy,
             remarks=(*self._rules.remarks, *_not_compared(seen, evidence.code), *(f"clock: {d}" for d in doubts)),
             similar=self._similar(verdict, seen),
+            earliest=now if self._time is None or not doubts else self._time.earliest(now),
         )
         return result, self._record(result, seen, info)
 
@@ -240,7 +283,7 @@ def _new_rules(old: _Rules, info: GenerationInfo, status: StatusStore) -> _Rules
     """Trust list and policy of a new generation; one that is not usable leaves the last good one in force."""
     trust, trust_as_of, policy, remarks = old.trust, old.trust_as_of, old.policy, []
     try:
-        trust, trust_as_of = load_trust_list(status.trust_entries()), info.as_of
+        trust, trust_as_of = load_trust_list(status.trust_entries()), info.trust_as_of
     except TrustListError as exc:
         remarks.append(f"{exc}; the last good list stays in force")
     try:
@@ -255,7 +298,7 @@ def _proven(code: CodeEvidence | None) -> Credential | None:
     return code.credential if code is not None and code.signature is SignatureState.VALID else None
 
 
-def _identities(seen: Observation, code: CodeEvidence | None) -> list[Plate]:
+def _identities(seen: Observation | Evidence, code: CodeEvidence | None) -> list[Plate]:
     """The plates that were seen, proven ones first; the first is the vehicle to look up."""
     claims = code.credential if code else None
     ranked: list[tuple[bool, Plate]] = []

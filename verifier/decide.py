@@ -11,18 +11,8 @@ from datetime import datetime
 
 from verifier.facts import DEREGISTERED_LETTERS, GOOD_GRADES, RECORD_GRADES, RESTRICTED_LETTERS, Facts
 from verifier.policy import Policy
-from verifier.types import (
-    Action,
-    CodeFault,
-    CodeReading,
-    Evidence,
-    Grade,
-    Reason,
-    Source,
-    Tone,
-    Verdict,
-    VerdictCode,
-)
+from verifier.types import CodeFault, CodeReading, Evidence, Source
+from verifier.verdict import Action, Grade, Reason, Tone, Verdict, VerdictCode
 from verifier.wording import VERDICTS
 
 V, R, A = VerdictCode, Reason, Action

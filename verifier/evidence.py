@@ -241,6 +241,7 @@ def _cache(cache: _Fields | None) -> CacheEvidence:
         scope=cache.get("scope", _text, None),
         covers=cache.get("covers", _bool, False),
         answer=answer,
+        watched=state is CacheState.OK and cache.get("watched", _bool, False),
     )
 
 
@@ -248,11 +249,16 @@ def _online(online: _Fields | None) -> OnlineEvidence:
     if online is None:
         return OnlineEvidence(state=OnlineState.DISABLED)
     state = online.get("state", OnlineState)
-    if state is OnlineState.OK and online.child("record") is None:
-        raise EvidenceError("online.record: missing")
+    answer = None
+    if state is OnlineState.OK:
+        answer = _answer(online)
+        if answer.vehicle is None and answer.credential is None:
+            raise EvidenceError("online.record: missing")
+    elif state is OnlineState.NOT_FOUND and (document := _document(online.child("presented"))) is not None:
+        answer = StatusAnswer(vehicle=None, credential=document)  # the vehicle is not there, its document is
     return OnlineEvidence(
         state=state,
-        answer=_answer(online) if state is OnlineState.OK else None,
+        answer=answer,
         server_time=online.get("server_time", _time, None),
     )
 
@@ -331,6 +337,7 @@ def _cache_json(cache: CacheEvidence) -> dict[str, Any]:
         "as_of": _iso(cache.as_of),
         "scope": cache.scope,
         "covers": cache.covers,
+        "watched": cache.watched,
         **_answer_json(cache.answer),
     }
 

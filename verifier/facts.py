@@ -18,12 +18,9 @@ from verifier.types import (
     CredentialState,
     CredentialStatus,
     Evidence,
-    Finding,
-    Grade,
     Month,
     OnlineState,
     Plate,
-    Reason,
     SignatureState,
     Source,
     StatusAnswer,
@@ -32,6 +29,7 @@ from verifier.types import (
     VehicleRecord,
     same_plate,
 )
+from verifier.verdict import Finding, Grade, Reason
 
 R, L = Reason, StatusLetter
 
@@ -174,7 +172,7 @@ class Facts:
             return
         if cache.answer is not None:
             self.document = cache.answer.credential
-        if online.state is OnlineState.OK and online.answer is not None:
+        if online.state in (OnlineState.OK, OnlineState.NOT_FOUND) and online.answer is not None:
             self.document = online.answer.credential or self.document
 
     def _cache_grade(self, age: timedelta) -> Grade:
@@ -312,6 +310,22 @@ class Facts:
                 self._hit(hit.basis in trusted, fresh, Source.WATCH_LIST)
         if self.record is not None and self.record.status & WATCH_LETTERS:
             self._hit(self.record_trusted, self.record_fresh, Source.RECORD)
+        self._watched_text()
+
+    def _watched_text(self) -> None:
+        """R2 and R8: a wanted vehicle has the seen text, and nobody said of which kind the seen plate is."""
+        cache = self.evidence.cache
+        if cache.state is not CacheState.OK or not cache.watched or cache.as_of is None:
+            return
+        if not self.trusted and not self.hearsay():
+            self.note(R.WATCH_LEAD, Source.CACHE)
+            return
+        self.watch_confirm = True
+        self.note(R.WATCH_KIND, Source.CACHE)
+        if self.now - cache.as_of > self.policy.watch_stale:
+            self.note(R.WATCH_STALE, Source.CACHE)
+        if self.as_of is None:
+            self.as_of = cache.as_of
 
     def _hit(self, trusted: bool, fresh: bool, source: Source) -> None:
         trusted = trusted and not self.code_alone

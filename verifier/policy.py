@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from verifier.errors import PolicyError
-from verifier.types import Role, View
+from verifier.verdict import Role, View
 
 MAX_POLICY_BYTES = 64 * 1024
 

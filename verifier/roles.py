@@ -13,17 +13,8 @@ from enum import StrEnum
 from verifier.decide import decide
 from verifier.facts import DEREGISTERED_LETTERS
 from verifier.policy import Policy
-from verifier.types import (
-    CacheEvidence,
-    Evidence,
-    Month,
-    OnlineEvidence,
-    Role,
-    StatusAnswer,
-    StatusLetter,
-    Tone,
-    VerdictCode,
-)
+from verifier.types import SHANGHAI, CacheEvidence, Evidence, Month, OnlineEvidence, StatusAnswer, StatusLetter
+from verifier.verdict import Age, Role, Tone, VerdictCode
 from verifier.wording import Text
 
 V = VerdictCode
@@ -51,16 +42,19 @@ ANSWERS: dict[VerdictCode, Answer] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitedAnswer:
-    """All that a limited role gets; `month` only with a yes, `as_of` dates the data behind it."""
+    """All that a limited role gets; `month` only with a yes, `as_of` and `age` tell how old the data behind it are."""
 
     answer: Answer
     month: Month | None
     as_of: datetime | None
     policy: str
+    age: Age | None
 
 
-def limited_answer(evidence: Evidence, policy: Policy, now: datetime) -> LimitedAnswer:
-    """Decide for a limited role."""
+def limited_answer(
+    evidence: Evidence, policy: Policy, now: datetime, *, earliest: datetime | None = None
+) -> LimitedAnswer:
+    """Decide for a limited role; `earliest` is the moment by which a suspect clock's ages are told (`now` if None)."""
     verdict = decide(_inspection_only(evidence), policy, now)
     answer = ANSWERS.get(verdict.code, Answer.UNKNOWN)
     if answer is Answer.YES and verdict.tone not in (Tone.PASS, Tone.NOTE):
@@ -70,11 +64,12 @@ def limited_answer(evidence: Evidence, policy: Policy, now: datetime) -> Limited
         month=verdict.valid_until if answer is Answer.YES else None,
         as_of=verdict.as_of,
         policy=verdict.policy,
+        age=verdict.age(earliest or now),
     )
 
 
 def _inspection_only(evidence: Evidence) -> Evidence:
-    cache: CacheEvidence = replace(evidence.cache, answer=_without_other_letters(evidence.cache.answer))
+    cache: CacheEvidence = replace(evidence.cache, answer=_without_other_letters(evidence.cache.answer), watched=False)
     online: OnlineEvidence = replace(evidence.online, answer=_without_other_letters(evidence.online.answer))
     return replace(evidence, cache=cache, online=online, watch=())
 
@@ -94,6 +89,7 @@ LINES: dict[Answer, Text] = {
     Answer.NO: Text("不在有效期", "NOT VALID"),
     Answer.UNKNOWN: Text("未能核实", "NOT CONFIRMED"),
 }
+NO_DATA = Text("无数据", "NO DATA")
 GATE_LINES: dict[Answer, Text] = {
     Answer.YES: Text("可通行", "PASS"),
     Answer.NO: Text("请人工核验", "SEE ATTENDANT"),
@@ -102,9 +98,20 @@ GATE_LINES: dict[Answer, Text] = {
 
 
 def answer_lines(answer: LimitedAnswer, role: Role) -> tuple[Text, ...]:
-    """The words for a limited role: one line, for a gate two."""
+    """The words for a limited role: the answer (for a gate two lines), and the date of the data behind it.
+
+    A date and no age: it is right under any clock.
+    """
     month = answer.month
     line = LINES[answer.answer]
     if month is not None:
         line = Text(VALID_UNTIL.zh.format(month), VALID_UNTIL.en.format(month))
-    return (GATE_LINES[answer.answer], line) if role is Role.GATE else (line,)
+    lines = (line, _date(answer.as_of))
+    return (GATE_LINES[answer.answer], *lines) if role is Role.GATE else lines
+
+
+def _date(as_of: datetime | None) -> Text:
+    if as_of is None:
+        return NO_DATA
+    local = as_of.astimezone(SHANGHAI)
+    return Text(f"数据{local:%Y-%m-%d}", f"DATA {local:%Y-%m-%d}")

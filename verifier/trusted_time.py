@@ -42,7 +42,7 @@ class TrustedTime:
         self._state, self._clock = state, clock
         self._witness = witness or (lambda: Ticks("", 0.0))
         self._known = ClockMarks()
-        self._server_offset: timedelta | None = None
+        self._heard: tuple[datetime, datetime, Ticks] | None = None  # a server's date; clock and counters at the time
 
     def doubts(self, now: datetime) -> tuple[Doubt, ...]:
         """Why the clock that shows `now` at this moment is not believed; nothing when it is.
@@ -58,9 +58,16 @@ class TrustedTime:
                 self._known = update_clock(self._state, lambda marks: _noted(marks, now, ticks))
         return found
 
+    def earliest(self, now: datetime) -> datetime:
+        """The earliest that it can be while the clock, which shows `now`, is under suspicion: a time known to be past.
+
+        Ages are told by it as "at least". By what `doubts` has read; `now` where nothing else is known.
+        """
+        return _earliest(self._known, now)
+
     def heard(self, server_date: datetime) -> None:
-        """Take note of the unsigned date in a server's answer that has just come."""
-        self._server_offset = server_date - self._clock()
+        """Take note of the unsigned date in a server's answer that has just come; it serves the next signed time."""
+        self._heard = server_date, self._clock(), self._witness()
 
     def signed(self, moment: datetime) -> tuple[str, ...]:
         """Take note of a verified statement made at `moment` that is in force by this clock; remarks for people.
@@ -68,9 +75,10 @@ class TrustedTime:
         One newer than all before, and not contradicted by the server's date, repairs a clock under suspicion: to
         replay an old one beside a clock that was set back is not enough. sqlite3.Error.
         """
-        now, ticks, offset = self._clock(), self._witness(), self._server_offset
+        now, ticks = self._clock(), self._witness()
+        offset = self._offset(now, ticks)
         self._known = update_clock(self._state, lambda marks: _after_signed(marks, moment, now, ticks, offset))
-        return self._remarks(judge(self._known, now, ticks))
+        return _remarks(judge(self._known, now, ticks), offset)
 
     def expired(self) -> tuple[str, ...]:
         """Take note that signed metadata have expired by this clock; remarks for people. sqlite3.Error.
@@ -78,13 +86,28 @@ class TrustedTime:
         The publisher is silent, or this clock runs ahead. The server's date is believed so far as to suspect the
         clock, unless a witness vouches for it.
         """
-        now, ticks, offset = self._clock(), self._witness(), self._server_offset
+        now, ticks = self._clock(), self._witness()
+        offset = self._offset(now, ticks)
         self._known = update_clock(self._state, lambda marks: _after_expiry(marks, now, ticks, offset))
-        return self._remarks(judge(self._known, now, ticks))
+        return _remarks(judge(self._known, now, ticks), offset)
 
-    def _remarks(self, found: tuple[Doubt, ...]) -> tuple[str, ...]:
-        hint = _hint(self._server_offset)
-        return (*(f"clock: {doubt}" for doubt in found), *(() if hint is None else (hint,)))
+    def _offset(self, now: datetime, ticks: Ticks) -> timedelta | None:
+        """By how much the server's date, which went on since it was heard, is later than the clock; then forgets it."""
+        if self._heard is None:
+            return None
+        (date, wall, began), self._heard = self._heard, None
+        if ticks.boot and ticks.boot == began.boot:  # counted, because the clock may have been set meanwhile
+            return date + timedelta(seconds=ticks.elapsed - began.elapsed) - now
+        return date - wall
+
+
+def _earliest(marks: ClockMarks, now: datetime) -> datetime:
+    return max((moment for moment in (marks.floor, marks.seen) if moment is not None), default=now)
+
+
+def _remarks(found: tuple[Doubt, ...], offset: timedelta | None) -> tuple[str, ...]:
+    hint = _hint(offset)
+    return (*(f"clock: {doubt}" for doubt in found), *(() if hint is None else (hint,)))
 
 
 def judge(marks: ClockMarks, now: datetime, ticks: Ticks) -> tuple[Doubt, ...]:
@@ -103,7 +126,8 @@ def judge(marks: ClockMarks, now: datetime, ticks: Ticks) -> tuple[Doubt, ...]:
 def clock_report(root: Path, now: datetime, ticks: Ticks | None = None) -> dict[str, Any]:
     """What the device whose cache lies under `root` knows of the time, for `cache info`: JSON-ready, never raises.
 
-    `trusted` None when state.db cannot be read. Offsets are in seconds, positive where the other clock is later.
+    `trusted` None when state.db cannot be read; `earliest` is `now`, or under suspicion the newest time known to be
+    past, by which ages are told as "at least". Offsets are in seconds, positive where the other clock is later.
     """
     marks = read_clock(root / schema.STATE)
     found = () if marks is None else judge(marks, now, ticks or Ticks("", 0.0))
@@ -113,6 +137,7 @@ def clock_report(root: Path, now: datetime, ticks: Ticks | None = None) -> dict[
     return {
         "trusted": None if marks is None else not found,
         "doubts": [str(doubt) for doubt in found],
+        "earliest": _iso(_earliest(known, now) if found else now),
         "newest_signed": _iso(known.floor),
         "last_seen": _iso(known.seen),
         "last_good": _iso(known.good.wall if known.good else None),

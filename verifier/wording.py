@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from verifier.types import Action, Hint, Reason, StatusLetter, Tone, VerdictCode
+from verifier.types import Hint, StatusLetter
+from verifier.verdict import Action, Reason, Tone, VerdictCode
 
 Language = Literal["zh", "en"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
@@ -78,6 +79,7 @@ REASONS: dict[Reason, Text] = {
     R.WATCH_STALE: Text("布控数据较旧", "OLD WATCH DATA"),
     R.WATCH_UNCONFIRMED: Text("号牌未经目视", "PLATE UNSEEN"),
     R.WATCH_LEAD: Text("码内号牌涉布控", "WATCH LEAD"),
+    R.WATCH_KIND: Text("号牌种类待核", "WHICH KIND?"),
     R.STATUS_NOTE: Text("另有登记事项", "OTHER STATUS"),
     R.CTP_LAPSED: Text("交强险已过期", "INSURANCE OUT"),
     R.CREDENTIAL_NEWER_THAN_CACHE: Text("凭证新于缓存", "MARK IS NEWER"),

@@ -277,6 +277,8 @@ def _may_sign(key: TrustedKey) -> str:
         return "the wrappers of live codes"
     if key.role is KeyRole.STATUS:
         return "answers about status"
+    if key.role is KeyRole.TAG:
+        return "certificates in vehicle tags"
     if ANY_REGION in key.regions:
         return "credentials for all plates"
     return f"credentials for plates that begin with {printable(' '.join(key.regions))}"

@@ -17,16 +17,8 @@ from scripts.sandbox.fleet import Vehicle
 from scripts.sandbox.keys import SigningKey, make_private_key, signing_key
 from scripts.sandbox.registry import RegistryError
 from verifier.codec.credential import encode
-from verifier.types import (
-    SHANGHAI,
-    Algorithm,
-    KeyRole,
-    Month,
-    Plate,
-    PresentationMode,
-    StatusLetter,
-    VerdictCode,
-)
+from verifier.types import SHANGHAI, Algorithm, KeyRole, Month, Plate, PresentationMode, StatusLetter
+from verifier.verdict import VerdictCode
 
 LIVE, STORED, PRINTED = PresentationMode.LIVE, PresentationMode.STORED, PresentationMode.PRINTED
 FIRST_ISSUE = timedelta(days=10)  # before the sync, so that the cache can know of it

@@ -15,6 +15,7 @@ TAG = 0xD2  # CBOR tag 18, COSE_Sign1
 TYP_CREDENTIAL = 65001
 TYP_PRESENTATION = 65002
 TYP_HOT = 65004  # a hot list (`verifier.codec.hot`), never a code
+TYP_ONLINE = 65005  # an answer of the online look-up (`verifier.codec.online`), never a code
 SIGNATURE_LENGTH = 64  # bytes, for all three algorithms
 
 _ALG, _KID, _TYP = 1, 4, 16
