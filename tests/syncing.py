@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,39 @@ from verifier.types import Serial
 
 class PowerCut(BaseException):
     """Nothing may catch this, as nothing catches a power cut."""
+
+
+def cut_at(step: str) -> Callable[[str], None]:
+    """Pulls the plug at one of the sync's steps."""
+
+    def cut(name: str) -> None:
+        if name == step:
+            raise PowerCut
+
+    return cut
+
+
+def first_night(**options: Any) -> Night:
+    """A publisher that has published seed 0."""
+    night = Night(**options)
+    publish_seed(night, 0)
+    return night
+
+
+def device_behind(night: Night, root: Path, hours: float = 24) -> Device:
+    """A device that holds the first publication; the second, of seed 1, is waiting."""
+    device = night.device(root)
+    device.client().refresh()
+    night.clock.move(hours=hours)
+    publish_seed(night, 1)
+    return device
+
+
+def steps_of(device: Device) -> tuple[str, ...]:
+    """The steps that the next refresh goes through."""
+    steps: list[str] = []
+    device.client(on_step=steps.append).refresh()
+    return tuple(steps)
 
 
 def seed_in_use(device: Device) -> int:

@@ -5,23 +5,27 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
 
-from scripts.bench import cache, cache_sync
+from scripts.bench import cache, cache_cuts, cache_sync
 from scripts.bench.cache_distribution import status_list
 from scripts.bench.cache_figures import CacheResult, Figure, Verdict, text_report, write_page
 from scripts.bench.cache_lookups import PASSES, WrongAnswerError, in_turn
 from scripts.bench.cache_nights import floor_bytes, key_bits
 from scripts.cli.main import main
+from scripts.sandbox.national import National
 from tests.nightly import BEGAN
 from verifier.cache.store import StatusStore
 from verifier.codec.status import ListedStatus, unpack
 
-ELSEWHERE = {"power cuts: wrong answers", "officer's path with a dead server"}
-FIGURES = ELSEWHERE | {
+CUTS = "power cuts: wrong answers"
+FIGURES = {
+    CUTS, "officer's path with a dead server", "local answer beside a dead server",
+    "delta apply / bare rewrite, first night", "delta apply / bare rewrite, night 3",
     "base look-up p50 / bare", "whole look-up p50 / bare p50", "whole look-up p99 / bare p99", "bytes per vehicle",
     "bytes per vehicle / information floor", "bytes read per cold look-up", "base build", "delta bytes per row",
     "delta bytes / information floor", "delta apply / bare upsert, first night", "delta apply / bare upsert, night 3",
@@ -58,8 +62,9 @@ def test_every_promised_figure_is_measured_once(run):
     assert first == {"vehicles": 20_000, "nights": 2, "nightly_rows": 94}
     assert sorted(row["name"] for row in rows) == sorted(FIGURES)
     for row in rows:
-        elsewhere = row["name"] in ELSEWHERE
-        assert (row["value"] is None) == elsewhere == (row["verdict"] == Verdict.ELSEWHERE), row
+        elsewhere = row["value"] is None
+        assert elsewhere == (row["verdict"] == Verdict.ELSEWHERE), row
+        assert not elsewhere or (row["name"] == CUTS and "strace" in row["note"]), row
         assert elsewhere or math.isfinite(row["value"]), row
         assert row["note"] or row["name"] == "bytes when nothing is new"
 
@@ -71,6 +76,7 @@ def test_what_does_not_depend_on_the_machine_is_met(run):
         "bytes when nothing is new",
     ):  # fmt: skip
         assert rows[name]["verdict"] == Verdict.MET, rows[name]
+    assert not rows[CUTS]["value"], rows[CUTS]
     assert rows["bytes per vehicle"]["verdict"] == Verdict.OTHER_SCALE
     assert rows["delta bytes per row"]["verdict"] == Verdict.OTHER_SCALE
     assert 1 < rows["bytes per vehicle / information floor"]["value"] < 6
@@ -87,7 +93,7 @@ def test_a_given_folder_keeps_the_files_and_is_never_written_over(run, capsys):
 
 
 def test_the_page_holds_command_date_machine_and_every_figure_but_no_names_or_places(run):
-    page = (run[1] / "page" / "cache.md").read_text(encoding="utf-8")
+    page = (run[1] / "page" / "cache-20000.md").read_text(encoding="utf-8")
     assert "markcheck bench cache --scale 20000 --nights 2 --write DIR" in page
     assert "20,000 vehicles, 2 nights of 94 changed rows" in page
     assert all(f"| {name} |" in page for name in FIGURES)
@@ -149,6 +155,35 @@ def test_a_missed_target_is_printed_as_missed(tmp_path):
     assert ">= 2 a second" in lines["little"]
     page = write_page(result, tmp_path, "markcheck bench cache", BEGAN).read_text(encoding="utf-8")
     assert "| slow | <= 3 x | 4x | missed |" in page
+
+
+def test_each_scale_has_a_page_of_its_own(tmp_path):
+    for vehicles, name in ((1_000_000, "cache.md"), (42_250_000, "cache-42250000.md")):
+        result = CacheResult(vehicles=vehicles, nights=1, nightly=1, figures=())
+        assert write_page(result, tmp_path, "markcheck bench cache", BEGAN) == tmp_path / name
+
+
+def test_without_strace_cuts_are_not_measured_and_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    figure = cache_cuts.cuts_figure(National(1000, 1, cache.TODAY, cache.EPOCH_KEY), tmp_path / "cuts", lambda *_: None)
+    assert figure.verdict == Verdict.ELSEWHERE
+    assert "strace" in figure.note
+
+
+def test_a_crashed_disk_that_answers_otherwise_counts_as_wrong(tmp_path, monkeypatch):
+    """The cut is real and the answers are spoiled: the row must not be one that can only be met."""
+    if shutil.which("strace") is None:
+        pytest.skip("recording system calls needs strace")
+    honest, asked = StatusStore.vehicle, []
+
+    def forgetful(self, plate):
+        asked.append(plate)
+        return honest(self, plate) if len(asked) < 5000 else None
+
+    monkeypatch.setattr(StatusStore, "vehicle", forgetful)
+    figure = cache_cuts.cuts_figure(National(1000, 1, cache.TODAY, cache.EPOCH_KEY), tmp_path / "cuts", lambda *_: None)
+    assert figure.verdict in (Verdict.MISSED, Verdict.ELSEWHERE)
+    assert figure.value is None or figure.value > 40
 
 
 def test_times_are_those_of_the_functions_that_were_given():

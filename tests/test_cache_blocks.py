@@ -13,9 +13,11 @@ from verifier.cache.blocks import (
     ROW,
     Splitter,
     checked,
+    count_rows,
     encode_block,
     encode_group,
     find_in_block,
+    low_key,
     protect,
     read_block,
     read_group,
@@ -188,6 +190,46 @@ def test_a_block_found_for_another_key_is_refused() -> None:
 def test_a_key_outside_48_bits_is_refused(k: int) -> None:
     with pytest.raises(CacheCorruptError):
         find_in(k, encode_block(0, [5], [1]), 5)
+
+
+@given(rows)
+def test_all_rows_of_all_blocks_are_counted(table: dict[int, int]) -> None:
+    assert count_rows(split_blocks(sorted(table.items()))) == len(table)
+
+
+THREE = list(split_blocks((i, i % 7) for i in range(PER + 1)))  # a full block, one row, the end of the key space
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [], THREE[:2], THREE[1:], [THREE[0], THREE[2]], [THREE[1], THREE[0], THREE[2]], [*THREE, THREE[2]],
+        [THREE[0], (THREE[1][0] + 1, THREE[1][1]), THREE[2]], [(MAX_KEY, protect(MAX_KEY, bytes(7)))],
+        [(MAX_KEY, protect(MAX_KEY, bytes(5)))], [(MAX_KEY, b"")], [(MAX_KEY, None)], [(MAX_KEY, 7)],
+        [(MAX_KEY, "x" * 9)], [(None, THREE[2][1])], [("x", THREE[2][1])], [(-1, THREE[2][1])],
+        [(1 << 62, THREE[2][1])],
+    ],
+)  # fmt: skip
+def test_blocks_that_are_missing_moved_or_of_another_form_are_told(blocks: list[tuple[int, bytes]]) -> None:
+    with pytest.raises(CacheCorruptError):
+        count_rows(blocks)
+
+
+def test_a_flipped_bit_in_any_block_is_told_when_all_are_read() -> None:
+    for place, (k, d) in enumerate(THREE):
+        for bit in range(0, 8 * len(d), 13):
+            spoiled = bytearray(d)
+            spoiled[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(CacheCorruptError):
+                count_rows([*THREE[:place], (k, bytes(spoiled)), *THREE[place + 1 :]])
+
+
+@pytest.mark.parametrize("length", range(6))
+def test_a_body_too_short_for_its_lowest_key_is_damage(length: int) -> None:
+    with pytest.raises(CacheCorruptError):
+        low_key(bytes(length))
+    with pytest.raises(CacheCorruptError):
+        with_rows(5, bytes(length), [1], [1], PER)
 
 
 @pytest.mark.parametrize("keys", [[2, 1], [1, 1]])

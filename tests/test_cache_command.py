@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from scripts.cli.main import main
 from scripts.sandbox.authority import AuthorityFolder
+from scripts.sandbox.folder_store import FolderStore
 from scripts.sandbox.publisher import Publisher
 from scripts.sandbox.server import serve
 from tests.nightly import EPOCH_KEY, Night
+from tests.test_cache_store import forms
 from verifier.clock import system_clock
 from verifier.errors import FetchError
 from verifier.net import HttpFetcher, read_file
@@ -169,6 +173,20 @@ def test_cache_info_changes_nothing(
     assert "state.db was lost" in capsys.readouterr().out
 
 
+def test_cache_info_under_a_suspect_clock_tells_the_least_age(
+    home: Path, root: Path, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["sync", "--from", url, "--root", str(root)]) == 0
+    before = run("cache", "info", capsys=capsys)
+    assert (0 <= int(str(before["age_s"])) < 600, before["age_at_least"]) == (True, False)
+    for days in (-30, 500):  # behind the newest signed time, and far ahead of it
+        monkeypatch.setattr("scripts.cli.cache.system_clock", lambda days=days: system_clock() + timedelta(days=days))
+        told = run("cache", "info", capsys=capsys)
+        assert (0 <= int(str(told["age_s"])) < 600, told["age_at_least"]) == (True, True)
+        assert main(["cache", "info"]) == 0
+        assert "at least 0:0" in capsys.readouterr().out
+
+
 def test_cache_info_without_data(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "info"]) == 1
     assert "no data" in one_line(capsys)
@@ -310,3 +328,35 @@ def test_publish_says_what_a_night_became(sandbox: Path, capsys: pytest.CaptureF
     assert re.search(r"no\. 2: 400 vehicles, delta of \d+ bytes, [12] rows changed", capsys.readouterr().err)
     assert main(["sandbox", "publish", "--folder", str(sandbox), "--snapshot"]) == 0
     assert "snapshot (asked for)" in capsys.readouterr().err
+
+
+def test_no_plate_can_be_found_in_any_file_report_or_log_after_syncs_of_deltas_and_hot_rows(
+    home: Path, sandbox: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `strings` over the whole card would look for one: what a check leaves in the audit log is not in question."""
+    caplog.set_level(logging.DEBUG)
+    began = list(AuthorityFolder(sandbox).open(clock=system_clock).registry.vehicles.values())
+    key = sandbox / "private" / "epoch.key"
+    with serve(FolderStore(sandbox / "public")) as server:
+        sync = ("sync", "--from", server.url)
+        assert main([*sync, "--root", str(sandbox / "root.json"), "--epoch-key", str(key)]) == 0
+        lapse(sandbox, 0)
+        assert main(["sandbox", "publish", "--folder", str(sandbox)]) == 0
+        assert main([*sync, "--json"]) == 0
+        lapse(sandbox, 1)
+        assert main(["sandbox", "publish", "--folder", str(sandbox), "--hot"]) == 0
+        assert main([*sync, "--hot", "--json"]) == 0
+    assert main(["sync", "--from", "http://127.0.0.1:9/"]) == 1  # and a failure in state.db
+    assert main(["cache", "info", "--json"]) == 0
+    assert main(["cache", "info"]) == 0
+    held = files(home)
+    names = {path.rpartition("/")[2] for path in held}
+    assert {"state.db", "base.db", "changes.db", "hot.cose", "index.cbor", "timestamp.json"} <= names
+    told = capfd.readouterr()
+    assert '"outcome": "deltas"' in told.out
+    assert '"outcome": "hot"' in told.out
+    held |= {"stdout": told.out.encode(), "stderr": told.err.encode(), "log": caplog.text.encode()}
+    secrets = {form for vehicle in began for form in forms(vehicle.plate)}
+    secrets |= {form for vehicle in began if vehicle.tid for form in (vehicle.tid.encode(), bytes.fromhex(vehicle.tid))}
+    for path, data in held.items():
+        assert not [secret for secret in secrets if secret in data], path

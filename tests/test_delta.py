@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from verifier.cache.keys import MAX_KEY
 from verifier.cache.values import SEE_EXACT, TOMBSTONE
-from verifier.codec.delta import Delta, DeltaFormatError, decode_delta, encode_delta
+from verifier.codec.delta import MAX_SIDE_ROWS, Delta, DeltaFormatError, decode_delta, encode_delta
 from verifier.codec.index import MAX_DELTA_ROWS, DeltaEntry
 
 HEAD = struct.Struct("<4s32s4Q3I")
@@ -87,8 +87,21 @@ def test_the_ends_of_what_a_delta_can_hold(delta: Delta) -> None:
     ],
 )  # fmt: skip
 def test_what_breaks_a_rule_is_not_encoded(changes: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="delta"):
+    with pytest.raises(DeltaFormatError, match="delta"):
         encode_delta(replace(EMPTY, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"replated": [(bytes(16), 1)] * (MAX_SIDE_ROWS + 1)},
+        {"keys": [1], "values": [SEE_EXACT], "exact": [(b"\0\0\0\0\0\1" + bytes(10), 1)] * (MAX_SIDE_ROWS + 1)},
+        {"keys": range(MAX_DELTA_ROWS + 1), "values": bytes(MAX_DELTA_ROWS + 1)},
+    ],
+)
+def test_more_rows_than_a_delta_may_have_are_one_error_that_says_what_to_do(changes: dict[str, Any]) -> None:
+    with pytest.raises(DeltaFormatError, match=r"more than [0-9,]+ .*rows: these take another base"):
+        encode_delta(replace(EMPTY, **changes))
 
 
 def test_every_truncation_bit_flip_and_longer_file_is_refused() -> None:

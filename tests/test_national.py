@@ -14,7 +14,7 @@ from scripts.sandbox.fleet import _plate_text
 from scripts.sandbox.national import MAX_SCALE, PLACE_BITS, PROVINCES, National
 from scripts.sandbox.national_churn import NO_VEHICLE, Churn
 from scripts.sandbox.national_rows import Rows, pack_blocks, sort_fleet
-from verifier.cache.blocks import PER, PER_SEALED, encode_group, read_block, split_blocks
+from verifier.cache.blocks import PER, PER_SEALED, encode_groups, read_block, split_blocks
 from verifier.cache.build import write_base_blocks
 from verifier.cache.changes import write_changes
 from verifier.cache.keys import MAX_KEY, PLATE, KeyHasher, key48, plate_bytes
@@ -62,7 +62,7 @@ def meta(of: National) -> BaseMeta:
 def write(path, of: National):
     """The fleet's base at `path`; the sorted fleet."""
     made = sort_fleet(of, quiet)
-    exact = ((key, encode_group(key, made.exact[key])) for key in sorted(made.exact))
+    exact = encode_groups(made.exact)
     assert write_base_blocks(path, pack_blocks(made.rows()), meta(of), exact=exact).keys == made.keys
     return made
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.bench.replay import Disk, contents, in_hex, strace
 from tests.power_cuts import Nights, cut_off, duration
-from tests.replay import Disk, in_hex, strace
 
 FS_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), include/uapi/linux/fs.h
 NO_LOG_FLUSH = 2  # nothing more goes to the device: not the page cache, and not the journal either
@@ -81,14 +81,6 @@ def recorded(nights: Nights, root: Path, url: str, folder: Path) -> list[str]:
     log = folder / "calls"
     duration(nights.child(root, url, folder, wrapped=strace(log)))
     return [line for line in log.read_text(encoding="ascii").splitlines() if in_hex(root) in line]
-
-
-def contents(root: Path) -> dict[str, bytes | str]:
-    found = [path for path in root.rglob("*") if path.is_symlink() or path.is_file()]
-    return {
-        path.relative_to(root).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_bytes()
-        for path in found
-    }
 
 
 def replay_cuts(folder: Path, seed: int, nights_long: int, cuts: int) -> Counter[int]:

@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ from tests.syncing import (
     Dead,
     PowerCut,
     chunk_count,
+    cut_at,
+    device_behind,
+    first_night,
     index_of,
     index_path,
     killed_at,
@@ -32,6 +35,7 @@ from tests.syncing import (
     recovers,
     refused,
     seed_in_use,
+    steps_of,
 )
 from verifier.cache.marks import read_clock
 from verifier.cache.store import StatusStore
@@ -53,19 +57,12 @@ STEPS = (
 
 @pytest.fixture
 def night() -> Night:
-    night = Night(nights=0, made_by=Unguarded)
-    publish_seed(night, 0)
-    return night
+    return first_night(nights=0, made_by=Unguarded)
 
 
 @pytest.fixture
 def device(night: Night, tmp_path: Path) -> Device:
-    """A device that holds the first publication; a second one is waiting."""
-    device = night.device(tmp_path / "cache")
-    device.client().refresh()
-    night.clock.move(hours=24)
-    publish_seed(night, 1)
-    return device
+    return device_behind(night, tmp_path / "cache")
 
 
 # ------------------------------------------------------------------------------------------ the good road
@@ -438,6 +435,28 @@ def test_a_trust_list_that_shrinks_too_far_is_not_taken(night: Night, tmp_path: 
         assert not device.client().refresh().notes
 
 
+def test_a_kept_trust_list_keeps_its_own_date(device: Device) -> None:
+    """R18 goes by the list's date: refused night after night, it grows old although the vehicles are of today."""
+
+    def dates() -> tuple[datetime, datetime]:
+        with closing(StatusStore(device.root, EPOCH_KEY)) as store:
+            info = store.info()
+        return info.as_of, info.trust_as_of
+
+    assert dates() == (BEGAN, BEGAN)
+    for days in (1, 2):
+        device.night.clock.now = BEGAN + timedelta(days=days)
+        device.night.publish(entries=trust_list(1, seed=days), trust_version=2)
+        assert any("trust list refused" in note for note in device.client().refresh().notes)
+        assert dates() == (device.night.clock(), BEGAN)
+    (device.root / "current" / "entries.date").write_bytes(b"yesterday")
+    assert dates()[1].year == 1970  # what nobody can read is not young
+    device.night.clock.move(hours=1)
+    device.night.publish(entries=trust_list(5), trust_version=3)
+    device.client().refresh()
+    assert dates() == (device.night.clock(), device.night.clock())
+
+
 class Stating(Publisher):
     """Signs that a trust list of three keys is meant, whatever list it is given."""
 
@@ -533,12 +552,8 @@ def test_a_generation_in_use_is_not_removed_before_the_swap(device: Device, name
     in_use = (device.root / "current").resolve()
     (in_use / name).unlink()
 
-    def cut(step: str) -> None:
-        if step == "before-symlink":
-            raise PowerCut
-
     with pytest.raises(PowerCut):
-        device.client(on_step=cut).refresh()
+        device.client(on_step=cut_at("before-symlink")).refresh()
     assert (device.root / "current").resolve() == in_use
     assert not (in_use / name).exists()
     assert (in_use / "tsl.bin").exists()
@@ -561,19 +576,13 @@ def test_a_second_sync_at_the_same_time_is_turned_away(device: Device) -> None:
 
 
 def test_the_steps_are_those_that_are_tested(device: Device) -> None:
-    steps: list[str] = []
-    device.client(on_step=steps.append).refresh()
-    assert tuple(steps) == STEPS
+    assert steps_of(device) == STEPS
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_cut_at_any_step_leaves_the_old_or_the_new_set(device: Device, step: str) -> None:
-    def cut(name: str) -> None:
-        if name == step:
-            raise PowerCut
-
     with pytest.raises(PowerCut):
-        device.client(on_step=cut).refresh()
+        device.client(on_step=cut_at(step)).refresh()
     seed = seed_in_use(device)
     assert seed == (1 if STEPS.index(step) >= STEPS.index("after-symlink") else 0)
     device.fetcher.requests.clear()
@@ -584,14 +593,10 @@ def test_a_cut_at_any_step_leaves_the_old_or_the_new_set(device: Device, step: s
 
 @pytest.mark.parametrize("step", STEPS)
 def test_after_a_cut_the_older_publication_is_still_refused(device: Device, night: Night, step: str) -> None:
-    def cut(name: str) -> None:
-        if name == step:
-            raise PowerCut
-
     old = dict(night.store)
     publish_seed(night, 2)
     with pytest.raises(PowerCut):
-        device.client(on_step=cut).refresh()
+        device.client(on_step=cut_at(step)).refresh()
     before = seed_in_use(device)
     shutil.rmtree(device.root / "trust")
     if STEPS.index(step) > STEPS.index("before-accept"):

@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 from tuf.api.metadata import Metadata, TargetFile  # type: ignore[attr-defined]
 
+from scripts.sandbox.hot import HotRows, sign_hot
+from scripts.sandbox.publisher import Publisher
 from scripts.sandbox.publisher_keys import PublisherKeys
 from scripts.sandbox.publisher_metadata import SignedMetadata
 from scripts.sandbox.server import Answer, serve, serve_answers
 from tests.nightly import Device, Night, trust_list
-from tests.syncing import index_of, index_path, publish_seed, recovers, seed_in_use
+from tests.syncing import device_behind, first_night, index_of, index_path, publish_seed, recovers, seed_in_use
 from tests.test_net import OK, raw_server
-from verifier.cache.marks import Marks
+from verifier.cache.state import Marks
+from verifier.codec.hot import MAX_HOT, HotListError
 from verifier.codec.index import decode_index, encode_index
 from verifier.errors import DigestError, FetchError, RejectedError, RollbackError, SyncError
 from verifier.net import HttpFetcher
@@ -31,19 +34,12 @@ from verifier.sync import SyncOutcome, SyncReport, sync_history
 
 @pytest.fixture
 def night() -> Night:
-    night = Night()
-    publish_seed(night, 0)
-    return night
+    return first_night()
 
 
 @pytest.fixture
 def device(night: Night, tmp_path: Path) -> Device:
-    """A device that holds the first night; the second is waiting."""
-    device = night.device(tmp_path / "cache")
-    device.client().refresh()
-    night.clock.move(hours=12)
-    publish_seed(night, 1)
-    return device
+    return device_behind(night, tmp_path / "cache", hours=12)
 
 
 def sync(device: Device, url: str) -> SyncReport:
@@ -266,6 +262,81 @@ def test_key_compromise_timestamp_and_snapshot_alone_bring_nothing_new(
         with serve(store) as server:
             assert sync(device, server.url).outcome is SyncOutcome.DELTAS
     assert seed_in_use(device) == 1
+
+
+def test_key_compromise_a_stolen_nightly_key_is_worth_nothing_after_the_next_targets(
+    device: Device, night: Night
+) -> None:
+    """The publisher takes another key for the region's role; what the thief signs then is a stranger's."""
+    stolen = night.publisher._keys.private("nightly-national")
+    private = {role: night.publisher._keys.private(role) for role in ("root", "targets", "snapshot", "timestamp")}
+    night.publisher = Publisher(night.store, night.clock, keys=PublisherKeys(dict(private)), chunk=night.chunk)
+    publish_seed(night, 1)
+    with serve(night.store) as server:
+        assert sync(device, server.url).seq_after == 3
+    store = dict(night.store)
+    forger = SignedMetadata(store, night.clock, PublisherKeys(private | {"nightly-national": stolen}))
+    target = forger.target(index_target("national"), forged_index(night), {"version": 4})
+    forger.sign_nightly("national", target)
+    forger.sign_snapshot("national")
+    forger.sign_timestamp()
+    with serve(store) as server, pytest.raises(SignatureError, match="signature"):
+        sync(device, server.url)
+    # The thief had the keys of snapshot and timestamp too: the next night goes above the numbers that he has used.
+    night.publisher.renew()
+    publish_seed(night, 2)
+    with serve(night.store) as server:
+        assert sync(device, server.url).seq_after == 4
+
+
+HOT_PATH = "hot/national/head.cose"
+
+
+def hot_list(night: Night, key: str = "hot-national", **fields: object) -> bytes:
+    """The published hot list with other fields, signed with one of the keys."""
+    hot = night.publisher.hot()
+    assert hot is not None
+    return sign_hot(replace(hot, **fields), night.publisher._keys.private(key))  # type: ignore[arg-type]
+
+
+HOT_ATTACKS: dict[str, tuple[Callable[[Night, bytes], bytes], type[SyncError]]] = {
+    "rollback": (lambda _, old: old, RollbackError),
+    "another content under the same number": (lambda night, _: hot_list(night, rows={1: None}), RollbackError),
+    "endless data": (lambda _night, _: bytes(MAX_HOT + 1), RejectedError),
+    "mix and match: for another night": (lambda night, _: hot_list(night, nightly_seq=9, hot_seq=99), SyncError),
+    "key compromise: nightly": (lambda night, _: hot_list(night, "nightly-national", hot_seq=99), HotListError),
+    "key compromise: timestamp": (lambda night, _: hot_list(night, "timestamp", hot_seq=99), HotListError),
+    "key compromise: another region's": (lambda night, _: hot_list(night, "hot-yue", hot_seq=99), HotListError),
+}
+
+
+@pytest.mark.parametrize("attack", HOT_ATTACKS)
+def test_attacks_on_the_hot_list(two_regions: Night, device: Device, attack: str) -> None:
+    make, error = HOT_ATTACKS[attack]
+    device.client().refresh()
+    old = two_regions.store[HOT_PATH]
+    two_regions.clock.move(minutes=5)
+    two_regions.publisher.publish_hot(HotRows({7: None}))
+    device.client().refresh_hot()
+    held = (device.root / "hot.cose").read_bytes()
+    store = two_regions.store | {HOT_PATH: make(two_regions, old)}
+    with serve(store) as server, HttpFetcher(server.url) as fetcher, pytest.raises(error):
+        device.client(fetcher=fetcher).refresh_hot()
+    assert (device.root / "hot.cose").read_bytes() == held
+    assert device.client().refresh_hot().fresh
+
+
+def test_freeze_of_the_hot_list(device: Device, night: Night) -> None:
+    """The same list hour after hour, while the publisher has long signed others."""
+    frozen = dict(night.store)
+    with serve(frozen) as server, HttpFetcher(server.url) as fetcher:
+        device.client(fetcher=fetcher).refresh()
+        device.client(fetcher=fetcher).refresh_hot()
+        night.clock.move(minutes=61)
+        with pytest.raises(ExpiredError, match="past its time"):
+            device.client(fetcher=fetcher).refresh_hot()
+    night.publisher.renew_hot()
+    assert not device.client().refresh_hot().fresh
 
 
 def test_key_compromise_another_repositorys_keys_are_strangers(device: Device, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import resource
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -15,26 +17,36 @@ from pathlib import Path
 import pytest
 
 from scripts.sandbox.folder_store import MemoryFetcher
+from scripts.sandbox.server import Answer, serve, serve_answers
 from tests.nightly import BEGAN, EPOCH_KEY, Device, Night, Unguarded, fleet, record
 from tests.syncing import (
     SPOIL,
     Breaking,
     PowerCut,
     chunk_count,
+    cut_at,
+    device_behind,
+    first_night,
     index_of,
     publish_seed,
     recovers,
     refused,
     seed_in_use,
+    steps_of,
 )
+from verifier.backoff import until_done
 from verifier.cache.store import StatusStore
 from verifier.cache.swap import file_digest
+from verifier.check import Observation, Verifier
 from verifier.codec.delta import Delta, DeltaFormatError, decode_delta, encode_delta
 from verifier.codec.index import DeltaEntry, Index
 from verifier.download import delta_path
-from verifier.errors import CacheCorruptError, DigestError, FetchError, NotFoundError
+from verifier.errors import CacheCorruptError, DigestError, FetchError, NotFoundError, RollbackError, SyncError
+from verifier.net import HttpFetcher
 from verifier.snapshot import SPACE_RESERVE, NoSpaceError
-from verifier.sync import SyncOutcome
+from verifier.sync import SyncOutcome, sync_history
+from verifier.types import PlateSeen
+from verifier.verdict import Tone
 
 STEPS = (
     "verified", "downloaded", "applied", "written", "before-rename", "after-rename", "before-accept", "after-accept",
@@ -44,18 +56,12 @@ STEPS = (
 
 @pytest.fixture
 def night() -> Night:
-    night = Night(made_by=Unguarded)
-    publish_seed(night, 0)
-    return night
+    return first_night(made_by=Unguarded)
 
 
 @pytest.fixture
 def device(night: Night, tmp_path: Path) -> Device:
-    """A device that holds the first night; the second is waiting as a delta."""
-    device = night.device(tmp_path / "cache")
-    device.client().refresh()
-    later(night, 1)
-    return device
+    return device_behind(night, tmp_path / "cache")
 
 
 def later(night: Night, *seeds: int) -> None:
@@ -67,14 +73,6 @@ def later(night: Night, *seeds: int) -> None:
 
 def delta_paths(night: Night) -> list[str]:
     return [delta_path("national", entry.sha256) for entry in index_of(night).deltas]
-
-
-def cut_at(step: str) -> Callable[[str], None]:
-    def cut(name: str) -> None:
-        if name == step:
-            raise PowerCut
-
-    return cut
 
 
 # ----------------------------------------------------------------------------------------------- the plans
@@ -93,9 +91,21 @@ def test_after_so_many_missed_nights_one_sync_takes_the_deltas_alone(device: Dev
 
 
 def test_a_week_offline_is_graded_by_the_age_of_the_data_and_then_caught_up(device: Device) -> None:
-    later(device.night, *range(2, 8))
+    seen = Observation(plate_seen=PlateSeen(plate=fleet(1)[0][0].plate, confirmed=True))
     with closing(StatusStore(device.root, EPOCH_KEY)) as store:
-        assert device.night.clock() - store.info().as_of == timedelta(days=7)
+        checks = Verifier(store, clock=device.night.clock, audit=None, software="test")
+        told = []
+        for day in range(1, 9):
+            result = checks.check(seen)
+            assert result.age == (timedelta(days=day), False)
+            told.append((result.verdict.grade.value, result.verdict.tone is Tone.STOP))
+            if day < 7:
+                later(device.night, day + 1)
+            elif day == 7:
+                device.night.clock.move(hours=24)
+    assert [grade for grade, _ in told] == ["B", *"CCCCCC", "D"]
+    assert not any(stop for grade, stop in told if grade != "B")  # old data accuse nobody
+    device.night.clock.move(hours=-24)
     report = device.client().refresh()
     assert report.as_of == device.night.clock()
     assert seed_in_use(device) == 7
@@ -170,9 +180,7 @@ def test_tombstones_and_newcomers(device: Device) -> None:
 
 
 def test_the_steps_are_those_that_are_tested(device: Device) -> None:
-    steps: list[str] = []
-    device.client(on_step=steps.append).refresh()
-    assert tuple(steps) == STEPS
+    assert steps_of(device) == STEPS
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -222,6 +230,35 @@ def test_power_cut_at_any_byte_of_download(night: Night, tmp_path: Path, kept: i
     assert chunk_count(device) == len(index_of(night).base.hashes) - kept // 4096
 
 
+@pytest.mark.parametrize("chunks", [1, 7, 8, 9, 15, 20])
+def test_a_cut_costs_at_most_eight_chunks_of_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunks: int
+) -> None:
+    """What the card has surely kept is what was forced onto it; the rest is gone with the power."""
+    night = Night(vehicles=fleet(7000))
+    night.publish()
+    device, kept = night.device(tmp_path), [0]
+
+    def fsync(handle: int) -> None:
+        os_fsync(handle)
+        kept.append(os.fstat(handle).st_size)
+
+    os_fsync = os.fsync
+    monkeypatch.setattr("verifier.download.os.fsync", fsync)
+    with pytest.raises(FetchError):
+        device.client(fetcher=Breaking(device.fetcher, chunks)).refresh()
+    monkeypatch.undo()
+    (part,) = (tmp_path / "stage").iterdir()
+    assert part.stat().st_size == chunks * 4096
+    with part.open("r+b") as handle:
+        handle.truncate(kept[-1])
+    assert chunks - kept[-1] // 4096 < 8
+    device.fetcher.requests.clear()
+    device.client().refresh()
+    assert chunk_count(device) == len(index_of(night).base.hashes) - kept[-1] // 4096
+    assert sha256((device.root / "current" / "base.db").read_bytes()).digest() == index_of(night).base.sha256
+
+
 # ---------------------------------------------------------------------------------- bad and missing objects
 
 
@@ -265,6 +302,82 @@ def test_404_of_a_delta_is_tried_again_and_then_a_snapshot(device: Device) -> No
     publish_seed(device.night, 2, snapshot=True)
     assert device.client().refresh().outcome is SyncOutcome.SNAPSHOT
     recovers(device, 2)
+
+
+def answering(night: Night, absent: Callable[[str], bool], asked: list[str]) -> Callable[[str], Answer]:
+    """The public folder behind a web server that says 404 to some requests, and what it was asked for."""
+
+    def respond(target: str) -> Answer:
+        path = target.lstrip("/")
+        gone = absent(path)
+        asked.append(path)
+        return Answer(404) if gone or path not in night.store else Answer(200, night.store[path])
+
+    return respond
+
+
+def test_404_of_a_delta_over_http_is_asked_for_twice_again(device: Device) -> None:
+    """A server behind a load balancer that is a moment late with its files."""
+    (path,) = delta_paths(device.night)
+    asked: list[str] = []
+    respond = answering(device.night, lambda p: p == path and asked.count(p) < 2, asked)
+    with serve_answers(respond) as server, HttpFetcher(server.url) as fetcher:
+        assert device.client(fetcher=fetcher).refresh().outcome is SyncOutcome.DELTAS
+    assert asked.count(path) == 3
+    recovers(device)
+
+
+def test_404_of_a_delta_that_stays_over_http_ends_in_the_snapshot_that_the_publisher_makes_of_it(
+    device: Device,
+) -> None:
+    """Two retries, then the snapshot plan. Its base needs the same delta, so the publisher, who sees it missing, makes
+    another base; the device comes by itself, keeps answering from its set meanwhile, and fetches no chunk in vain."""
+    night, asked, waits = device.night, list[str](), list[timedelta]()
+    (path,) = delta_paths(night)
+    del night.store[path]
+
+    def sleep(seconds: float) -> None:
+        assert asked.count(path) == 6
+        assert not [p for p in asked if p.startswith("chunk/")]
+        assert seed_in_use(device) == 0
+        waits.append(timedelta(seconds=seconds))
+        night.clock.move(seconds=seconds)
+        assert night.publisher.missing() == [path]
+        assert publish_seed(night, 2).snapshot == "what was published before cannot be read back"
+
+    respond = answering(night, lambda _: False, asked)
+    with serve_answers(respond) as server, HttpFetcher(server.url) as fetcher:
+        report = until_done(
+            device.client(fetcher=fetcher).refresh, failures=0, clock=night.clock, sleep=sleep, draw=lambda: 0.0,
+            told=lambda error, _: waits.clear() if not isinstance(error, NotFoundError) else None,
+        )  # fmt: skip
+    assert waits == [timedelta(minutes=1)]
+    assert (report.outcome, report.seq_before, report.seq_after) == (SyncOutcome.SNAPSHOT, 1, 3)
+    recovers(device, 2)
+
+
+def test_404_of_a_delta_that_a_newer_base_no_longer_needs_is_a_snapshot_at_once(device: Device) -> None:
+    """The device has missed both the delta and the night with the base."""
+    publish_seed(device.night, 2, snapshot=True)
+    for path in [path for path in device.night.store if path.startswith("delta/")]:
+        del device.night.store[path]
+    with serve(device.night.store) as server, HttpFetcher(server.url) as fetcher:
+        assert device.client(fetcher=fetcher).refresh().outcome is SyncOutcome.SNAPSHOT
+    recovers(device, 2)
+
+
+def test_old_index_replayed_is_counted_until_a_good_sync(device: Device) -> None:
+    old = dict(device.night.store)
+    later(device.night, 2)
+    device.client().refresh()
+    shutil.rmtree(device.root / "trust")
+    for count in (1, 2, 3):
+        with pytest.raises(RollbackError):
+            device.client(fetcher=MemoryFetcher(old)).refresh()
+        history = sync_history(device.root)
+        assert (history.failures, "older" in str(history.last_failure)) == (count, True)
+    recovers(device, 2)
+    assert sync_history(device.root).failures == 0
 
 
 def test_chain_gap(device: Device) -> None:
@@ -403,6 +516,24 @@ def test_rotten_block(device: Device) -> None:
     assert device.client().refresh(recheck=True).outcome is SyncOutcome.FRESH
 
 
+def test_repairing_a_base_never_writes_into_the_one_in_use(night: Night, tmp_path: Path) -> None:
+    """After a cut behind the swap the partial file and the base in use are one file under two names."""
+    device = night.device(tmp_path)
+    with pytest.raises(PowerCut):
+        device.client(on_step=cut_at("after-symlink")).refresh()
+    base = device.root / "current" / "base.db"
+    assert base.stat().st_nlink == 2
+    rot(base, base.stat().st_size // 2)
+    before = base.read_bytes()
+    with pytest.raises(FetchError):
+        device.client(fetcher=Breaking(device.fetcher, 0)).refresh(recheck=True)
+    assert base.read_bytes() == before  # whoever reads it still finds all blocks but one
+    device.fetcher.requests.clear()
+    device.client().refresh(recheck=True)
+    assert chunk_count(device) == 1
+    recovers(device, 0)
+
+
 def test_a_base_that_the_card_no_longer_gives_is_fetched_anew(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     device.client().refresh()
     broken = (device.root / "current" / "base.db").stat().st_ino
@@ -470,6 +601,24 @@ def test_disk_full(device: Device) -> None:
     assert "MiB" in refused(device, NoSpaceError, free_space=lambda _: 100_000)
     assert not [p for p in device.fetcher.requests if p.startswith(("delta/", "chunk/"))]
     recovers(device)
+
+
+@pytest.mark.parametrize("bytes_left", [0, 4096, 20_000])
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_disk_full_while_writing(device: Device, snapshot: bool, bytes_left: int) -> None:
+    """No file can grow any more: the kernel itself refuses, in base, changes or delta. Look-ups are not concerned."""
+    if snapshot:
+        publish_seed(device.night, 2, snapshot=True)
+    softly, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
+    try:
+        with pytest.raises(SyncError):
+            device.client().refresh()
+        assert seed_in_use(device) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (softly, hard))
+    assert seed_in_use(device) == 0
+    recovers(device, 2 if snapshot else 1)
 
 
 def test_room_is_needed_for_the_changes_that_the_deltas_make(device: Device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from scripts.cli.cache import report_json, report_text
+from scripts.cli.main import main
 from scripts.sandbox.folder_store import MemoryFetcher
 from scripts.sandbox.hot import HotRows, sign_hot
 from scripts.sandbox.nightly import PublicationError
 from tests.nightly import EPOCH_KEY, Device, Night, fleet, record
-from tests.syncing import PowerCut
+from tests.syncing import PowerCut, cut_at
 from verifier.cache.store import StatusStore
 from verifier.cache.swap import exclusive
 from verifier.codec.hot import HotList, HotListError
@@ -201,17 +204,46 @@ def test_a_cut_leaves_the_old_or_the_new_list_and_the_next_run_succeeds(device: 
     with_stolen(device.night)
     publish_hot(device.night)
 
-    def cut(name: str) -> None:
-        if name == step:
-            raise PowerCut
-
     with pytest.raises(PowerCut):
-        device.client(on_step=cut).refresh_hot()
+        device.client(on_step=cut_at(step)).refresh_hot()
     found = answer(device)
     assert found is not None
     assert (found.status == STOLEN) == (step == "hot-replaced")
     assert device.client().refresh_hot().seq_after == 2
     assert answer(device) != record(CAR)
+
+
+def test_a_list_that_cannot_be_used_is_told_by_the_next_sync_and_by_cache_info(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device.client().refresh_hot()
+    assert device.client().refresh().notes == ()
+    (device.root / "hot.cose").write_bytes(b"rotten")
+    (note,) = device.client().refresh().notes
+    assert note.startswith("hot list: ")
+    monkeypatch.setenv("MARKCHECK_HOME", str(tmp_path))
+    assert main(["cache", "info"]) == 0
+    assert f"note: {note}" in capsys.readouterr().err
+    assert main(["cache", "info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [note]
+
+
+def test_report_and_cache_info_tell_the_vehicles_of_the_base_and_the_rows_since(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_stolen(device.night)  # one row changes, one vehicle goes
+    device.night.clock.move(hours=20)
+    device.night.publish()
+    report = device.client().refresh()
+    assert report.vehicles == 60
+    assert report.changed_rows in (2, 3, 4)  # with their tags
+    assert f"60 vehicles in the base, {report.changed_rows} rows changed since" in report_text(report)
+    assert report_json(report)["changed_rows"] == report.changed_rows
+    monkeypatch.setenv("MARKCHECK_HOME", str(tmp_path))
+    assert main(["cache", "info"]) == 0
+    shown = capsys.readouterr().out
+    assert "60 in the base (no. 1)" in shown
+    assert f"{report.changed_rows} since" in shown
 
 
 def test_a_sync_at_the_same_time_is_turned_away(device: Device) -> None:
@@ -256,8 +288,11 @@ def test_an_older_list_is_refused_also_when_state_db_is_lost(device: Device) -> 
     assert "older than" in refused(device, RollbackError, old)
 
 
+@pytest.mark.parametrize("nights", [0, 1])
 @pytest.mark.parametrize("left", [None, b"", b"rotten"])
-def test_a_publisher_that_lost_its_list_goes_on_above_every_number(device: Device, left: bytes | None) -> None:
+def test_a_publisher_that_lost_its_list_goes_on_above_every_number(
+    device: Device, left: bytes | None, nights: int
+) -> None:
     """Devices remember the newest number: a publisher that began at one again would be refused for weeks."""
     for _ in range(5):
         publish_hot(device.night)
@@ -265,9 +300,10 @@ def test_a_publisher_that_lost_its_list_goes_on_above_every_number(device: Devic
     device.night.store.pop("hot/national/head.cose")
     if left is not None:
         device.night.store["hot/national/head.cose"] = left
-    device.night.clock.move(hours=20)
-    device.night.publish()
-    device.client().refresh()
+    for _ in range(nights):
+        device.night.clock.move(hours=20)
+        device.night.publish()
+        device.client().refresh()
     with_stolen(device.night)
     hot = publish_hot(device.night)
     assert device.client().refresh_hot().seq_after == hot.hot_seq

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -123,6 +124,16 @@ def _spared(spare: Path | None, offset: int, length: int, digest: bytes) -> byte
     except OSError:
         return None
     return data if hashlib.sha256(data).digest() == digest else None
+
+
+def detach(part: Path) -> None:
+    """Take a partial file away that is another file too: the base in use, after a cut behind the swap.
+
+    A download cuts and extends its file in place, and readers have that base open. As `spare` it serves all the same.
+    """
+    with suppress(FileNotFoundError):
+        if part.stat().st_nlink > 1:
+            part.unlink()
 
 
 def held_bytes(part: Path) -> int:

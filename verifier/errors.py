@@ -83,11 +83,15 @@ class FetchError(SyncError):
 
 
 class StatusError(FetchError):
-    """The server answered with another status than 200; `code` is that status."""
+    """The server answered with another status than 200; `code` is that status.
 
-    def __init__(self, url_path: str, code: int) -> None:
+    `retry_after` is for how many seconds it asked to be left alone, None when it did not.
+    """
+
+    def __init__(self, url_path: str, code: int, retry_after: int | None = None) -> None:
         super().__init__(url_path, f"the server answered {code}")
         self.code = code
+        self.retry_after = retry_after
 
 
 class NotFoundError(StatusError):
@@ -99,6 +103,10 @@ class NotFoundError(StatusError):
 
 class FetchTimeoutError(FetchError):
     """Not done within the time for one file."""
+
+
+class RefusedError(FetchError):
+    """The server does not take this device's certificate."""
 
 
 class RejectedError(FetchError):

@@ -84,22 +84,14 @@ class HttpFetcher:
         on_date: Callable[[datetime], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not _is_base(base_url):
+        if not is_base(base_url):
             raise FetchError("base address", "not an http or https address")
         self._base = base_url.rstrip("/") + "/"
         self._timeouts = (connect_timeout, read_timeout)
         self._total = total_timeout
         self._monotonic = monotonic
         self._on_date = on_date
-        self._session = _Session()
-        self._session.trust_env = False
-        self._session.headers.clear()
-        self._session.headers.update({"Accept-Encoding": "identity", "User-Agent": "markcheck"})
-        self._session.verify = ca_file or True
-        self._session.cert = client_certificate
-        adapter = _GuardedAdapter(total_timeout)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._session = guarded_session(total_timeout, ca_file=ca_file, client_certificate=client_certificate)
 
     def __enter__(self) -> HttpFetcher:
         return self
@@ -117,7 +109,7 @@ class HttpFetcher:
         """As `Fetcher.fetch`; FetchTimeoutError when the file takes longer than the total timeout."""
         check_path(path)
         deadline = self._monotonic() + self._total
-        with _translated(path):
+        with translated(path):
             response = self._session.get(self._base + path, stream=True, allow_redirects=False, timeout=self._timeouts)
             with response:
                 date = http_date(response.headers.get("Date", ""))
@@ -193,7 +185,8 @@ def _why_closed(above: int, part: str, path: str, error: OSError) -> FetchError 
     return RejectedError(path, "not a plain file") if error.errno == errno.ENXIO else error
 
 
-def _is_base(url: str) -> bool:
+def is_base(url: str) -> bool:
+    """Whether this is an http or https address that paths can be put behind."""
     try:
         parts = urlsplit(url)
         plain = parts.port is None or parts.port > 0  # the port is parsed, and refused, only when asked for
@@ -221,7 +214,7 @@ def _check_answer(path: str, response: requests.Response, max_length: int) -> No
 
 
 @contextmanager
-def _translated(path: str) -> Iterator[None]:
+def translated(path: str) -> Iterator[None]:
     """What the libraries raise, as ours; texts from outside stay out of ours."""
     try:
         yield
@@ -231,6 +224,22 @@ def _translated(path: str) -> Iterator[None]:
         raise FetchError(path, "no connection, or it broke off") from exc
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
         raise FetchError(path, f"fetching failed ({type(exc).__name__})") from exc
+
+
+def guarded_session(
+    seconds: float, *, ca_file: str | None, client_certificate: tuple[str, str] | None
+) -> requests.Session:
+    """A session that takes nothing from the environment, follows nothing, and cuts what takes longer than `seconds`."""
+    session = _Session()
+    session.trust_env = False
+    session.headers.clear()
+    session.headers.update({"Accept-Encoding": "identity", "User-Agent": "markcheck"})
+    session.verify = ca_file or True
+    session.cert = client_certificate
+    adapter = _GuardedAdapter(seconds)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
 
 
 class _Session(requests.Session):

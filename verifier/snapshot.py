@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from verifier.cache import schema
+from verifier.cache.marks import Accepted
 from verifier.codec.hot import HotList
 from verifier.codec.index import CLIENT_VERSION, Index
 from verifier.errors import DigestError, PolicyError, RollbackError, SyncError, TrustListError
@@ -72,6 +74,34 @@ class Kept:
     data: bytes
     version: int
     note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A verified publication that may be accepted."""
+
+    index: Index
+    index_bytes: bytes
+    entries: Kept
+    entries_as_of: datetime  # older than the index where an older list was kept
+    policy: Kept
+
+    @property
+    def content(self) -> str:
+        """The content hash of the generation it would make."""
+        return schema.content_hash(self.index_bytes, self.entries.data, self.policy.data)
+
+    def marks(self, floor: datetime | None) -> Accepted:
+        """The high-water marks after accepting it."""
+        issued = self.index.issued_at
+        return Accepted(
+            seq=self.index.seq,
+            index_sha256=hashlib.sha256(self.index_bytes).digest(),
+            key_epoch=self.index.key_epoch,
+            trust_version=self.entries.version,
+            policy_version=self.policy.version,
+            clock_floor=issued if floor is None else max(floor, issued),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

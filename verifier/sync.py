@@ -10,15 +10,18 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from verifier.cache import schema
 from verifier.cache.changes import write_changes
-from verifier.cache.marks import Accepted, Marks, SyncHistory, read_history
+from verifier.cache.keys import KEY_LENGTH
+from verifier.cache.marks import Accepted, NewerStateError, SyncHistory, read_history
 from verifier.cache.selftest import check_base, check_changes, read_base_meta
+from verifier.cache.state import Marks
+from verifier.cache.store import StatusStore
 from verifier.cache.swap import (
     InUse,
     adopt,
@@ -38,8 +41,8 @@ from verifier.codec.delta import DeltaFormatError, decode_delta
 from verifier.codec.hot import MAX_HOT, HotListError, decode_hot, hot_key
 from verifier.codec.index import MAX_INDEX, DeltaEntry, Index, decode_index, is_region
 from verifier.codec.status import StatusListError, inflate
-from verifier.download import Meter, fetch_base, fetch_delta, held_bytes, hot_path, status_list_path
-from verifier.errors import CacheCorruptError, DigestError, EpochKeyError, NotFoundError, SyncError
+from verifier.download import Meter, detach, fetch_base, fetch_delta, held_bytes, hot_path, status_list_path
+from verifier.errors import CacheCorruptError, CacheError, DigestError, EpochKeyError, NotFoundError, SyncError
 from verifier.net import Fetcher, read_file
 from verifier.policy import MAX_POLICY_BYTES
 from verifier.repository import ENTRIES_TARGET, POLICY_TARGET, SignedRepository, index_target
@@ -48,7 +51,7 @@ from verifier.snapshot import (
     ExpiredError,
     Held,
     HotHeld,
-    Kept,
+    Offer,
     Plan,
     check_digest,
     check_hot,
@@ -78,13 +81,18 @@ class StorageError(SyncError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncReport:
-    """A sync that ended well; `as_of` is the moment that the data in use describe."""
+    """A sync that ended well; `as_of` is the moment that the data in use describe.
+
+    `vehicles` are those of the base, `changed_rows` (of plates and tags) those of all nights since: rows under hashed
+    keys do not tell how many vehicles came or went.
+    """
 
     outcome: SyncOutcome
     region: str
     seq_before: int | None  # None when nothing of this region was in use
     seq_after: int
     vehicles: int
+    changed_rows: int
     bytes_fetched: int
     requests: int
     seconds: float
@@ -106,33 +114,6 @@ class HotReport:
     as_of: datetime
     next_update: datetime
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """A verified publication that may be accepted."""
-
-    index: Index
-    index_bytes: bytes
-    entries: Kept
-    policy: Kept
-
-    @property
-    def content(self) -> str:
-        """The content hash of the generation it would make."""
-        return schema.content_hash(self.index_bytes, self.entries.data, self.policy.data)
-
-    def marks(self, floor: datetime | None) -> Accepted:
-        """The high-water marks after accepting it."""
-        issued = self.index.issued_at
-        return Accepted(
-            seq=self.index.seq,
-            index_sha256=hashlib.sha256(self.index_bytes).digest(),
-            key_epoch=self.index.key_epoch,
-            trust_version=self.entries.version,
-            policy_version=self.policy.version,
-            clock_floor=issued if floor is None else max(floor, issued),
-        )
 
 
 def free_bytes(path: Path) -> int:
@@ -243,11 +224,19 @@ class SyncClient:
         index = offer.index
         if self._time is not None:
             notes += self._time.signed(index.issued_at)
+        notes += self._notes_in_use()
         return SyncReport(
             outcome=todo, region=self._region, seq_before=self._seq(before),
-            seq_after=index.seq, vehicles=index.base.n, bytes_fetched=meter.bytes, requests=meter.requests,
+            seq_after=index.seq, vehicles=index.base.n, changed_rows=sum(delta.rows for delta in index.deltas),
+            bytes_fetched=meter.bytes, requests=meter.requests,
             seconds=self._monotonic() - started, as_of=index.issued_at, notes=tuple(notes),
         )  # fmt: skip
+
+    def _notes_in_use(self) -> tuple[str, ...]:
+        """What is wrong with files that the set in use can do without."""
+        with suppress(CacheError), closing(StatusStore(self._root, bytes(KEY_LENGTH))) as store:
+            return store.info().notes
+        return ()
 
     def _lost(self, before: InUse | None) -> str | None:
         if before is not None or (self._root / schema.TRUST).exists():
@@ -306,8 +295,10 @@ class SyncClient:
         check_index(index, signed.data, self._region, held)
         entries = choose_entries(repository.get(ENTRIES_TARGET, MAX_ENTRIES, [held.entries]), held)
         policy = choose_policy(repository.get(POLICY_TARGET, MAX_POLICY_BYTES, [held.policy]), held)
+        kept = before is not None and entries.note is not None
+        as_of = before.entries_as_of if before is not None and kept else index.issued_at
         self._step("verified")
-        return Offer(index=index, index_bytes=signed.data, entries=entries, policy=policy)
+        return Offer(index=index, index_bytes=signed.data, entries=entries, entries_as_of=as_of, policy=policy)
 
     # ------------------------------------------------------------------------------- the next generation
 
@@ -339,6 +330,7 @@ class SyncClient:
         """The base of the index and all its deltas; what is right of the base in use is not fetched again."""
         index = offer.index
         part = self._stage(index.base.sha256, "part")
+        detach(part)
         old = self._root / schema.CURRENT / schema.BASE
         same = before is None or before.index.base.sha256 == index.base.sha256
         same = same and held_bytes(old) == index.base.length
@@ -412,6 +404,8 @@ class SyncClient:
             schema.ENTRIES: offer.entries.data,
             schema.POLICY: offer.policy.data,
         }
+        if offer.entries_as_of != offer.index.issued_at:
+            files[schema.ENTRIES_DATE] = str(int(offer.entries_as_of.timestamp())).encode()
         linked = {schema.BASE: base} | ({schema.CHANGES: changes} if changes is not None else {})
         return write_generation(self._root, linked, files, self._step)
 
@@ -482,5 +476,7 @@ def _storage_errors() -> Iterator[None]:
         yield
     except OSError as exc:
         raise StorageError(f"card: {exc.strerror or type(exc).__name__}") from exc
+    except NewerStateError as exc:
+        raise StorageError(f"{exc}: update this program") from exc
     except sqlite3.Error as exc:
         raise StorageError("card: the state file cannot be used") from exc

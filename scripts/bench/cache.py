@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.bench.cache_distribution import REGION, Distribution, Publication, status_list
+from scripts.bench.cache_cuts import VEHICLES, cuts_figure
+from scripts.bench.cache_dead_server import dead_server_figures
+from scripts.bench.cache_distribution import BASE_SEQ, REGION, Distribution, Publication, base_meta, status_list
 from scripts.bench.cache_figures import CacheResult, Figure
 from scripts.bench.cache_lookups import (
     SELECT,
@@ -30,6 +32,7 @@ from scripts.bench.cache_nights import (
     apply_figures,
     apply_first,
     apply_next,
+    facts,
     floor_bytes,
     make_nights,
     wire_figures,
@@ -46,11 +49,10 @@ from scripts.bench.cache_sync import (
     wire_figure,
 )
 from scripts.sandbox.national import National, Numbers
-from scripts.sandbox.national_churn import NO_VEHICLE, Churn
+from scripts.sandbox.national_churn import Churn
 from scripts.sandbox.national_rows import Rows, SortedFleet, pack_blocks, sort_fleet
-from verifier.cache.blocks import PER, PER_SEALED, encode_group
+from verifier.cache.blocks import PER, PER_SEALED, encode_groups
 from verifier.cache.build import write_base_blocks
-from verifier.cache.keys import KeyHasher
 from verifier.cache.schema import SALT_LENGTH, BaseMeta, open_base
 from verifier.cache.store import StatusStore
 from verifier.cache.values import parse_combo
@@ -71,7 +73,6 @@ DISK_BYTES = 80  # a vehicle, for all files of a run
 
 HOT_ROWS = 14
 
-_BASE_SEQ = 1
 _LETTERS, _STOLEN = 0xFFFF, parse_combo("C")  # of a wide value
 
 
@@ -102,17 +103,18 @@ def bench_cache(scale: int, nights: int, folder: Path, progress: Progress) -> Ca
     )
     figures = [*lookups, *figures]
     churn = Churn(fleet.national, spared=fleet.twins)
-    made = list(make_nights(churn, nights, REGION, _BASE_SEQ, progress))
-    before = _facts(churn, fleet.numbers)
-    made += make_nights(churn, 1, REGION, _BASE_SEQ, progress)
-    sample = Sample(fleet.plates, before, _facts(churn, fleet.numbers))
+    made = list(make_nights(churn, nights, REGION, BASE_SEQ, progress))
+    before = facts(churn, fleet.numbers)
+    made += make_nights(churn, 1, REGION, BASE_SEQ, progress)
+    sample = Sample(fleet.plates, before, facts(churn, fleet.numbers))
     figures += wire_figures(made)
     figures += apply_figures(
         apply_first(folder, fleet.base, made[0]), apply_next(folder, fleet.base, made, progress), nights
     )
     figures.append(cold_figure(fleet.base, folder / "changes.db", fleet.keys))
     figures += _device_figures(fleet, made, sample, progress)
-    return CacheResult(vehicles=scale, nights=nights, nightly=churn.nightly, figures=(*figures, *_ELSEWHERE))
+    cuts = cuts_figure(National(VEHICLES, SEED, TODAY, EPOCH_KEY), folder / "cuts", partial(progress, "power cuts"))
+    return CacheResult(vehicles=scale, nights=nights, nightly=churn.nightly, figures=(*figures, cuts))
 
 
 def _make_fleet(scale: int, folder: Path, progress: Progress) -> tuple[_Fleet, list[Figure]]:
@@ -120,10 +122,7 @@ def _make_fleet(scale: int, folder: Path, progress: Progress) -> tuple[_Fleet, l
     national = National(scale, SEED, TODAY, EPOCH_KEY)
     processes = 1 if scale <= 200_000 else os.cpu_count() or 1
     fleet = sort_fleet(national, progress, processes=processes)
-    meta = BaseMeta(
-        region=REGION, seq=_BASE_SEQ, n=fleet.vehicles, keys=0, key_epoch=1,
-        key_check=KeyHasher(EPOCH_KEY).check_value, scheme=national.scheme,
-    )  # fmt: skip
+    meta = base_meta(national, fleet.vehicles)
     base, bare = folder / "base.db", folder / "bare.db"
     seconds = _write(base, fleet, meta, partial(progress, "base"))
     write_bare(bare, _told(fleet, partial(progress, "plain table")))
@@ -152,8 +151,9 @@ def _write(path: Path, fleet: SortedFleet, meta: BaseMeta, report: Callable[[int
     """Write a base, sealed where it has a salt; the seconds it took, and those of them on the processor."""
     per = PER if meta.salt is None else PER_SEALED
     began, cpu = time.perf_counter(), time.process_time()
-    exact = ((key, encode_group(key, fleet.exact[key])) for key in sorted(fleet.exact))
-    write_base_blocks(path, pack_blocks(_told(fleet, report), per), meta, exact=exact, epoch_key=EPOCH_KEY)
+    write_base_blocks(
+        path, pack_blocks(_told(fleet, report), per), meta, exact=encode_groups(fleet.exact), epoch_key=EPOCH_KEY
+    )
     return time.perf_counter() - began, time.process_time() - cpu
 
 
@@ -181,7 +181,7 @@ def _build_figures(fleet: SortedFleet, seconds: tuple[float, float], length: int
 def _device_figures(fleet: _Fleet, nights: Sequence[Night], sample: Sample, progress: Progress) -> Iterator[Figure]:
     """A device that installs the base, misses all nights, and then follows."""
     distribution = Distribution(fleet.folder / "public", system_clock)
-    base = distribution.put_base(fleet.base, _BASE_SEQ, fleet.meta.n)
+    base = distribution.put_base(fleet.base, BASE_SEQ, fleet.meta.n)
     tsl = distribution.put_status_list(status_list(fleet.meta.n, SEED))
     root = fleet.folder / "device"
     with distribution.served() as url:
@@ -209,6 +209,7 @@ def _device_figures(fleet: _Fleet, nights: Sequence[Night], sample: Sample, prog
         with closing(StatusStore(root, EPOCH_KEY)) as store:
             check_answers(store, sample.plates, sample.after)
         progress("sync", 5, 5)
+    yield from dead_server_figures(device, EPOCH_KEY, sample.plates)
     yield wire_figure(tsl.length, fleet.meta.n)
 
 
@@ -231,20 +232,3 @@ def _whole_figures(fleet: _Fleet, store: StatusStore) -> Iterator[Figure]:
             at_most=WHOLE_TARGET,
             note="plate to record: generation in use, hash, hot list, changes, base, record",
         )  # fmt: skip
-
-
-def _facts(churn: Churn, numbers: Numbers) -> list[int | None]:
-    """What the register says of these vehicles now."""
-    return [None if wide == NO_VEHICLE else int(wide) for wide in churn.wides(numbers)]
-
-
-_ELSEWHERE = (
-    Figure(
-        name="power cuts: wrong answers", measured="-", at_most=0, unit="",
-        note="needs a file system of its own that can be shut down",
-    ),
-    Figure(
-        name="officer's path with a dead server", measured="-", at_most=1.6, unit="s",
-        note="no part of the cache: look-ups in it never wait for a network",
-    ),
-)  # fmt: skip

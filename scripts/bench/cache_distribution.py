@@ -14,10 +14,13 @@ from scripts.bench.cache_nights import Night
 from scripts.sandbox.folder_store import FolderStore
 from scripts.sandbox.hot import LIFE, sign_hot
 from scripts.sandbox.issuer import Issuer, issuing_keys
+from scripts.sandbox.national import National
 from scripts.sandbox.publisher import CHUNK, HOT_MAX_AGE, LIST_BITS
 from scripts.sandbox.publisher_keys import PublisherKeys, hot_role
 from scripts.sandbox.publisher_metadata import SignedMetadata
 from scripts.sandbox.server import serve
+from verifier.cache.keys import KeyHasher
+from verifier.cache.schema import BaseMeta
 from verifier.clock import Clock
 from verifier.codec.hot import HotList
 from verifier.codec.index import (
@@ -35,7 +38,7 @@ from verifier.policy import Policy, dump_policy
 from verifier.repository import ENTRIES_TARGET, POLICY_TARGET, index_target
 from verifier.types import Algorithm
 
-REGION = "national"
+REGION, BASE_SEQ = "national", 1
 STATUS_LIST = 1
 # Parts of a thousand credentials that are not active: revoked, suspended, superseded by another one.
 _STATES = ((ListedStatus.REVOKED, 4), (ListedStatus.SUSPENDED, 1), (ListedStatus.SUPERSEDED, 12))
@@ -130,6 +133,14 @@ class Distribution:
 
     def _hot_key(self) -> bytes:
         return self.keys.private(hot_role(REGION)).public_key().public_bytes_raw()
+
+
+def base_meta(national: National, vehicles: int) -> BaseMeta:
+    """What the fleet's base says of itself."""
+    return BaseMeta(
+        region=REGION, seq=BASE_SEQ, n=vehicles, keys=0, key_epoch=1,
+        key_check=KeyHasher(national.epoch_key).check_value, scheme=national.scheme,
+    )  # fmt: skip
 
 
 def status_list(credentials: int, seed: int) -> bytes:

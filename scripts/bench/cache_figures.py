@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scripts.bench.timing import machine
 
-PAGE = "cache.md"
+QUICK = 1_000_000  # vehicles of the usual run, which has the page without a number
 _CPU = Path("/proc/cpuinfo")
 
 
@@ -90,8 +90,8 @@ def json_report(result: CacheResult) -> list[dict[str, object]]:
 
 
 def write_page(result: CacheResult, folder: Path, command: str, now: datetime) -> Path:
-    """Write the page with all figures; its path. OSError."""
-    path = folder / PAGE
+    """Write the page with all figures, of its own for each scale; its path. OSError."""
+    path = folder / ("cache.md" if result.vehicles == QUICK else f"cache-{result.vehicles}.md")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(_page(result, command, now), encoding="utf-8")
     return path

@@ -6,18 +6,19 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
-from scripts.bench import cache_figures
+from scripts.bench import cache_figures, status_server
 from scripts.bench.cache import DISK_BYTES, LARGEST, SMALLEST, bench_cache
 from scripts.bench.credential import IMPORT_TARGET, IMPORT_TARGET_ES256, Row, bench_credential, bench_import
 from scripts.bench.decision import TARGET, bench_decision
 from scripts.bench.picture_sets import FolderSet, PictureSetError, RoadsideSet
 from scripts.bench.qr import measure
 from scripts.bench.qr_report import json_report, text_report, write_page
+from scripts.bench.reader import bench_reader
 from scripts.bench.rivals import ZXING
 from scripts.bench.timing import machine
 from scripts.bench.video import measure_video
@@ -36,6 +37,7 @@ def bench() -> None:
       markcheck bench credential
       markcheck bench qr --per-condition 4
       markcheck bench cache
+      markcheck bench status-server
     """
 
 
@@ -195,6 +197,31 @@ def bench_cache_command(scale: int, nights: int, folder: Path | None, target: Pa
         click.echo(cache_figures.write_page(result, target, command, system_clock()), err=True)
 
 
+@bench.command("status-server")
+@click.option("--handhelds", type=click.IntRange(1, 500), default=200, show_default=True, help="Asking at once.")
+@click.option("--checks", type=click.IntRange(1, 1000), default=4, show_default=True, help="Batches of each, each way.")
+@click.option("--write", "target", type=click.Path(file_okay=False, path_type=Path), help="Folder for the page.")
+@json_option
+def bench_status_server_command(handhelds: int, checks: int, target: Path | None, as_json: bool) -> None:
+    """The status server under many handhelds: answers a second, times and errors, beside the bare edge.
+
+    \b
+    Examples:
+      markcheck bench status-server                                    about two minutes
+      markcheck bench status-server --handhelds 10 --checks 2 --json   a quick look, for machines
+    """
+    with tempfile.TemporaryDirectory(prefix="markcheck-bench-") as work, progress_bar() as progress:
+        result = status_server.bench_status_server(handhelds, checks, Path(work), progress)
+    if as_json:
+        for line in status_server.json_report(result):
+            print_json(line)
+    else:
+        click.echo(status_server.text_report(result))
+    if target:
+        command = f"markcheck bench status-server --handhelds {handhelds} --checks {checks} --write DIR"
+        click.echo(status_server.write_page(result, target, command, system_clock()), err=True)
+
+
 @contextmanager
 def _bench_folder(folder: Path | None, scale: int) -> Iterator[Path]:
     """A folder for the run's files: the given one, which stays, or one that is removed. UsageError."""
@@ -208,3 +235,30 @@ def _bench_folder(folder: Path | None, scale: int) -> Iterator[Path]:
         if shutil.disk_usage(work).free < needed:
             raise click.UsageError(f"not enough room: {needed >> 20} MiB needed; --folder takes another place")
         yield work
+
+
+@bench.command("reader")
+@click.option(
+    "--seconds", type=click.FloatRange(0.2, 60), default=3.0, show_default=True, help="Of each run through a port."
+)
+@json_option
+def bench_reader_command(seconds: float, as_json: bool) -> int:
+    """Tag readers: speed beside the line's own rate, wrong reads, recovery, stopping and coming back.
+
+    Emulated readers behind pseudo-terminals; exit status 1 when a target is missed.
+
+    \b
+    Examples:
+      markcheck bench reader                        about a minute
+      markcheck bench reader --seconds 1 --json
+    """
+    with progress_bar() as progress:
+        figures = bench_reader(seconds, progress)
+    if as_json:
+        for figure in figures:
+            print_json({**asdict(figure), "target": figure.target, "verdict": figure.verdict})
+    else:
+        click.echo(machine())
+        for figure in figures:
+            click.echo(f"{figure.name:52}{figure.target:24}{figure.measured:44}{figure.verdict}")
+    return 1 if any(figure.verdict is cache_figures.Verdict.MISSED for figure in figures) else 0

@@ -19,6 +19,7 @@ from firmware.build import open_store, trusted_time
 from firmware.config import REGION, Home
 from scripts.cli.console import home_option, json_option, print_json, problem, progress_bar
 from verifier.backoff import until_done
+from verifier.cache.diagnose import diagnose
 from verifier.cache.keys import load_epoch_key
 from verifier.clock import system_clock, system_witness
 from verifier.errors import CacheMissingError, EpochKeyError, SyncError
@@ -174,7 +175,8 @@ def report_text(report: SyncReport) -> str:
     """A sync's report for people: one line, and one for each remark."""
     before = "nothing" if report.seq_before is None else f"no. {report.seq_before}"
     lines = [
-        f"sync done ({report.outcome}): {report.vehicles:,} vehicles, {report.bytes_fetched:,} bytes in "
+        f"sync done ({report.outcome}): {report.vehicles:,} vehicles in the base, {report.changed_rows:,} rows changed "
+        f"since, {report.bytes_fetched:,} bytes in "
         f"{report.requests} requests, {report.seconds:.2f} s; {before} -> no. {report.seq_after}, "
         f"data of {report.as_of.isoformat(timespec='minutes')}"
     ]
@@ -189,6 +191,7 @@ def report_json(report: SyncReport) -> dict[str, object]:
         "seq_before": report.seq_before,
         "seq_after": report.seq_after,
         "vehicles": report.vehicles,
+        "changed_rows": report.changed_rows,
         "bytes": report.bytes_fetched,
         "requests": report.requests,
         "seconds": round(report.seconds, 3),
@@ -258,17 +261,21 @@ def info(as_json: bool, home: Home) -> int:
         return 1
     finally:
         store.close()
-    age = int((system_clock() - held.as_of).total_seconds())
+    clock = clock_report(home.cache, system_clock(), system_witness())
+    age = int((datetime.fromisoformat(clock["earliest"]) - held.as_of).total_seconds())
     facts: dict[str, Any] = {
         "region": held.region,
         "seq": held.seq,
         "as_of": held.as_of.isoformat(),
         "age_s": age,
+        "age_at_least": bool(clock["doubts"]),
         "scope": held.scope,
         "covers": list(held.covers),
         "vehicles": held.vehicles,
+        "changed_rows": held.changed_rows,
         "bytes": held.bytes,
         "trusted_keys": keys,
+        "trust_as_of": held.trust_as_of.isoformat(),
         "key_epoch": held.key_epoch,
         "base_seq": held.base_seq,
         "hot_seq": held.hot_seq,
@@ -278,13 +285,15 @@ def info(as_json: bool, home: Home) -> int:
         "last_failure": history.last_failure,
         "failures": history.failures,
     }
-    clock = clock_report(home.cache, system_clock(), system_witness())
     if as_json:
-        print_json({**facts, "notes": list(held.notes), "clock": clock})
+        print_json({**facts, "notes": list(held.notes), "clock": clock, "files": diagnose(home.cache)})
         return 0
     for note in (warning, *held.notes):
         problem(f"note: {note}")
-    shown = {**facts, "age_s": str(timedelta(seconds=age)), "covers": " ".join(held.covers)}
+    least = "at least " if facts.pop("age_at_least") else ""
+    shown = {**facts, "age_s": f"{least}{timedelta(seconds=age)}", "covers": " ".join(held.covers)}
+    shown["vehicles"] = f"{held.vehicles:,} in the base (no. {held.base_seq})"
+    shown["changed_rows"] = f"{held.changed_rows:,} since, of plates and tags"
     shown["clock"] = "; ".join(clock["doubts"]) or ("trusted" if clock["trusted"] else "nothing is known of it")
     for name, value in shown.items():
         click.echo(f"{name.removesuffix('_s').replace('_', ' '):14} {'-' if value is None else value}")

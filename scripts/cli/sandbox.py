@@ -6,21 +6,28 @@ import ipaddress
 import random
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
-from scripts.cli.console import json_option, print_json, progress_bar
+from scripts.cli.console import json_option, print_json, problem, progress_bar
+from scripts.cli.sandbox_devices import device, open_books, reports
 from scripts.sandbox.authority import EVENTS, KEY_EVENTS, Authority, AuthorityFolder
 from scripts.sandbox.codes import PaperMark, card_number, print_sheet, print_tag_label, qr_picture
+from scripts.sandbox.device_ca import DeviceCa, ca_file
 from scripts.sandbox.fleet import MAX_SCALE, Vehicle
-from scripts.sandbox.hot import RENEWAL as HOT_RENEWAL
+from scripts.sandbox.follow import LiveAuthority
+from scripts.sandbox.nightly import PublicationError
 from scripts.sandbox.regions import NATIONAL, Region, region_of
 from scripts.sandbox.registry import RegistryError, city_of
+from scripts.sandbox.republish import Republisher
 from scripts.sandbox.server import serve as serve_files
 from scripts.sandbox.server import serve_answers
+from scripts.sandbox.status_http import serve_https
+from scripts.sandbox.status_server import ROUTES, StatusService
 from scripts.sandbox.wallet import Wallet
 from verifier.clock import system_clock
 from verifier.errors import PlateError
@@ -30,8 +37,9 @@ from verifier.types import SHANGHAI, Month, Plate, PresentationMode
 DEFAULT_SCALE = 20_000
 PORT = 8122
 WALLET_PORT = 8123
+STATUS_PORT = 8124
+POLL_S = 1.0  # how often the folder is looked at for new events
 FIRST_MARK = 24  # months that a new vehicle's first mark is valid, where none are given
-RENEWAL_S = 12 * 3600  # seconds; the signed time stamp lives 48 hours
 MODES = {mode.value: mode for mode in PresentationMode}
 
 _FOLDER = click.option(
@@ -80,6 +88,14 @@ def _publish(authority: Authority, region: Region = NATIONAL, **options: bool) -
         f"in {time.monotonic() - began:.1f} s",
         err=True,
     )
+
+
+def _prune(authority: Authority, *, dry_run: bool = False) -> list[str]:
+    paths = authority.publisher.prune(dry_run=dry_run)
+    if paths:
+        what = "would be" if dry_run else "were"
+        click.echo(f"{len(paths):,} files that no publication within the retention names {what} removed", err=True)
+    return paths
 
 
 def _publish_hot(authority: Authority, region: Region) -> None:
@@ -141,7 +157,12 @@ def publish(
     or more than three times the usual number, has changed, or when the delta, replayed, does not give the register.
     """
     if not (trust_only or hot):
-        _publish(_open_or_create(AuthorityFolder(folder), scale, seed), region, **options)
+        authority = _open_or_create(AuthorityFolder(folder), scale, seed)
+        _publish(authority, region, **options)
+        try:
+            _prune(authority)
+        except PublicationError as exc:
+            problem(f"note: {exc}")  # the night is published all the same
         return
     name = "--trust-only" if trust_only else "--hot"
     kept = {"fewer_keys"} if trust_only else set[str]()
@@ -158,37 +179,82 @@ def publish(
 
 @sandbox.command()
 @_FOLDER
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
+def prune(folder: Path, dry_run: bool) -> None:
+    """Remove from FOLDER/public what no publication within the retention refers to; every publication does so too.
+
+    \b
+    Examples:
+      markcheck sandbox prune --dry-run
+      markcheck sandbox prune
+
+    Kept are: all roots; metadata of 14 days; deltas and lists of 90 days; the last two bases; and whatever the current
+    and the previous publication of a region name. All regions are looked at together.
+    """
+    for path in _prune(AuthorityFolder(folder).open(clock=system_clock), dry_run=dry_run):
+        click.echo(path)
+
+
+@sandbox.command()
+@_FOLDER
 @_SCALE
 @_SEED
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Port; 0 for any free one."
 )
+@click.option(
+    "--status-port",
+    type=click.IntRange(0, 65535),
+    help=f"Port of the status server.  [default: {STATUS_PORT}, or any free one with --port 0]",
+)
+@click.option("--database", metavar="URL", help="Its books, sqlite:///PATH or postgresql://….  [default: in FOLDER]")
 @click.option("--seconds", type=click.FloatRange(0, 10**8), help="Stop after so many seconds.  [default: at Ctrl-C]")
-def serve(folder: Path, scale: int | None, seed: int | None, port: int, seconds: float | None) -> None:
-    """Publish, and serve the distribution on this machine until Ctrl-C.
+def serve(
+    folder: Path,
+    scale: int | None,
+    seed: int | None,
+    port: int,
+    status_port: int | None,
+    database: str | None,
+    seconds: float | None,
+) -> None:
+    """Publish, and serve the distribution and the status server on this machine until Ctrl-C.
+
+    What 'event' records meanwhile is published as the hot list within seconds, and counts in the status server at once.
 
     \b
     Examples:
       markcheck sandbox serve
       markcheck sandbox serve --scale 100000 --folder big --port 8200
+      markcheck sandbox serve --database postgresql://markcheck@db.example/books
     """
     home = AuthorityFolder(folder)
-    authority = _open_or_create(home, scale, seed)
-    _publish(authority)
-    with serve_files(authority.store, port=port) as server:
+    live = LiveAuthority(home, clock=system_clock, make=lambda: _open_or_create(home, scale, seed))
+    with ExitStack() as stack:
+        store = stack.enter_context(closing(open_books(home, database)))
+        ca = DeviceCa.open(home.private, folder, system_clock)
+        service = StatusService(live, store, ca, clock=system_clock)
+        republisher = Republisher(live)
+        _publish(live.authority)
+        server = stack.enter_context(serve_files(live.authority.store, port=port))
+        wanted = status_port if status_port is not None else STATUS_PORT if port else 0
+        status = stack.enter_context(serve_https(service.respond, ROUTES, ca.server_context(), port=wanted))
         click.echo(f"serving {server.url}  (Ctrl-C stops)")
         click.echo(f"  markcheck sync --from {server.url} --root {home.root_file} --epoch-key {home.epoch_key_file}")
-        end = time.monotonic() + (10**8 if seconds is None else seconds)
-        renewed = time.monotonic()
-        try:
-            while (left := end - time.monotonic()) > 0:
-                time.sleep(min(left, HOT_RENEWAL.total_seconds()))
-                authority.publisher.renew_hot()
-                if time.monotonic() - renewed >= RENEWAL_S:
-                    authority.publisher.renew()
-                    renewed = time.monotonic()
-        except KeyboardInterrupt:
-            click.echo("stopped", err=True)
+        click.echo(f"status server {status.url}  for devices that trust {ca_file(folder)}")
+        click.echo(f"  markcheck sandbox device enrol NAME --folder {folder}     a code for a new device")
+        _keep_current(republisher, seconds)
+
+
+def _keep_current(republisher: Republisher, seconds: float | None) -> None:
+    end = time.monotonic() + (10**8 if seconds is None else seconds)
+    try:
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_S))
+            for line in republisher.step():
+                click.echo(line, err=True)
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
 
 
 def _plate_option(function: Any) -> Any:
@@ -330,6 +396,10 @@ def wallet(folder: Path, plate: str | None, kind: str | None, port: int, bind: s
             click.echo("stopped", err=True)
 
 
+sandbox.add_command(device)
+sandbox.add_command(reports)
+
+
 # The options that an event needs, and those that it may have.
 _EVENT_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
     "register": ({"plate"}, {"kind", "until", "city"}),
@@ -357,7 +427,7 @@ _EVENT_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
 @click.option("--issuer", metavar="CODE", help="Whose key: a city's code, or 000000 for the platform's freshness key.")
 @click.option("--kid", metavar="HEX", help="For compromise-key: a retired key instead of the signing one.")
 def event(event: str, folder: Path, **given: str | None) -> None:
-    """Change the register or an issuer's key; the next 'publish' or 'serve' publishes the change.
+    """Change the register or an issuer's key; 'publish' publishes the change, and a running 'serve' does so itself.
 
     \b
     Examples:

@@ -27,9 +27,11 @@ from scripts.sandbox.keys import (
     holder_signer,
     load_key,
     load_next_key,
+    load_status_key,
     next_key,
     save_keys,
     save_next_key,
+    status_key,
     write_secret,
 )
 from scripts.sandbox.publisher import Published, Publisher
@@ -85,6 +87,7 @@ class Authority:
         self.holder_seed = holder_seed or secrets.token_bytes(SEED_LENGTH)
         self.policy = policy or Policy()
         self.trust_version = 1
+        self.status_key: SigningKey | None = None
 
     def vehicle(self, plate: Plate) -> Vehicle:
         """The vehicle with this plate; RegistryError when there is none."""
@@ -138,6 +141,15 @@ class Authority:
         if state is KeyState.COMPROMISED:
             self.registry.reissue_city(new.entry.issuer)
 
+    def begin_status(self, key: SigningKey) -> None:
+        """Let this key sign the status server's answers and orders from now on; one before it counts no more."""
+        self.status_key = key
+        self.trust_version += 1
+
+    def trust_entries(self) -> bytes:
+        """The trust list to publish: the issuers' keys, and that of the status server where there is one."""
+        return self.issuer.trust_entries([] if self.status_key is None else [self.status_key])
+
     def withdraw_key(self, issuer: str, kid: str) -> None:
         """A key that signs no more was stolen: refuse it too, for a thief chooses his dates. RegistryError."""
         if not self.issuer.withdraw(issuer, kid):
@@ -163,7 +175,7 @@ class Authority:
             status_list=pack(self.registry.states, STATUS_BITS),
             status_list_number=STATUS_LIST,
             replated=self.registry.replated,
-            entries=self.issuer.trust_entries(),
+            entries=self.trust_entries(),
             trust_version=self.trust_version,
             policy=dump_policy(self.policy),
             policy_version=self.policy.version,
@@ -190,7 +202,7 @@ class Authority:
         if not self.publisher.begun:
             raise RegistryError("nothing is published yet: make the first publication with 'markcheck sandbox publish'")
         self.publisher.publish_trust(
-            entries=self.issuer.trust_entries(),
+            entries=self.trust_entries(),
             trust_version=self.trust_version,
             policy=dump_policy(self.policy),
             policy_version=self.policy.version,
@@ -201,7 +213,7 @@ class Authority:
         return self.publisher if region == NATIONAL_REGION else self.publisher.of_region(region.name)
 
     def _records(self, region: Region) -> Iterator[tuple[VehicleRecord, str | None]]:
-        for vehicle in self.registry.vehicles.values():
+        for vehicle in tuple(self.registry.vehicles.values()):  # another thread may carry out an event meanwhile
             record = vehicle.record()
             if region.holds(record):
                 yield record, vehicle.tid
@@ -248,6 +260,9 @@ EVENTS: dict[str, Callable[[Registry, dict[str, Any]], object]] = {
 KEY_EVENTS = {"rotate-key": KeyState.RETIRED, "compromise-key": KeyState.COMPROMISED}
 """What happens to an issuer's key, and the state that it goes into; a new key follows it."""
 
+STATUS_KEY = "status-key"
+"""The event that a status server gets its key; whoever serves one records it, so it has no command."""
+
 
 def _plate(event: dict[str, Any]) -> Plate:
     return Plate(event["plate"], event["kind"])
@@ -262,6 +277,7 @@ class AuthorityFolder:
         self.public = folder / "public"
         self.root_file = folder / "root.json"
         self.epoch_key_file = self.private / "epoch.key"
+        self.events_file = self.private / "events.jsonl"
         self._holder_file = self.private / "holder.key"
 
     def exists(self) -> bool:
@@ -317,7 +333,9 @@ class AuthorityFolder:
     def repeat(self, authority: Authority, event: dict[str, Any]) -> None:
         """Carry out again what was recorded here: everything is made from the events, nothing is stored twice."""
         name = event["event"]
-        if name not in KEY_EVENTS:
+        if name == STATUS_KEY:
+            authority.begin_status(self._status_key(event))
+        elif name not in KEY_EVENTS:
             EVENTS[name](authority.registry, event)
         elif "stolen" in event:
             authority.withdraw_key(event["issuer"], event["stolen"])
@@ -327,6 +345,12 @@ class AuthorityFolder:
     def _recorded_key(self, authority: Authority, event: dict[str, Any]) -> SigningKey:
         try:
             return load_next_key(self.private, authority.issuer.keys[event["issuer"]], event["kid"], event["at"])
+        except ValueError as exc:
+            raise RegistryError(str(exc)) from exc
+
+    def _status_key(self, event: dict[str, Any]) -> SigningKey:
+        try:
+            return load_status_key(self.private, event["issuer"], event["kid"], event["at"])
         except ValueError as exc:
             raise RegistryError(str(exc)) from exc
 
@@ -342,6 +366,12 @@ class AuthorityFolder:
         save_next_key(self.private, new)  # before the event that needs it
         self._keep({"event": name, "issuer": issuer, "at": new.entry.not_before, "kid": new.entry.key_id})
 
+    def record_status_key(self, clock: Clock) -> None:
+        """Make and keep a fresh key for a status server; an authority has it once it carries the event out."""
+        new = status_key(NATIONAL, int(clock().timestamp()))
+        save_next_key(self.private, new)  # before the event that needs it
+        self._keep({"event": STATUS_KEY, "issuer": NATIONAL, "at": new.entry.not_before, "kid": new.entry.key_id})
+
     def record_stolen(self, authority: Authority, issuer: str, kid: str) -> None:
         """Carry out and keep that a key which signs no more was stolen; RegistryError, and then nothing is kept."""
         authority.withdraw_key(issuer, kid)
@@ -349,13 +379,13 @@ class AuthorityFolder:
         self._keep({"event": "compromise-key", "issuer": issuer, "at": at, "stolen": kid})
 
     def _keep(self, event: dict[str, Any]) -> None:
-        with (self.private / "events.jsonl").open("a", encoding="utf-8") as file:
+        with self.events_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def _events(self) -> Iterator[dict[str, Any]]:
-        path = self.private / "events.jsonl"
+        path = self.events_file
         if path.exists():
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
                 try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from verifier.errors import FetchError, NotFoundError, RejectedError
@@ -55,6 +57,13 @@ class FolderStore(MutableMapping[str, bytes]):
         for path in sorted(self._path.rglob("*")):
             if path.is_file() and not path.name.startswith(".new-"):
                 yield path.relative_to(self._path).as_posix()
+
+    @contextmanager
+    def exclusive(self, *, wait: bool = False) -> Iterator[None]:
+        """Hold the lock of the one who adds and removes files; BlockingIOError when another has it, or `wait`."""
+        with self._path.with_name(f"{self._path.name}.lock").open("ab") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            yield
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from scripts.sandbox.sm2_keys import Sm2PrivateKey, is_sm2_pem
 from verifier.codec.credential import HolderKey
 from verifier.signature import load_public_key
-from verifier.trust import TrustedKey, key_id
+from verifier.trust import ANY_REGION, TrustedKey, key_id
 from verifier.types import Algorithm, KeyRole, KeyState, Serial
 
 PrivateKey = EllipticCurvePrivateKey | Ed25519PrivateKey | Sm2PrivateKey
@@ -40,7 +40,9 @@ SIGNS_FOR = 400 * DAY  # how long a key signs
 ACCEPTED_FOR = SIGNS_FOR + 800 * DAY  # its longest-lived credential outlives it by 800 days
 BACKDATED = 400 * DAY  # the sandbox also shows credentials issued before it was started
 # The longest life of what a key signed. A picture of a live code may be forwarded as long as its credential lives.
-SIGNED_LIVES = {KeyRole.CREDENTIAL: 800 * DAY, KeyRole.FRESHNESS: 35 * DAY, KeyRole.STATUS: DAY}
+SIGNED_LIVES = {
+    KeyRole.CREDENTIAL: 800 * DAY, KeyRole.FRESHNESS: 35 * DAY, KeyRole.STATUS: DAY, KeyRole.TAG: 800 * DAY,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,12 @@ def signing_key(alg: Algorithm, *, issuer: str, regions: tuple[str, ...], role: 
     return _with_entry(make_private_key(alg), alg, issuer, regions, role, int(now.timestamp()), BACKDATED)
 
 
+def status_key(issuer: str, at: int, private: tuple[PrivateKey, Algorithm] | None = None) -> SigningKey:
+    """The key with which a status server signs from `at` (POSIX seconds) on: a fresh one, or one that exists."""
+    key, alg = private or (make_private_key(Algorithm.EDDSA), Algorithm.EDDSA)
+    return _with_entry(key, alg, issuer, (ANY_REGION,), KeyRole.STATUS, at, 0)
+
+
 def next_key(old: SigningKey, at: int, private: tuple[PrivateKey, Algorithm] | None = None) -> SigningKey:
     """The key that takes the place of `old` and signs from `at` (POSIX seconds) on: a fresh one of the same algorithm.
 
@@ -166,19 +174,29 @@ def load_key(folder: Path, *, issuer: str, regions: tuple[str, ...], role: KeyRo
 
 def save_next_key(folder: Path, key: SigningKey) -> None:
     """Write a later key of an issuer beside the earlier ones, as FOLDER/ISSUER-ROLE-KID.pem."""
-    write_secret(_later(folder, key.entry, key.entry.key_id), _to_pem(key.private))
+    write_secret(_later(folder, key.entry.issuer, key.entry.role, key.entry.key_id), _to_pem(key.private))
 
 
 def load_next_key(folder: Path, old: SigningKey, kid: str, at: int) -> SigningKey:
     """Read the key that `save_next_key` wrote; ValueError when the file holds another one."""
-    key = next_key(old, at, _from_pem(_later(folder, old.entry, kid).read_bytes()))
+    path = _later(folder, old.entry.issuer, old.entry.role, kid)
+    return _named(next_key(old, at, _from_pem(path.read_bytes())), kid, path)
+
+
+def load_status_key(folder: Path, issuer: str, kid: str, at: int) -> SigningKey:
+    """Read the status key that `save_next_key` wrote; ValueError when the file holds another one."""
+    path = _later(folder, issuer, KeyRole.STATUS, kid)
+    return _named(status_key(issuer, at, _from_pem(path.read_bytes())), kid, path)
+
+
+def _named(key: SigningKey, kid: str, path: Path) -> SigningKey:
     if key.entry.key_id != kid:
-        raise ValueError(f"{_later(folder, old.entry, kid).name}: holds another key")
+        raise ValueError(f"{path.name}: holds another key")
     return key
 
 
-def _later(folder: Path, entry: TrustedKey, kid: str) -> Path:
-    return folder / f"{entry.issuer}-{entry.role.name.lower()}-{kid}.pem"
+def _later(folder: Path, issuer: str, role: KeyRole, kid: str) -> Path:
+    return folder / f"{issuer}-{role.name.lower()}-{kid}.pem"
 
 
 def _to_pem(private: PrivateKey) -> bytes:

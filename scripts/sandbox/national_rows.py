@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.sandbox.national import PLACE_BITS, PROVINCES, Keys, National, Numbers, Values, digest_keys, narrow
-from verifier.cache.blocks import MAX_SPAN, PER, encode_block
+from verifier.cache.blocks import MAX_SPAN, PER, Groups, encode_block
 from verifier.cache.keys import MAX_KEY, key48
 from verifier.cache.values import SEE_EXACT
 
@@ -56,7 +56,7 @@ class SortedFleet:
 
     groups: list[NDArray[np.uint64]]
     vehicles: int
-    exact: dict[int, list[tuple[bytes, int]]] = field(default_factory=dict)
+    exact: Groups = field(default_factory=dict)
     twins: list[int] = field(default_factory=list)
 
     @property
@@ -85,7 +85,7 @@ def sort_fleet(
             for pieces, piece in zip(groups, np.split(chunk.packed, chunk.ends[:-1]), strict=True):
                 pieces.append(piece)
             for digest, wide in chunk.exact:
-                out.exact.setdefault(key48(digest), []).append((digest, wide))
+                out.exact.setdefault(key48(digest), {})[digest] = wide
             done += len(numbers)
             progress("hash", done, vehicles)
     shared: dict[int, set[int]] = {}
@@ -152,7 +152,7 @@ def _resolve(
         for numbers, rows in results:
             out.twins += numbers
             for digest, wide in rows:
-                out.exact.setdefault(key48(digest), []).append((digest, wide))
+                out.exact.setdefault(key48(digest), {})[digest] = wide
 
 
 def _with_keys(

@@ -7,21 +7,23 @@ timestamp; whoever reads in between sees the publication before.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 
+from scripts.sandbox.folder_store import FolderStore
 from scripts.sandbox.hot import LIFE, HotRows, rows_between, sign_hot
 from scripts.sandbox.nightly import HISTORY, Change, PublicationError, State, changes_between, check_size, sign_off
 from scripts.sandbox.publisher_keys import PublisherKeys, hot_role, nightly_role
 from scripts.sandbox.publisher_metadata import SignedMetadata
+from scripts.sandbox.publisher_prune import Retention, unreferenced
 from verifier.cache.build import build_base
 from verifier.cache.changes import write_changes
 from verifier.cache.keys import KeyHasher
@@ -186,48 +188,76 @@ class Publisher:
         unless `accept_large`, or when the delta, replayed, does not give the register; then nothing was signed.
         BuildError and PlateError as `build_base`.
         """
-        issued_at = self._clock().replace(microsecond=0)  # the moment at which the register is read
-        least = self._least(entries, fewer_keys)
-        last = self._last()
-        build = partial(
-            build_base, vehicles=vehicles, region=self._region, seq=last.seq + 1, epoch_key=epoch_key,
-            key_epoch=key_epoch, replated=replated, progress=progress, sealed=self._sealed,
-        )  # fmt: skip
-        night = self._night(build, last, epoch_key, key_epoch, snapshot, accept_large)
-        index = Index(
-            region=self._region, seq=last.seq + 1, issued_at=issued_at, scope=scope, covers=covers,
-            key_epoch=key_epoch, base=night.base, deltas=night.deltas,
-            tsl=self._put_status_list(status_list, status_list_number),
-            min_client=max(min_client, DELTA_CLIENT if night.deltas else 1), hot=self._hot_entry(),
-        )  # fmt: skip
-        index_bytes = encode_index(index)
-        history = last.history if night.rows is None else (*last.history, night.rows)[-HISTORY:]
-        custom = {"version": index.seq, "rows": list(history)}
-        target = self._metadata.target(index_target(self._region), index_bytes, custom)
-        files = self._small_files(entries, trust_version, policy, policy_version, least)
-        self._metadata.sign_targets(files, self._region)
-        self._metadata.sign_nightly(self._region, target)
-        self.renew()
-        self.publish_hot(HotRows())  # the night includes what the list before said, and ends it
-        return Published(
-            region=self._region, seq=index.seq, issued_at=issued_at, vehicles=night.vehicles,
-            base_length=night.base.length, base_sha256=night.base.sha256, chunks=len(night.base.hashes),
-            index_sha256=hashlib.sha256(index_bytes).digest(), rows=night.rows, snapshot=night.why,
-            delta_length=night.deltas[-1].length if night.deltas else 0,
-        )  # fmt: skip
+        with _alone(self._store):
+            issued_at = self._clock().replace(microsecond=0)  # the moment at which the register is read
+            least = self._least(entries, fewer_keys)
+            last = self._last()
+            build = partial(
+                build_base, vehicles=vehicles, region=self._region, seq=last.seq + 1, epoch_key=epoch_key,
+                key_epoch=key_epoch, replated=replated, progress=progress, sealed=self._sealed,
+            )  # fmt: skip
+            night = self._night(build, last, epoch_key, key_epoch, snapshot, accept_large)
+            index = Index(
+                region=self._region, seq=last.seq + 1, issued_at=issued_at, scope=scope, covers=covers,
+                key_epoch=key_epoch, base=night.base, deltas=night.deltas,
+                tsl=self._put_status_list(status_list, status_list_number),
+                min_client=max(min_client, DELTA_CLIENT if night.deltas else 1), hot=self._hot_entry(),
+            )  # fmt: skip
+            index_bytes = encode_index(index)
+            history = last.history if night.rows is None else (*last.history, night.rows)[-HISTORY:]
+            custom = {"version": index.seq, "rows": list(history)}
+            target = self._metadata.target(index_target(self._region), index_bytes, custom)
+            files = self._small_files(entries, trust_version, policy, policy_version, least)
+            self._metadata.sign_targets(files, self._region)
+            self._metadata.sign_nightly(self._region, target)
+            self.renew()
+            # The night includes what the list before said, and ends it; before the first night there was no list.
+            self._put_hot(HotRows(), index.seq, lost=bool(last.seq))
+            return Published(
+                region=self._region, seq=index.seq, issued_at=issued_at, vehicles=night.vehicles,
+                base_length=night.base.length, base_sha256=night.base.sha256, chunks=len(night.base.hashes),
+                index_sha256=sha256(index_bytes).digest(), rows=night.rows, snapshot=night.why,
+                delta_length=night.deltas[-1].length if night.deltas else 0,
+            )  # fmt: skip
 
     def publish_trust(
         self, *, entries: bytes, trust_version: int, policy: bytes, policy_version: int, fewer_keys: bool = False
     ) -> None:
         """Publish another trust list or policy between two nights: the last index stays. PublicationError."""
-        files = self._small_files(entries, trust_version, policy, policy_version, self._least(entries, fewer_keys))
-        self._metadata.sign_targets(files, self._region)
-        self.renew()
+        with _alone(self._store, wait=True):  # a withdrawn key is not given up because somebody is at work
+            files = self._small_files(entries, trust_version, policy, policy_version, self._least(entries, fewer_keys))
+            self._metadata.sign_targets(files, self._region)
+            self.renew()
 
     def renew(self) -> None:
         """Sign timestamp and snapshot anew without other changes, so that they do not expire."""
         self._metadata.sign_snapshot(self._region)
         self._metadata.sign_timestamp()
+
+    def missing(self) -> list[str]:
+        """What the published index of this region names and the store does not have, or not whole; sorted.
+
+        Of chunks only the presence is looked at. A night that is published then brings another base.
+        """
+        index = self._last().index
+        if index is None:
+            return []
+        files = {delta_path(self._region, delta.sha256): delta.sha256 for delta in index.deltas}
+        files[status_list_path(self._region, index.tsl.sha256)] = index.tsl.sha256
+        lost = {path for path in map(chunk_path, index.base.hashes) if path not in self._store}
+        return sorted(lost | {p for p, digest in files.items() if sha256(self._store.get(p, b"")).digest() != digest})
+
+    def prune(self, retention: Retention | None = None, *, dry_run: bool = False) -> list[str]:
+        """Take out of the store what no publication of any region within the retention refers to; the paths.
+
+        With `dry_run` they are only told. PublicationError when what is published cannot be read, or when a night is
+        being published: nothing is removed then.
+        """
+        with _alone(self._store):
+            paths = unreferenced(self._store, self._clock(), retention)
+            for path in () if dry_run else paths:
+                del self._store[path]
+        return paths
 
     # -------------------------------------------------------------------------------------------- hot list
 
@@ -255,9 +285,13 @@ class Publisher:
         seq = self._last().seq
         if not seq:
             raise PublicationError("not published: a hot list goes on top of a night, and there is none yet")
+        return self._put_hot(rows, seq, lost=True)
+
+    def _put_hot(self, rows: HotRows, seq: int, *, lost: bool) -> HotList:
+        """Sign and publish; `lost` says that where there is no list to go on from, there was one."""
         now, before = self._clock().replace(microsecond=0), self.hot()
-        # After the first night there was a list. Where it is lost, the time in seconds is above every number it had.
-        first = 1 if seq == 1 else int(now.timestamp())
+        # The time in seconds is above every number that a lost list had.
+        first = int(now.timestamp()) if lost else 1
         hot = HotList(
             region=self._region, nightly_seq=seq, hot_seq=first if before is None else before.hot_seq + 1,
             issued_at=now, next_update=now + LIFE, rows=rows.rows, exact=rows.exact,
@@ -313,7 +347,7 @@ class Publisher:
 
     def _stored(self, path: str, digest: bytes) -> bytes:
         data = self._store[path]
-        if hashlib.sha256(data).digest() != digest:
+        if sha256(data).digest() != digest:
             raise KeyError(path)
         return data
 
@@ -366,10 +400,10 @@ class Publisher:
         return HotEntry(key_alg=int(Algorithm.EDDSA), key=key.public_bytes_raw(), max_age_s=HOT_MAX_AGE)
 
     def _put_base(self, path: Path, seq: int, vehicles: int) -> BaseEntry:
-        whole, hashes, length = hashlib.sha256(), [], 0
+        whole, hashes, length = sha256(), [], 0
         with path.open("rb") as handle:
             while data := handle.read(self._chunk):
-                digest = hashlib.sha256(data).digest()
+                digest = sha256(data).digest()
                 self._store[chunk_path(digest)] = data
                 whole.update(data)
                 hashes.append(digest)
@@ -388,7 +422,7 @@ class Publisher:
         encoded = encode_delta(delta)
         entry = DeltaEntry(
             seq_from=delta.seq_from, seq_to=delta.seq_to, length=len(encoded),
-            sha256=hashlib.sha256(encoded).digest(), rows=len(change.keys),
+            sha256=sha256(encoded).digest(), rows=len(change.keys),
         )  # fmt: skip
         sign_off(old, encoded, entry, new, replayed)
         self._store[delta_path(self._region, entry.sha256)] = encoded
@@ -397,7 +431,7 @@ class Publisher:
     def _put_status_list(self, raw: bytes, number: int) -> StatusListEntry:
         packed = deflate(raw)
         entry = StatusListEntry(
-            number=number, length=len(packed), sha256=hashlib.sha256(packed).digest(), bits=LIST_BITS,
+            number=number, length=len(packed), sha256=sha256(packed).digest(), bits=LIST_BITS,
             raw_length=len(raw),
         )  # fmt: skip
         self._store[status_list_path(self._region, entry.sha256)] = packed
@@ -431,6 +465,20 @@ class Publisher:
                 f"not published: the trust list has {count} keys and should have {max(least, 1)} at least"
             )
         return count
+
+
+@contextmanager
+def _alone(store: MutableMapping[str, bytes], *, wait: bool = False) -> Iterator[None]:
+    """Nobody prunes a folder while a night is put into it: until its index is there, nothing refers to its data."""
+    if not isinstance(store, FolderStore):
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.exclusive(wait=wait))
+        except BlockingIOError as exc:
+            raise PublicationError("another process is publishing into this folder or pruning it") from exc
+        yield
 
 
 def _why_no_delta(old: State, new: State, change: Change) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -85,15 +86,16 @@ class SignedMetadata:
         return None
 
     def sign_targets(self, files: Mapping[str, TargetFile], region: str) -> None:
-        """Trust list, policy and delegation; nothing when neither changed and half of its life is still left."""
+        """Trust list, policy and delegation; nothing when none of them changed and half of its life is still left."""
         role = nightly_role(region)
         old = self._latest(Targets.type)
         delegations = old.delegations if old and old.delegations else Delegations({}, {})
         roles = delegations.roles or {}
         fresh = old and old.expires - self._clock() > EXPIRY["targets"] / 2
-        if fresh and old.targets == files and role in roles:
-            return
         key = self._keys[role].public_key
+        delegated = role in roles and roles[role].keyids == [key.keyid]
+        if fresh and old.targets == files and delegated:
+            return
         roles[role] = DelegatedRole(role, [key.keyid], 1, True, paths=[index_target(region)])
         targets = Targets(
             version=self._version(Targets.type) + 1,
@@ -144,11 +146,9 @@ class SignedMetadata:
         self._store[f"{METADATA}{signed.version}.{name}.json"] = metadata.to_bytes()
 
     def _version(self, role: str) -> int:
-        """The newest version of a role in the store, 0 when there is none: versions leave no gap."""
-        version = 0
-        while f"{METADATA}{version + 1}.{role}.json" in self._store:
-            version += 1
-        return version
+        """The newest version of a role in the store, 0 when there is none; old ones may have been pruned."""
+        name = re.compile(rf"{METADATA}(\d+)\.{re.escape(role)}\.json", re.ASCII)
+        return max((int(found[1]) for found in map(name.fullmatch, self._store) if found), default=0)
 
     def _latest(self, role: str) -> Any:
         """The signed part of a role's newest metadata, None when there is none."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
-from verifier.cache.blocks import CHECKSUM, HEADER, PER, PER_SEALED, ROW, encode_group, split_blocks
+from verifier.cache.blocks import CHECKSUM, HEADER, PER, PER_SEALED, ROW, Groups, encode_groups, split_blocks
 from verifier.cache.keys import CREDENTIAL, PLATE, TAG, KeyHasher, key48, plate_bytes, serial_bytes, tag_bytes
 from verifier.cache.schema import PAGE_SIZE, SALT_LENGTH, BaseMeta
 from verifier.cache.sealing import open_seal
@@ -98,16 +98,8 @@ def build_base(
         scheme=scheme, salt=draw(SALT_LENGTH) if sealed else None,
     )  # fmt: skip
     blocks = split_blocks(sorter.rows(), PER_SEALED if sealed else PER)
-    exact, moves = _encoded(sorter.exact), _encoded(_moves(replated or {}, hasher))
+    exact, moves = encode_groups(sorter.exact), encode_groups(_moves(replated or {}, hasher))
     return write_base_blocks(path, blocks, meta, exact=exact, replated=moves, epoch_key=epoch_key)
-
-
-def write_base(path: Path, rows: Iterable[tuple[int, int]], meta: BaseMeta) -> BaseMeta:
-    """Write a base from rows (48-bit key, 24-bit value under the scheme in `meta`) in strictly ascending order.
-
-    Returns `meta` with the number of rows in it. ValueError for rows out of order or of more bits.
-    """
-    return write_base_blocks(path, split_blocks(rows), meta)
 
 
 def write_base_blocks(
@@ -194,7 +186,7 @@ class _Sorter:
         self._wides = list(gathered.numbers)
         self._narrow = [scheme.narrow(wide) for wide in self._wides]
         self._report = report
-        self.exact: dict[int, list[tuple[bytes, int]]] = {}
+        self.exact: Groups = {}
         self.keys = 0
 
     def rows(self) -> Iterator[tuple[int, int]]:
@@ -227,24 +219,19 @@ class _Sorter:
                 continue
             key = high << _LOW_BITS | low
             digest = key.to_bytes(6, "big") + bucket.rests[place * _REST : (place + 1) * _REST]
-            group = self.exact.setdefault(key, [])
-            if any(digest == other for other, _ in group):
+            group = self.exact.setdefault(key, {})
+            if digest in group:
                 raise BuildError("a plate or a tag is listed twice")
-            group.append((digest, self._wides[row & _ID_MASK]))
+            group[digest] = self._wides[row & _ID_MASK]
 
 
-def _moves(replated: Mapping[Serial, Plate], hasher: KeyHasher) -> dict[int, list[tuple[bytes, int]]]:
-    groups: dict[int, list[tuple[bytes, int]]] = {}
+def _moves(replated: Mapping[Serial, Plate], hasher: KeyHasher) -> Groups:
+    groups: Groups = {}
     for serial, plate in replated.items():
         digest = hasher.digest(CREDENTIAL, serial_bytes(serial))
         target = key48(hasher.digest(PLATE, plate_bytes(plate)))
-        groups.setdefault(key48(digest), []).append((digest, target))
+        groups.setdefault(key48(digest), {})[digest] = target
     return groups
-
-
-def _encoded(groups: Mapping[int, list[tuple[bytes, int]]]) -> Iterator[tuple[int, bytes]]:
-    for key in sorted(groups):  # begun when it is first asked: `exact` fills while the blocks are taken
-        yield key, encode_group(key, groups[key])
 
 
 def no_progress(_step: str, _done: int, _whole: int) -> None:

@@ -19,9 +19,11 @@ from verifier.cache.blocks import (
     PER,
     PER_SEALED,
     ROW,
+    Groups,
     Splitter,
     ascending,
-    encode_group,
+    encode_groups,
+    low_key,
     protect,
     read_columns,
     read_group,
@@ -33,15 +35,13 @@ from verifier.cache.keys import MAX_KEY, key48
 from verifier.cache.schema import SALT_LENGTH, BaseMeta, check_same_base
 from verifier.cache.sealing import open_seal
 from verifier.cache.swap import sync_file
-from verifier.cache.tables import GroupTable, Table
+from verifier.cache.tables import GroupTable, Table, open_table
 from verifier.cache.values import SEE_EXACT, TOMBSTONE
 from verifier.codec.delta import Delta, DeltaFormatError
 from verifier.errors import CacheCorruptError
 
 _SLICE = 1 << 15  # rows that are sorted at a time
 _SLICE_BITS = 40  # keys with the same highest 8 bits are joined at a time
-
-Groups = dict[int, dict[bytes, int]]
 
 
 def write_changes(
@@ -62,8 +62,8 @@ def write_changes(
     Whatever fails, nothing is left at `out`. 12 bytes of memory for each row of the deltas, twice.
     """
     with ExitStack() as stack:
-        under = stack.enter_context(closing(_table(base, epoch_key)))
-        over = None if previous is None else stack.enter_context(closing(_table(previous, epoch_key)))
+        under = stack.enter_context(closing(open_table(base, epoch_key)))
+        over = None if previous is None else stack.enter_context(closing(open_table(previous, epoch_key)))
         if under.meta.salt is not None:
             open_seal(under.meta, epoch_key)
         if over is not None:
@@ -79,7 +79,12 @@ def write_changes(
         blocks = _merged(over, keys, values, PER if meta.salt is None else PER_SEALED, progress or no_progress)
         try:
             meta = write_base_blocks(
-                out, blocks, meta, exact=_encoded(fresh.exact), replated=_encoded(fresh.replated), epoch_key=epoch_key
+                out,
+                blocks,
+                meta,
+                exact=encode_groups(fresh.exact),
+                replated=encode_groups(fresh.replated),
+                epoch_key=epoch_key,
             )
         except BaseException:
             out.unlink(missing_ok=True)
@@ -135,6 +140,8 @@ class _Fresh:
 
     def joined(self) -> tuple[array[int], array[int]]:
         """All rows in order; of several rows for a key the newest."""
+        if len(self.columns) == 1:
+            return array("Q", self.columns[0][0]), array("I", self.columns[0][1])
         keys, values = array("Q"), array("I")
         places = [0] * len(self.columns)
         for end in range(1 << _SLICE_BITS, MAX_KEY + 2, 1 << _SLICE_BITS):
@@ -228,6 +235,9 @@ class _Run:
             raise CacheCorruptError("changes: keys out of order")
         for start in range(self._first, stop, _SLICE):
             part = slice(start, min(start + _SLICE, stop))
+            if not self._old_keys:
+                yield from splitter.add(self._keys[part], self._values[part])
+                continue
             end = len(self._old_keys) if part.stop == stop else bisect_right(self._old_keys, self._keys[part.stop - 1])
             table = dict(zip(self._old_keys[old:end], old_values[old:end], strict=True))
             table.update(zip(self._keys[part], self._values[part], strict=True))
@@ -244,7 +254,7 @@ def _rows(over: Table | None) -> Iterator[tuple[int, bytes]]:
         return
     low, count = 0, 0
     for k, body in over.rows("seg"):
-        if int.from_bytes(body[:LOW], "little") != low:
+        if low_key(body) != low:
             raise CacheCorruptError("changes: a gap between blocks")
         low, count = k + 1, count + (len(body) - LOW) // ROW
         yield k, body
@@ -256,17 +266,6 @@ def _groups(table: Table, name: GroupTable) -> Groups:
     return {k: read_group(k, body) for k, body in table.rows(name)}
 
 
-def _encoded(groups: Groups) -> Iterator[tuple[int, bytes]]:
-    return ((key, encode_group(key, groups[key].items())) for key in sorted(groups))
-
-
 def _value(delta: Delta, key: int) -> int | None:
     place = bisect_left(delta.keys, key)
     return delta.values[place] if place < len(delta.keys) and delta.keys[place] == key else None
-
-
-def _table(path: Path, epoch_key: bytes | None) -> Table:
-    try:
-        return Table(path, epoch_key)
-    except FileNotFoundError as exc:
-        raise CacheCorruptError("changes: a file is missing") from exc

@@ -1,14 +1,13 @@
-"""state.db: what this device has accepted, how the last syncs went, and what it knows of the time.
+"""What state.db holds, and its part that a check may touch: how the last syncs went, and what is known of the time.
 
-The high-water marks are the only protection against an old publication when the metadata folder of the signed
-distribution is lost; they are raised before the data they stand for come into use.
+`verifier/cache/state.py` makes the file and keeps the rest of it; no library but sqlite3 is loaded here.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +17,7 @@ from urllib.parse import quote
 from verifier.cache.schema import DAMAGE
 from verifier.codec.index import MAX_NUMBER
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID"
-MAX_FAILURE = 300  # characters
+VERSION = 1  # of the tables in state.db, kept as its user_version; 0 are the files from before there were versions
 UNREADABLE = "the state file cannot be read"
 
 
@@ -75,97 +73,19 @@ class ClockMarks:
     server_at: datetime | None = None
 
 
-class Marks:
-    """The file state.db. `lost` says that it was absent or unreadable and was begun anew. sqlite3.Error, OSError."""
+class NewerStateError(sqlite3.NotSupportedError):
+    """state.db was written by a newer program, whose marks this one cannot keep."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.lost = not path.exists() or path.stat().st_size == 0  # to SQLite, nothing at all is a sound file
-        try:
-            with self._transaction() as connection:
-                _check_types(dict(connection.execute("SELECT name, value FROM marks").fetchall()))
-        except sqlite3.DatabaseError as exc:
-            if isinstance(exc, sqlite3.OperationalError):
-                raise  # locked or no room: the file itself is sound
-            self.lost = True
-            path.replace(path.with_suffix(".bad"))
-            with suppress(FileNotFoundError):
-                path.with_name(path.name + "-journal").unlink()
-            with self._transaction():
-                pass
+    def __init__(self) -> None:
+        super().__init__("state.db: made by a newer program than this one")
 
-    def accepted(self, region: str) -> Accepted:
-        """The marks of one region."""
-        with self._transaction() as connection:
-            get = dict(connection.execute("SELECT name, value FROM marks").fetchall()).get
-        return Accepted(
-            seq=get(f"seq:{region}", 0),
-            index_sha256=get(f"index_sha256:{region}"),
-            key_epoch=get(f"key_epoch:{region}", 0),
-            trust_version=get("trust_version", 0),
-            policy_version=get("policy_version", 0),
-            clock_floor=_moment(get("clock_floor")),
-        )
 
-    def accept(self, region: str, marks: Accepted) -> None:
-        """Raise the marks, durably. No number ever goes down."""
-        floor = int(marks.clock_floor.timestamp()) if marks.clock_floor else 0
-        with self._transaction() as connection:
-            for name, value in (
-                (f"seq:{region}", marks.seq),
-                (f"key_epoch:{region}", marks.key_epoch),
-                ("trust_version", marks.trust_version),
-                ("policy_version", marks.policy_version),
-                ("clock_floor", floor),
-            ):
-                connection.execute(
-                    "INSERT INTO marks VALUES (?, ?)"
-                    " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)",
-                    (name, value),
-                )
-            self._set(connection, f"index_sha256:{region}", marks.index_sha256)
-
-    def hot(self, region: str) -> tuple[int, bytes | None]:
-        """Number and digest of the newest hot list that was verified for a region; 0 and None without one."""
-        with self._transaction() as connection:
-            get = dict(connection.execute("SELECT name, value FROM marks").fetchall()).get
-        return get(f"hot_seq:{region}", 0), get(f"hot_sha256:{region}")
-
-    def accept_hot(self, region: str, seq: int, sha256: bytes) -> None:
-        """Raise the marks of the hot list, durably. The caller has seen that the number does not go down."""
-        with self._transaction() as connection:
-            self._set(connection, f"hot_seq:{region}", seq)
-            self._set(connection, f"hot_sha256:{region}", sha256)
-
-    def succeeded(self, at: datetime) -> None:
-        """Note a sync that ended well."""
-        with self._transaction() as connection:
-            self._set(connection, "last_good", int(at.timestamp()))
-            connection.execute("DELETE FROM marks WHERE name IN ('last_failure', 'last_failure_at', 'failures')")
-
-    def failed(self, text: str, at: datetime) -> None:
-        """Note a sync that did not."""
-        with self._transaction() as connection:
-            self._set(connection, "last_failure", text[:MAX_FAILURE])
-            self._set(connection, "last_failure_at", int(at.timestamp()))
-            connection.execute(
-                "INSERT INTO marks VALUES ('failures', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
-            )
-
-    def _set(self, connection: sqlite3.Connection, name: str, value: int | str | bytes | None) -> None:
-        if value is None:
-            connection.execute("DELETE FROM marks WHERE name = ?", (name,))
-        else:
-            connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, value))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        # Opened for each use: there are a handful in a night, and no handle outlives an error.
-        with closing(sqlite3.connect(self._path, timeout=5)) as connection:
-            connection.execute("PRAGMA synchronous=FULL")
-            with connection:
-                connection.execute(_SCHEMA)
-                yield connection
+def check_version(connection: sqlite3.Connection) -> int:
+    """The version of its tables, 0 to VERSION; NewerStateError above that."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise NewerStateError
+    return version
 
 
 def read_history(path: Path) -> SyncHistory:
@@ -178,15 +98,18 @@ def read_history(path: Path) -> SyncHistory:
     try:
         path.lstat()
         with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as connection:
+            check_version(connection)
             get = dict(connection.execute("SELECT name, value FROM marks").fetchall()).get
         return SyncHistory(
-            last_good=_moment(get("last_good")),
+            last_good=moment_of(get("last_good")),
             last_failure=get("last_failure"),
-            last_failure_at=_moment(get("last_failure_at")),
+            last_failure_at=moment_of(get("last_failure_at")),
             failures=int(get("failures", 0)),
         )
     except (FileNotFoundError, NotADirectoryError):
         return never
+    except NewerStateError as exc:
+        return replace(never, last_failure=str(exc))
     except (*DAMAGE, OSError, TypeError, ValueError, OverflowError):
         return unreadable
 
@@ -199,6 +122,7 @@ def read_clock(path: Path) -> ClockMarks | None:
     try:
         path.lstat()
         with closing(_existing(path)) as connection:
+            check_version(connection)
             return _clock_of(connection)
     except (FileNotFoundError, NotADirectoryError):
         return ClockMarks()
@@ -215,6 +139,7 @@ def update_clock(path: Path, change: Callable[[ClockMarks], ClockMarks]) -> Cloc
         connection.execute("PRAGMA synchronous=FULL")
         with connection:
             connection.execute("BEGIN IMMEDIATE")
+            check_version(connection)
             old = _clock_of(connection)
             new = change(old)
             if old.floor is not None and (new.floor is None or new.floor < old.floor):
@@ -236,21 +161,21 @@ def _clock_of(connection: sqlite3.Connection) -> ClockMarks:
     rows: dict[str, Any] = dict(
         connection.execute(f"SELECT name, value FROM marks WHERE {_OF_CLOCK}").fetchall()  # noqa: S608 - a constant
     )
-    _check_types(rows)
+    check_types(rows)
 
     get = rows.get
-    wall, elapsed, good = _moment(get("clock_good")), get("clock_good_elapsed"), None
+    wall, elapsed, good = moment_of(get("clock_good")), get("clock_good_elapsed"), None
     if wall is not None and elapsed is not None:
         good = GoodTime(wall=wall, boot=get("clock_good_boot", ""), elapsed=elapsed, rtc=get("clock_good_rtc"))
     return ClockMarks(
-        floor=_moment(get("clock_floor")),
-        signed=_moment(get("clock_signed")),
-        seen=_moment(get("clock_seen")),
+        floor=moment_of(get("clock_floor")),
+        signed=moment_of(get("clock_signed")),
+        seen=moment_of(get("clock_seen")),
         good=good,
         moved=bool(get("clock_moved")),
         ahead=bool(get("clock_ahead")),
         server_offset=get("clock_server_offset"),
-        server_at=_moment(get("clock_server_at")),
+        server_at=moment_of(get("clock_server_at")),
     )
 
 
@@ -277,7 +202,7 @@ _TIMES = ("clock_", "last_")
 LARGEST_TIME = 1 << 35  # seconds, either way: the years 881 to 3058
 
 
-def _check_types(rows: Mapping[str, object]) -> None:
+def check_types(rows: Mapping[str, object]) -> None:
     """sqlite3.DatabaseError for a value that was never written so: a flipped bit can make a number a text."""
     for name, value in rows.items():
         if name in _TEXTS:
@@ -294,5 +219,6 @@ def _seconds(moment: datetime | None) -> int | None:
     return None if moment is None else int(moment.timestamp())
 
 
-def _moment(seconds: int | None) -> datetime | None:
+def moment_of(seconds: int | None) -> datetime | None:
+    """POSIX seconds as they are kept; 0 stands for nothing."""
     return datetime.fromtimestamp(seconds, UTC) if seconds else None

@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ PAGE_SIZE = 4096  # bytes
 
 BASE, STATUS_LIST, INDEX, ENTRIES, POLICY = "base.db", "tsl.bin", "index.cbor", "entries.cbor", "policy.json"
 CHANGES = "changes.db"  # in a generation whose index names deltas
+ENTRIES_DATE = "entries.date"  # in a generation whose trust list is an older one, kept in place of a refused one
 HOT = "hot.cose"  # beside the generations: it lives for hours
 GENERATION_FILES = (BASE, STATUS_LIST, INDEX, ENTRIES, POLICY)
 CURRENT, GENERATIONS, STAGE, TRUST, STATE, LOCK = "current", "gen", "stage", "trust", "state.db", "lock"
@@ -122,6 +124,20 @@ def content_hash(index: bytes, entries: bytes, policy: bytes) -> str:
     for part in (index, entries, policy):
         whole.update(hashlib.sha256(part).digest())
     return whole.hexdigest()[:16]
+
+
+def entries_as_of(folder: Path, issued_at: datetime) -> datetime:
+    """The moment that a generation's trust list describes: that of its index, unless an older list was kept.
+
+    A date that cannot be read is the oldest there is: nobody is told that such a list is young.
+    """
+    try:
+        kept = datetime.fromtimestamp(int((folder / ENTRIES_DATE).read_bytes()[:20]), UTC)
+    except FileNotFoundError:
+        return issued_at
+    except (OSError, ValueError, OverflowError):
+        return datetime.fromtimestamp(0, UTC)
+    return min(kept, issued_at)
 
 
 def generation_name(region: str, seq: int, content: str, attempt: int = 0) -> str:

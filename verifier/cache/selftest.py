@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from verifier.cache.blocks import LOW, ROW, extent
+from verifier.cache.blocks import LOW, ROW
 from verifier.cache.keys import MAX_KEY
 from verifier.cache.schema import BaseMeta, check_same_base
 from verifier.cache.sealing import TAG
-from verifier.cache.tables import Table
+from verifier.cache.tables import Table, open_table
 from verifier.codec.index import Index
 from verifier.errors import CacheCorruptError
 
@@ -21,7 +21,7 @@ def check_base(path: Path, index: Index, epoch_key: bytes | None = None) -> int:
     keys; CacheCorruptError when anything does not fit. Of a sealed base only what stands outside the seal can be read
     without the epoch key.
     """
-    with closing(_table(path, epoch_key)) as table:
+    with closing(open_table(path, epoch_key)) as table:
         meta = table.meta
         expected = (index.region, index.base.seq, index.base.n, index.key_epoch, None)
         if (meta.region, meta.seq, meta.n, meta.key_epoch, meta.base_seq) != expected:
@@ -31,7 +31,7 @@ def check_base(path: Path, index: Index, epoch_key: bytes | None = None) -> int:
 
 def check_changes(path: Path, base: BaseMeta, index: Index, epoch_key: bytes | None = None) -> int:
     """The same for changes.db, which must be of this base and as new as the index."""
-    with closing(_table(path, epoch_key)) as table:
+    with closing(open_table(path, epoch_key)) as table:
         check_same_base(table.meta, base)
         if table.meta.seq != index.seq:
             raise CacheCorruptError("changes: not as new as the index")
@@ -40,28 +40,25 @@ def check_changes(path: Path, base: BaseMeta, index: Index, epoch_key: bytes | N
 
 def read_base_meta(path: Path) -> BaseMeta:
     """The `meta` of a base; CacheCorruptError."""
-    with closing(_table(path, None)) as table:
+    with closing(open_table(path)) as table:
         return table.meta
 
 
 def _check_blocks(table: Table, epoch_key: bytes | None) -> int:
     outside = table.meta.salt is not None and epoch_key is None
-    next_low, keys = 0, 0
-    for k, d in table.stored("seg"):
-        if outside:
-            low, rows = next_low, (len(d) - TAG - LOW) // ROW
-        else:
-            low, rows = extent(table.body("seg", k, d))
-        if low != next_low or k < low:
-            raise CacheCorruptError("base: a gap between blocks")
-        next_low, keys = k + 1, keys + rows
-    if next_low != MAX_KEY + 1 or keys != table.meta.keys:
+    keys = _count_outside(table) if outside else table.count_rows()
+    if keys != table.meta.keys:
         raise CacheCorruptError("base: blocks are missing")
     return keys
 
 
-def _table(path: Path, epoch_key: bytes | None) -> Table:
-    try:
-        return Table(path, epoch_key)
-    except FileNotFoundError as exc:
-        raise CacheCorruptError("base: a file is missing") from exc
+def _count_outside(table: Table) -> int:
+    """The rows of sealed blocks by the blocks' lengths."""
+    last, keys = -1, 0
+    for k, d in table.stored("seg"):
+        if k <= last:
+            raise CacheCorruptError("base: blocks out of order")
+        last, keys = k, keys + (len(d) - TAG - LOW) // ROW
+    if last != MAX_KEY:
+        raise CacheCorruptError("base: blocks are missing")
+    return keys

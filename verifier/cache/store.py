@@ -29,12 +29,13 @@ from verifier.types import CredentialState, CredentialStatus, Plate, Serial, Veh
 
 T = TypeVar("T")
 
-_STATES = {
+DOCUMENT_STATES = {
     ListedStatus.ACTIVE: CredentialState.ACTIVE,
     ListedStatus.REVOKED: CredentialState.REVOKED,
     ListedStatus.SUSPENDED: CredentialState.SUPERSEDED,  # not a current document either: a note, never a pass
     ListedStatus.SUPERSEDED: CredentialState.SUPERSEDED,
 }
+"""What a listed status means for a document, from whatever source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +50,13 @@ class GenerationInfo:
     as_of: datetime
     scope: str
     covers: tuple[str, ...]  # plate prefixes, or ("*",)
-    vehicles: int
+    vehicles: int  # in the base; the changes above it are of rows (plates and tags), which tell no vehicles apart
     bytes: int
     key_epoch: int
     path: Path
     base_seq: int  # of the base below the changes
+    changed_rows: int  # in the nights since that base; a row that changed in two nights counts twice
+    trust_as_of: datetime  # the moment that its trust list describes: an older one may have been kept
     hot_seq: int | None = None  # None: no hot list counts
     hot_as_of: datetime | None = None
     hot_due: datetime | None = None  # when the list after it was to come
@@ -131,7 +134,7 @@ class StatusStore:
         """
         with self._lock:
             listed = self._generation().listed(status_list, status_index)
-            state = None if listed is None else _STATES.get(listed)
+            state = None if listed is None else DOCUMENT_STATES.get(listed)
             if state is None:
                 return None
             plate = None
@@ -241,7 +244,8 @@ class _Generation:
         self.info = GenerationInfo(
             region=self.index.region, seq=self.index.seq, as_of=self.index.issued_at, scope=self.index.scope,
             covers=self.index.covers, vehicles=self.index.base.n, bytes=size, key_epoch=self.index.key_epoch, path=path,
-            base_seq=self.index.base.seq,
+            base_seq=self.index.base.seq, changed_rows=sum(delta.rows for delta in self.index.deltas),
+            trust_as_of=schema.entries_as_of(path, self.index.issued_at),
         )  # fmt: skip
 
     def close(self) -> None:
@@ -329,7 +333,7 @@ class _HotFile:
     """hot.cose, read again whenever it was replaced. Whatever is wrong with it costs its rows and nothing else."""
 
     def __init__(self, path: Path) -> None:
-        self._path = str(path)
+        self._path = os.fsencode(path)
         self._seen: object = None
         self._hot: HotList | None = None
         self.note: str | None = None
@@ -350,7 +354,7 @@ class _HotFile:
         if index.hot is None:
             return None, "hot list: the set in use names no key for one"
         try:
-            with Path(self._path).open("rb") as handle:
+            with open(self._path, "rb") as handle:  # noqa: PTH123 - bytes, which `stat` takes faster than a text
                 hot = decode_hot(handle.read(MAX_HOT + 1), hot_key(index.hot))
         except OSError:
             return None, "hot list: cannot be read"

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from verifier.cache import schema
@@ -34,6 +35,7 @@ class InUse:
     index: Index
     index_bytes: bytes
     entries: bytes
+    entries_as_of: datetime
     policy: bytes
     status_list: bytes
     base: Path
@@ -78,7 +80,8 @@ def in_use(root: Path) -> InUse | None:
     changes = path / schema.CHANGES if index.deltas else None
     sound = intact and hashlib.sha256(packed).digest() == index.tsl.sha256 and length == index.base.length
     return InUse(
-        name=target.name, index=index, index_bytes=index_bytes, entries=entries, policy=policy,
+        name=target.name, index=index, index_bytes=index_bytes, entries=entries,
+        entries_as_of=schema.entries_as_of(path, index.issued_at), policy=policy,
         status_list=packed, base=path / schema.BASE, changes=changes, intact=intact,
         sound=sound and (changes is None or _as_new_as(changes, index)),
     )  # fmt: skip

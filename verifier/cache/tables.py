@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from verifier.cache import schema
-from verifier.cache.blocks import checked, find_in_block, read_group
+from verifier.cache.blocks import checked, count_rows, find_in_block, protect, read_group
 from verifier.errors import CacheCorruptError
 
 if TYPE_CHECKING:
@@ -84,6 +84,17 @@ class Table:
         except schema.DAMAGE as exc:
             raise CacheCorruptError(f"{self._name}: not readable") from exc
 
+    def count_rows(self) -> int:
+        """Read and prove all blocks as `blocks.count_rows` does; EpochKeyError where they are sealed and it is not
+        the key.
+        """
+        try:
+            if self._plain:
+                return count_rows(self._connection.execute(_ALL["seg"]))
+        except schema.DAMAGE as exc:
+            raise CacheCorruptError(f"{self._name}: not readable") from exc
+        return count_rows((k, protect(k, body)) for k, body in self.rows("seg"))
+
     def body(self, name: AnyTable, k: int, d: bytes) -> bytes:
         """What d protects."""
         if self._plain:
@@ -102,6 +113,14 @@ class Table:
         if row is not None and type(row[1]) is not bytes:
             raise CacheCorruptError(f"{self._name}: a row of another type")
         return row
+
+
+def open_table(path: Path, epoch_key: bytes | None = None) -> Table:
+    """A Table for a sync, to which an absent file is one more kind of damage: CacheCorruptError."""
+    try:
+        return Table(path, epoch_key)
+    except FileNotFoundError as exc:
+        raise CacheCorruptError(f"{path.name}: the file is missing") from exc
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, schema.BaseMeta]:

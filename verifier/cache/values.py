@@ -27,6 +27,7 @@ _COMBO_MASK = (1 << 17) - 1
 _MONTH_SHIFT, _MONTH_MASK = 17, (1 << 17) - 1
 _DAY_SHIFT = 34
 _MAX_MONTH_NUMBER = 9999 * 12 + 12
+_MAX_DAY_NUMBER = date.max.toordinal()
 _LETTER_BITS = {StatusLetter(letter): 1 << i for i, letter in enumerate(LETTERS)}
 
 
@@ -87,7 +88,7 @@ def to_wide(record: VehicleRecord) -> int:
 def from_wide(wide: int, plate: Plate) -> VehicleRecord:
     """The record of a wide value, for the plate it was asked with; CacheCorruptError for an impossible value."""
     day, month = wide >> _DAY_SHIFT, wide >> _MONTH_SHIFT & _MONTH_MASK
-    if not (0 <= day <= date.max.toordinal() and (month == 0 or 12 < month <= _MAX_MONTH_NUMBER)):
+    if not (0 <= day <= _MAX_DAY_NUMBER and (month == 0 or 12 < month <= _MAX_MONTH_NUMBER)):
         raise CacheCorruptError("value: a date that does not exist")
     return VehicleRecord(
         plate=plate,

@@ -71,15 +71,12 @@ class Delta:
 
 
 def encode_delta(delta: Delta) -> bytes:
-    """The delta's bytes; ValueError when it breaks a rule of the format."""
-    try:
-        _check(delta)
-        header = _HEAD.pack(
-            _MAGIC, delta.region.encode(), delta.seq_from, delta.seq_to, delta.base_seq, delta.key_epoch,
-            len(delta.keys), len(delta.exact), len(delta.replated),
-        )  # fmt: skip
-    except (DeltaFormatError, struct.error, OverflowError) as exc:
-        raise ValueError(f"delta: cannot be encoded: {exc}") from exc
+    """The delta's bytes; DeltaFormatError when it breaks a rule of the format or has more rows than a delta may."""
+    _check(delta)
+    header = _HEAD.pack(
+        _MAGIC, delta.region.encode(), delta.seq_from, delta.seq_to, delta.base_seq, delta.key_epoch,
+        len(delta.keys), len(delta.exact), len(delta.replated),
+    )  # fmt: skip
     steps = list(map(sub, delta.keys, count()))
     gaps = array("Q", map(sub, steps, [0, *steps[:-1]]))
     body = [_planes(gaps, 8, 6), _planes(array("I", delta.values), 4, 3)]
@@ -157,13 +154,17 @@ def _check(delta: Delta) -> None:
     if not 0 <= delta.key_epoch <= MAX_NUMBER:
         raise DeltaFormatError("delta: key epoch out of bounds")
     keys, values = delta.keys, delta.values
-    if len(keys) != len(values) or len(keys) > MAX_DELTA_ROWS:
-        raise DeltaFormatError("delta: too many rows, or columns of different lengths")
+    if len(keys) != len(values):
+        raise DeltaFormatError("delta: columns of different lengths")
+    if len(keys) > MAX_DELTA_ROWS:
+        raise DeltaFormatError(f"delta: more than {MAX_DELTA_ROWS:,} rows: these take another base")
     if len(keys) and not (keys[0] >= 0 and keys[-1] <= MAX_KEY and all(map(lt, keys, islice(keys, 1, None)))):
         raise DeltaFormatError("delta: keys out of order or beyond 48 bits")
     _check_values(delta)
     for name, side, most in (("exact", delta.exact, MAX_WIDE), ("replated", delta.replated, MAX_KEY)):
-        if len(side) > MAX_SIDE_ROWS or not all(len(h) == 16 and 0 <= value <= most for h, value in side):
+        if len(side) > MAX_SIDE_ROWS:
+            raise DeltaFormatError(f"delta: more than {MAX_SIDE_ROWS:,} {name} rows: these take another base")
+        if not all(len(h) == 16 and 0 <= value <= most for h, value in side):
             raise DeltaFormatError(f"delta: {name} out of bounds")
         if any(a[0] >= b[0] for a, b in pairwise(side)):
             raise DeltaFormatError(f"delta: {name} out of order")

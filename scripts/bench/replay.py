@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,10 @@ STRANGE = (
     "writev", "pwritev", "pwritev2", "sendfile", "copy_file_range", "splice", "fallocate", "truncate", "renameat2",
     "sync_file_range", "msync",
 )  # fmt: skip
+
+
+class ReplayError(RuntimeError):
+    """A record that cannot be replayed: a call that is not understood, or one on a file that is not known."""
 
 
 def strace(log: Path) -> list[str]:
@@ -43,6 +48,7 @@ class File:
     since: list[tuple[int, bytes | None]] = field(default_factory=list)
 
     def content(self, changes: list[tuple[int, bytes | None]]) -> bytes:
+        """The bytes when of all changes these are done."""
         out = bytearray(self.durable)
         for at, data in changes:
             out.extend(bytes(max(0, at - len(out))))
@@ -90,7 +96,8 @@ class Disk:
             return  # a call that failed, or a signal
         call, arguments, result = match[1], match[2].split(", "), int(match[3])
         if call in STRANGE:
-            assert not any(self._inside(_path(a)) for a in arguments if "<" in a or '"' in a), line[:200]
+            if any(self._inside(_path(a)) for a in arguments if "<" in a or '"' in a):
+                raise ReplayError(f"not understood: {call}")
         elif call in ("openat", "open", "creat"):
             self._open(_paths(arguments)[0], arguments, result)
         elif arguments[0].partition("<")[0].isdigit() and not call.endswith("at"):
@@ -109,7 +116,8 @@ class Disk:
                 return  # through a symbolic link: only to read
             node = File()
             self._name(folder, None, name, node)
-        assert node is not None
+        if node is None:
+            raise ReplayError("a file that is not known")
         if isinstance(node, File) and any("O_TRUNC" in a for a in arguments):
             node.since.append((0, None))
         end = len(node.content(node.since)) if isinstance(node, File) and any("O_APPEND" in a for a in arguments) else 0
@@ -137,19 +145,16 @@ class Disk:
         paths = _paths(arguments)
         if not self._inside(paths[-1]):
             return
-        folder, name = self._parent(paths[-1])
-        assert folder is not None
+        folder, name = self._child(paths[-1])
         if call.startswith("rename"):
-            before, old = self._parent(paths[0])
-            assert before is not None
+            before, old = self._child(paths[0])
             if before is folder:
                 self._name(folder, old, name, folder.now[old])
             else:  # a cut may leave both names; without a promise on their folders, also none
                 self._name(folder, None, name, before.now[old])
                 self._name(before, old, None, None)
         elif call.startswith("link"):
-            source, old = self._parent(paths[0])
-            assert source is not None
+            source, old = self._child(paths[0])
             self._name(folder, None, name, source.now[old])
         elif call.startswith("symlink"):
             self._name(folder, None, name, Link(_bytes(arguments[0]).decode()))
@@ -187,14 +192,20 @@ class Disk:
             folder = node
         return folder, name
 
+    def _child(self, path: str) -> tuple[Folder, str]:
+        """The same for a name that is made, changed or removed."""
+        folder, name = self._parent(path)
+        if folder is None:
+            raise ReplayError("the whole folder was moved")
+        return folder, name
+
     # ------------------------------------------------------------------------------------------- what is left
 
     def crashed(self, draw: random.Random, target: Path) -> None:
         """Write what one possible disk holds after a cut at this moment."""
         known: dict[int, dict[str, Node]] = {}
-        pending = self.names
-        kept = {}
-        for change in pending:
+        kept: dict[int, list[Rename]] = {}
+        for change in self.names:
             kept.setdefault(id(change[0]) if self.strict else 0, []).append(change)
         for changes in kept.values():
             for change in changes[: draw.randint(0, len(changes))]:
@@ -206,7 +217,14 @@ class Disk:
         """Write what the disk shows when nothing is cut."""
         self._write(self.top, target, None, lambda file: file.content(file.since), {})
 
-    def _write(self, folder, target, known, content, linked) -> None:  # type: ignore[no-untyped-def]
+    def _write(
+        self,
+        folder: Folder,
+        target: Path,
+        known: dict[int, dict[str, Node]] | None,
+        content: Callable[[File], bytes],
+        linked: dict[int, Path],
+    ) -> None:
         target.mkdir(parents=True)
         names = folder.now if known is None else known.get(id(folder), folder.durable)
         for name, node in names.items():
@@ -219,6 +237,15 @@ class Disk:
             else:
                 (target / name).write_bytes(content(node))
                 linked[id(node)] = target / name
+
+
+def contents(root: Path) -> dict[str, bytes | str]:
+    """All files below a folder with their bytes, and all symbolic links with their targets."""
+    found = [path for path in root.rglob("*") if path.is_symlink() or path.is_file()]
+    return {
+        path.relative_to(root).as_posix(): str(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in found
+    }
 
 
 def _survived(file: File, habit: str, draw: random.Random) -> bytes:
