@@ -1,0 +1,73 @@
+"""Writing in-car tags: what a personalisation partner of the sandbox authority puts into user bank and EPC."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from scripts.sandbox.fleet import CITIES, City, Vehicle
+from scripts.sandbox.keys import SigningKey, load_key, save_keys, signing_key
+from scripts.sandbox.registry import STATUS_LIST, CredentialEntry, regions_of
+from verifier.codec.tag import TagCertificate, tc0_epc, tc0_message, tc1_body, tc1_message
+from verifier.types import SHANGHAI, Algorithm, KeyRole
+
+
+class PersonalisedTag(NamedTuple):
+    """The memory of a finished tag."""
+
+    tid: bytes
+    epc: bytes
+    user: bytes
+
+
+def tag_key(city: City, now: datetime, alg: Algorithm = Algorithm.EDDSA) -> SigningKey:
+    """A fresh key that signs the tags of a city and nothing else; it stands in the trust list in a role of its own."""
+    return signing_key(alg, issuer=city.code, regions=regions_of(city), role=KeyRole.TAG, now=now)
+
+
+def tag_keys(private: Path, begin: datetime) -> dict[str, SigningKey]:
+    """Each city's key for tags by issuer code, from the authority's private folder; missing ones are made there.
+
+    `begin` is the moment the authority was made. The entries belong into the trust list.
+    """
+    for city in CITIES:
+        if not (private / f"{city.code}-{KeyRole.TAG.name.lower()}.pem").exists():
+            save_keys(private, [tag_key(city, begin)])
+    return {
+        city.code: load_key(private, issuer=city.code, regions=regions_of(city), role=KeyRole.TAG, begin=begin)
+        for city in CITIES
+    }
+
+
+def certificate(vehicle: Vehicle, entry: CredentialEntry, issued_at: datetime) -> TagCertificate:
+    """What the register says of a vehicle and its newest credential, as a tag carries it."""
+    return TagCertificate(
+        plate=vehicle.plate,
+        valid_until=vehicle.valid_until,
+        status_index=entry.index,
+        status_list=STATUS_LIST,
+        vin=vehicle.vin,
+        issued_on=issued_at.astimezone(SHANGHAI).date(),
+        credential_id=bytes.fromhex(entry.serial)[:8],
+    )
+
+
+def write_tc1(key: SigningKey, tid: bytes, claims: TagCertificate) -> PersonalisedTag:
+    """A tag with a 1024-bit user bank, filled up with zeros; ValueError for claims that do not fit."""
+    epc = plain_epc(tid)
+    body = tc1_body(claims, key.entry.kid)
+    return PersonalisedTag(tid, epc, (body + key.sign(tc1_message(tid, epc, body))).ljust(128, b"\0"))
+
+
+def write_tc0(key: SigningKey, tid: bytes, claims: TagCertificate) -> PersonalisedTag:
+    """A tag with a 512-bit user bank: the fields go into its EPC; ValueError for claims that do not fit."""
+    epc = tc0_epc(claims, key.entry.kid)
+    return PersonalisedTag(tid, epc, key.sign(tc0_message(tid, epc)))
+
+
+def plain_epc(tid: bytes) -> bytes:
+    """A 96-bit EPC that tells nothing about the vehicle and cannot be taken for one with fields."""
+    digest = hashlib.sha256(b"VEID-EPC\0" + tid).digest()
+    return bytes((digest[0] | 0xF0,)) + digest[1:12]
