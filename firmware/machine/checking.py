@@ -1,0 +1,177 @@
+"""From the trigger to the verdict: codes, checks, late answers, and the sheets of a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from firmware.machine import events as ev
+from firmware.machine import states as st
+from firmware.machine.effects import Aid, Check, Effect, Play, Signal
+from firmware.machine.going import Step, aim_roadside, back, home, lit, purpose, resting, to
+from firmware.machine.states import Light, Mode, Outcome, State
+from hw.buttons.keys import Key, KeyEvent
+from verifier.adapters import NOTHING_READ
+from verifier.check import CheckResult, Observation
+from verifier.types import Hint, PlateSeen
+from verifier.verdict import Action, Tone
+
+TRIGGER_MS = 3_000  # from the press to a verdict or a named reason
+AIM_MS = 60_000  # then the camera rests
+FOREIGN_MS = 500  # for which a mark is looked for once a foreign code was read
+CHECK_MS = 5_000  # a check that takes longer has failed
+SHOWN_MS: dict[Tone, int | None] = {Tone.PASS: 5_000, Tone.NOTE: 15_000, Tone.CAUTION: 15_000, Tone.STOP: None}
+TURNS = {Key.UP: -1, Key.DOWN: 1, Key.LEFT: -1, Key.RIGHT: 1}
+
+# ------------------------------------------------------------------------------------------- a code is read
+
+
+def codes_seen(state: State, page: st.Aim, event: ev.CodesSeen, now_ms: int) -> Step:
+    """Our marks at once; a foreign code waits a moment for a mark beside it."""
+    marks = tuple(code for code in event.codes if code.is_mark)
+    if len(marks) == 1:
+        return seen(state, _of_code(state, marks[0]), now_ms, Play(Signal.DECODED))
+    if marks:
+        return to(state, st.Choose(codes=marks), Play(Signal.DECODED))
+    if page.foreign is None and event.codes:
+        page = replace(page, foreign=event.codes[0], foreign_ms=now_ms)
+    return replace(state, page=page), ()
+
+
+def hint_seen(state: State, page: st.Aim, event: ev.HintSeen, now_ms: int) -> Step:
+    """Why nothing is read, for the officer and for the camera."""
+    if event.hint is page.hint:
+        return state, ()
+    return replace(state, page=replace(page, hint=event.hint)), (Aid(event.hint),)
+
+
+def aiming(state: State, page: st.Aim, event: ev.Tick, now_ms: int) -> Step:
+    """A foreign code is a verdict; a trigger that saw nothing ends in a reason, and the camera goes on looking."""
+    if page.foreign is not None and now_ms - page.foreign_ms >= FOREIGN_MS:
+        return seen(state, _of_code(state, page.foreign), now_ms, Play(Signal.DECODED))
+    if now_ms - page.since_ms >= AIM_MS:
+        return back(state)
+    if not page.named and now_ms - page.since_ms >= TRIGGER_MS:
+        named = replace(page, named=True, hint=page.hint or Hint.NO_CODE)
+        return replace(state, page=named), (Play(Signal.REFUSED),)
+    return resting(state, now_ms)
+
+
+def give_up(state: State, page: st.Aim, event: object, now_ms: int) -> Step:
+    """OK while nothing can be read: that the code is unreadable is a finding too, and is recorded."""
+    if not page.named:
+        return state, ()
+    return seen(state, Observation(code=NOTHING_READ, purpose=purpose(state)), now_ms)
+
+
+def chosen(state: State, page: st.Choose, event: object, now_ms: int) -> Step:
+    """The officer said which of several marks."""
+    return seen(state, _of_code(state, page.codes[page.cursor]), now_ms)
+
+
+def _of_code(state: State, code: ev.SeenCode) -> Observation:
+    return Observation(code=code.payload, purpose=purpose(state))
+
+
+# --------------------------------------------------------------------------------------------------- checks
+
+
+def seen(state: State, observation: Observation, now_ms: int, *effects: Effect) -> Step:
+    """Something of a car was seen: check it, or in an accident keep it until the other car is seen too."""
+    if state.mode is not Mode.ACCIDENT:
+        return _check(state, (observation,), now_ms, *effects)
+    if state.first_car is None:
+        return to(replace(state, first_car=observation), st.Accident(), *effects)
+    both = (state.first_car, observation)
+    return _check(replace(state, first_car=None), both, now_ms, *effects)
+
+
+def _check(state: State, cars: tuple[Observation, ...], now_ms: int, *effects: Effect) -> Step:
+    number = state.numbers + 1
+    page = st.Checking(number=number, since_ms=now_ms, seen=cars, behind=state.page)
+    return to(replace(state, numbers=number), page, *effects, Check(number=number, seen=cars))
+
+
+def checked(state: State, page: st.Page, event: ev.Checked, now_ms: int) -> Step:
+    """A verdict belongs to its own check: on the panel only where that check still is, in the history always."""
+    if isinstance(page, st.Checking) and page.number == event.number and len(page.seen) == len(event.results):
+        pairs = zip(page.seen, event.results, strict=True)
+        outcomes = tuple(Outcome(number=event.number, seen=car, result=result) for car, result in pairs)
+        shown = st.Shown(outcomes=outcomes, since_ms=now_ms)
+        return replace(remembered(state, outcomes), page=shown), (Play(_tone(event.results)),)
+    state = replace(state, history=_renewed(state.history, event))
+    if not isinstance(page, st.Shown) or page.outcome.number != event.number:
+        return state, ()
+    outcomes = _renewed(page.outcomes, event)
+    if not any(_differs(a, b) for a, b in zip(page.outcomes, outcomes, strict=True)):
+        return replace(state, page=replace(page, outcomes=outcomes)), ()
+    shown = replace(page, outcomes=outcomes, since_ms=now_ms, sheet=0)
+    return lit(replace(state, page=shown), Light.ON, Play(_tone(event.results)))
+
+
+def _renewed(outcomes: tuple[Outcome, ...], event: ev.Checked) -> tuple[Outcome, ...]:
+    """The same checks with the results of a late answer; a check is known by its id."""
+    later = {result.check_id: result for result in event.results}
+    return tuple(replace(one, result=later.get(one.result.check_id, one.result)) for one in outcomes)
+
+
+def _differs(old: Outcome, new: Outcome) -> bool:
+    a, b = old.result.verdict, new.result.verdict
+    return (a.code, a.tone, a.grade) != (b.code, b.tone, b.grade)
+
+
+def _tone(results: tuple[CheckResult, ...]) -> Tone:
+    """The loudest."""
+    return max((result.verdict.tone for result in results), key=list(Tone).index)
+
+
+def remembered(state: State, outcomes: tuple[Outcome, ...]) -> State:
+    """The state with these checks in the history and in the day's counts."""
+    counts = dict(state.counts)
+    for outcome in outcomes:
+        code = outcome.result.verdict.code
+        counts[code] = counts.get(code, 0) + 1
+    return replace(state, history=(*outcomes, *state.history)[: st.HISTORY], counts=counts)
+
+
+def waiting(state: State, page: st.Checking, event: ev.Tick, now_ms: int) -> Step:
+    """The program answers a check or says why not; should it do neither, the officer is not left waiting."""
+    if now_ms - page.since_ms < CHECK_MS:
+        return state, ()
+    state, effects = home(replace(state, faults={**state.faults, "check": "no answer"}))
+    return state, (*effects, Play(Signal.REFUSED))
+
+
+# ------------------------------------------------------------------------------------------------- a verdict
+
+
+def shown_ok(state: State, page: st.Shown, event: object, now_ms: int) -> Step:
+    """Confirm the plate where that is asked for, else the next car."""
+    verdict = page.outcome.result.verdict
+    if len(page.outcomes) == 1 and Action.CONFIRM_PLATE in verdict.actions and verdict.plate is not None:
+        confirmed = PlateSeen(plate=verdict.plate, confirmed=True)
+        return _check(state, (replace(page.outcome.seen, plate_seen=confirmed),), now_ms)
+    if state.mode is Mode.ACCIDENT:
+        return back(state)
+    return aim_roadside(state, page, event, now_ms)
+
+
+def shown_turn(state: State, page: st.Shown, event: KeyEvent, now_ms: int) -> Step:
+    """The sheets of one car, then those of the other."""
+    places = [(car, sheet) for car, one in enumerate(page.outcomes) for sheet in range(sheets(one.result))]
+    car, sheet = places[(places.index((page.car, page.sheet)) + TURNS[event.key]) % len(places)]
+    return replace(state, page=replace(page, car=car, sheet=sheet, since_ms=now_ms)), ()
+
+
+def sheets(result: CheckResult) -> int:
+    """How many sheets a verdict has: itself, its reasons, its actions, and the vehicle of a proven credential."""
+    verdict = result.verdict
+    return 1 + bool(verdict.reasons) + bool(verdict.actions) + (result.credential is not None)
+
+
+def showing(state: State, page: st.Shown, event: ev.Tick, now_ms: int) -> Step:
+    """Good news goes by itself; a stop stays until a key."""
+    limits = [SHOWN_MS[outcome.result.verdict.tone] for outcome in page.outcomes]
+    stays = [limit for limit in limits if limit is not None]
+    if len(stays) == len(limits) and now_ms - page.since_ms >= max(stays):
+        return home(state)
+    return resting(state, now_ms)

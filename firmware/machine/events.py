@@ -1,0 +1,136 @@
+"""What happens to the handheld. Times are integer milliseconds that never go back, and come beside the event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from hw.buttons.keys import KeyEvent
+from verifier.check import CheckResult
+from verifier.types import Hint, TagEvidence
+
+
+@dataclass(frozen=True, slots=True)
+class SeenCode:
+    """A code in a frame; `label` is for choosing between several, never for a verdict."""
+
+    payload: bytes
+    is_mark: bool = True
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenTag:
+    """A tag in the field: what is known of it offline, and how strongly it is read (dBm)."""
+
+    evidence: TagEvidence
+    rssi_dbm: float
+    antenna: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time goes by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The parts are up; what is not, comes as a `PartFault`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodesSeen:
+    """The new codes of one frame."""
+
+    codes: tuple[SeenCode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HintSeen:
+    """Nothing was read in a frame, and this is why."""
+
+    hint: Hint | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """The verdicts of check `number`, one or the two of an accident; once more with `late` when the centre answered."""
+
+    number: int
+    results: tuple[CheckResult, ...]
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TagsSeen:
+    """The tags in the field now."""
+
+    tags: tuple[SeenTag, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Vehicles that went by in order."""
+
+    vehicles: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alarm:
+    """A vehicle in a lane that is not in order."""
+
+    number: int
+    result: CheckResult
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartFault:
+    """A part does not work; an empty problem: it works again."""
+
+    part: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PowerRead:
+    """The battery, in percent; None on mains."""
+
+    percent: int | None
+    charging: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkRead:
+    """Whether the centre is reached, and when it is tried again."""
+
+    online: bool
+    retry_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRead:
+    """The moment the data in use describe, and whether the clock is doubted."""
+
+    as_of: datetime | None
+    clock_doubted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a sync or a self-test came to, in lines for the panel."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewDay:
+    """Midnight in Asia/Shanghai."""
+
+    day: date
+
+
+Event = (
+    KeyEvent | Tick | Started | CodesSeen | HintSeen | Checked | TagsSeen | Passed | Alarm | PartFault | PowerRead
+    | NetworkRead | DataRead | Reported | NewDay
+)  # fmt: skip

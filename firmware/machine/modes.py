@@ -1,0 +1,187 @@
+"""The other ways of looking at a car, and the lists: typing a plate, tags, the checkpoint, history and menu."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from firmware.machine import events as ev
+from firmware.machine import states as st
+from firmware.machine.checking import TURNS, remembered, seen
+from firmware.machine.effects import Play, PowerOff, ReadTags, SelfTest, Signal, Sync, UseNetwork, Watch
+from firmware.machine.going import Handler, Step, back, lit, to, typing
+from firmware.machine.states import Light, MenuItem, Mode, Network, Outcome, State
+from firmware.plate_entry import pressed
+from hw.buttons.keys import Key, KeyEvent
+from verifier.check import Observation
+from verifier.plates import kinds_of, parse_plate
+from verifier.types import PlateSeen
+
+BRIGHTNESSES = 4
+
+# --------------------------------------------------------------------------------------------- typing a plate
+
+
+def typed(state: State, page: st.Typing, event: KeyEvent, now_ms: int) -> Step:
+    """A key while a plate is typed; BACK with nothing typed leaves."""
+    if page.entry.done:
+        return _whole_plate(state, page, event.key, now_ms)
+    if event.key is Key.BACK and not page.entry.text and not page.entry.path:
+        return back(state)
+    entry = pressed(page.entry, event.key)
+    kinds = kinds_of(entry.text) if entry.done else ()
+    kind = kinds[0] if len(kinds) == 1 else None
+    return replace(state, page=replace(page, entry=entry, kind=kind)), ()
+
+
+def _whole_plate(state: State, page: st.Typing, key: Key, now_ms: int) -> Step:
+    """The whole plate is on the panel: LEFT and RIGHT choose its kind, OK checks, BACK corrects."""
+    if key is Key.OK:
+        plate = PlateSeen(plate=parse_plate(page.entry.text, page.kind), confirmed=True)
+        return seen(state, replace(page.seen, plate_seen=plate), now_ms)
+    if key is Key.BACK:
+        return replace(state, page=replace(page, entry=replace(page.entry, done=False), kind=None)), ()
+    if key in (Key.LEFT, Key.RIGHT):
+        kinds: tuple[str | None, ...] = (None, *kinds_of(page.entry.text))
+        kind = kinds[(kinds.index(page.kind) + TURNS[key]) % len(kinds)]
+        return replace(state, page=replace(page, kind=kind)), ()
+    return state, ()
+
+
+# ------------------------------------------------------------------------------------------- tags and lanes
+
+
+def tags(state: State, *_: object) -> Step:
+    """Show the tags in the field."""
+    return to(replace(state, mode=Mode.TAGS), st.Tags(), ReadTags(on=True))
+
+
+def tags_seen(state: State, page: st.Tags, event: ev.TagsSeen, now_ms: int) -> Step:
+    """The strongest first; a cursor that was moved stays on its tag."""
+    strongest = tuple(sorted(event.tags, key=lambda tag: -tag.rssi_dbm))
+    chosen = page.tags[page.cursor].evidence.tid if page.tags and page.cursor else None
+    cursor = next((at for at, tag in enumerate(strongest) if tag.evidence.tid == chosen), 0)
+    return replace(state, page=st.Tags(tags=strongest, cursor=cursor)), ()
+
+
+def tag_chosen(state: State, page: st.Tags, event: object, now_ms: int) -> Step:
+    """Check the car of the tag under the cursor."""
+    if not page.tags:
+        return state, (Play(Signal.REFUSED),)
+    return seen(state, Observation(tag=page.tags[page.cursor].evidence), now_ms, Play(Signal.DECODED))
+
+
+def checkpoint(state: State, *_: object) -> Step:
+    """Read every lane, and speak up only on a finding."""
+    return to(replace(state, mode=Mode.CHECKPOINT), st.Checkpoint(), Watch(on=True))
+
+
+def passed(state: State, page: st.Checkpoint, event: ev.Passed, now_ms: int) -> Step:
+    """Cars in order are counted and make no sound."""
+    return replace(state, page=replace(page, passed=page.passed + event.vehicles)), ()
+
+
+def alarm(state: State, page: st.Checkpoint, event: ev.Alarm, now_ms: int) -> Step:
+    """The newest alarm is shown at once: its car is the one that can still be stopped."""
+    outcome = Outcome(number=event.number, seen=Observation(), result=event.result)
+    queue = ((outcome, event.lane), *page.waiting)[: st.WAITING]
+    page = replace(page, passed=page.passed + 1, alarms=page.alarms + 1, waiting=queue)
+    state = remembered(replace(state, page=page, touched_ms=now_ms), (outcome,))
+    return lit(state, Light.ON, Play(event.result.verdict.tone))
+
+
+def alarm_taken(state: State, page: st.Checkpoint, event: object, now_ms: int) -> Step:
+    """The alarm shown is acknowledged."""
+    return replace(state, page=replace(page, waiting=page.waiting[1:])), ()
+
+
+def accident(state: State, *_: object) -> Step:
+    """Two cars (自行协商), one record."""
+    return to(replace(state, mode=Mode.ACCIDENT, first_car=None), st.Accident())
+
+
+# ------------------------------------------------------------------------------------------ history and menu
+
+
+def history(state: State, *_: object) -> Step:
+    """The last checks."""
+    return to(state, st.HistoryList())
+
+
+def looked_up(state: State, page: st.HistoryList, event: object, now_ms: int) -> Step:
+    """A verdict of the history once more."""
+    if not state.history:
+        return state, ()
+    return to(state, st.Shown(outcomes=(state.history[page.cursor],), since_ms=now_ms))
+
+
+def turned(state: State, page: st.Menu | st.HistoryList | st.Tags | st.Choose, event: KeyEvent, now_ms: int) -> Step:
+    """The cursor of a list, round and round."""
+    cursor = (page.cursor + TURNS[event.key]) % max(_length(state, page), 1)
+    return replace(state, page=replace(page, cursor=cursor)), ()
+
+
+def _length(state: State, page: st.Menu | st.HistoryList | st.Tags | st.Choose) -> int:
+    match page:
+        case st.Menu():
+            return len(MenuItem)
+        case st.HistoryList():
+            return len(state.history)
+        case st.Tags():
+            return len(page.tags)
+        case st.Choose():
+            return len(page.codes)
+
+
+def menu_ok(state: State, page: st.Menu, event: object, now_ms: int) -> Step:
+    """The line under the cursor."""
+    return MENU[list(MenuItem)[page.cursor]](state, page, event, now_ms)
+
+
+def _language(state: State, *_: object) -> Step:
+    return replace(state, language="en" if state.language == "zh" else "zh"), ()
+
+
+def _brighter(state: State, *_: object) -> Step:
+    return lit(replace(state, brightness=(state.brightness + 1) % BRIGHTNESSES), Light.ON)
+
+
+def _network(state: State, *_: object) -> Step:
+    network = Network.OFF if state.network is Network.AUTO else Network.AUTO
+    return replace(state, network=network), (UseNetwork(network),)
+
+
+def _sync(state: State, *_: object) -> Step:
+    return to(state, st.Info(title=MenuItem.SYNC, busy=True), Sync())
+
+
+def _self_test(state: State, *_: object) -> Step:
+    return to(state, st.Info(title=MenuItem.SELF_TEST, busy=True), SelfTest())
+
+
+def _info(state: State, *_: object) -> Step:
+    return to(state, st.Info())
+
+
+def _power_off(state: State, *_: object) -> Step:
+    return to(state, st.Off(), PowerOff())
+
+
+def reported(state: State, page: st.Info, event: ev.Reported, now_ms: int) -> Step:
+    """The sync or the self-test has ended."""
+    return replace(state, page=replace(page, lines=event.lines, busy=False)), ()
+
+
+MENU: dict[MenuItem, Handler] = {
+    MenuItem.LOOKUP: typing,
+    MenuItem.TAGS: tags,
+    MenuItem.CHECKPOINT: checkpoint,
+    MenuItem.ACCIDENT: accident,
+    MenuItem.HISTORY: history,
+    MenuItem.SYNC: _sync,
+    MenuItem.NETWORK: _network,
+    MenuItem.LANGUAGE: _language,
+    MenuItem.BRIGHTNESS: _brighter,
+    MenuItem.SELF_TEST: _self_test,
+    MenuItem.INFO: _info,
+    MenuItem.POWER_OFF: _power_off,
+}

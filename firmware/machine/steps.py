@@ -1,0 +1,151 @@
+"""The state machine: `(state, event, now) -> (state, effects)`, as tables of who answers what.
+
+`ON_PAGE` answers an event on one page, `ON_EVENT` on every other, `ON_KEY` a key on one page. Nothing here does
+anything: what is to be done is an effect. Times are integer milliseconds that never go back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from firmware.machine import checking, modes
+from firmware.machine import events as ev
+from firmware.machine import states as st
+from firmware.machine.effects import PowerOff
+from firmware.machine.going import Handler, Step, aim, aim_roadside, back, home, lit, resting, to, typing
+from firmware.machine.states import Light, State
+from hw.buttons.keys import Key, KeyEvent, Touch
+
+FLAT = 4  # percent: everything on the disk, and off
+
+
+def step(state: State, event: ev.Event, now_ms: int) -> Step:
+    """The next state, and what is to be done."""
+    if isinstance(state.page, st.Off):
+        return state, ()
+    if isinstance(event, KeyEvent):
+        return _touched(state, event, now_ms)
+    handler = ON_PAGE.get((type(state.page), type(event))) or ON_EVENT.get(type(event))
+    return handler(state, state.page, event, now_ms) if handler else (state, ())
+
+
+# ------------------------------------------------------------------------------------------------- keys
+
+
+def _touched(state: State, event: KeyEvent, now_ms: int) -> Step:
+    """A key that wakes the panel does nothing else, however long it is held."""
+    state = replace(state, touched_ms=now_ms)
+    if event.touch is Touch.PRESS:
+        woken = state.light is not Light.ON
+        state = replace(state, swallowed=event.key if woken else None)
+        if woken:
+            return lit(state, Light.ON)
+    if state.swallowed is event.key or event.touch is Touch.RELEASE:
+        return state, ()
+    if event.touch is Touch.HOLD:
+        return _held(state, event.key)
+    if event.touch is Touch.REPEAT and event.key not in checking.TURNS:
+        return state, ()
+    handler = ON_KEY.get((type(state.page), event.key))
+    return handler(state, state.page, event, now_ms) if handler else (state, ())
+
+
+def _held(state: State, key: Key) -> Step:
+    """OK held is the menu, BACK held leaves whatever it is."""
+    if key is Key.OK and isinstance(state.page, st.Ready | st.Aim):
+        return to(state, st.Menu())
+    if key is Key.BACK and not isinstance(state.page, st.Boot):
+        return home(state)
+    return state, ()
+
+
+# ---------------------------------------------------------------------------------------- the device itself
+
+
+def _tick(state: State, page: st.Page, event: ev.Tick, now_ms: int) -> Step:
+    return resting(state, now_ms)
+
+
+def _awake(state: State, *_: object) -> Step:
+    """On these pages the panel stays on: nobody touches it, and it is looked at."""
+    return state, ()
+
+
+def _started(state: State, page: st.Boot, event: ev.Started, now_ms: int) -> Step:
+    return replace(state, page=st.Ready(), touched_ms=now_ms), ()
+
+
+def _part(state: State, page: st.Page, event: ev.PartFault, now_ms: int) -> Step:
+    """A fault is a banner, never a block."""
+    others = {part: problem for part, problem in state.faults.items() if part != event.part}
+    return replace(state, faults={**others, event.part: event.problem} if event.problem else others), ()
+
+
+def _power(state: State, page: st.Page, event: ev.PowerRead, now_ms: int) -> Step:
+    status = replace(state.status, battery=event.percent, charging=event.charging)
+    state = replace(state, status=status)
+    if event.percent is not None and event.percent <= FLAT and not event.charging:
+        return to(state, st.Off(flat=True), PowerOff())
+    return state, ()
+
+
+def _reached(state: State, page: st.Page, event: ev.NetworkRead, now_ms: int) -> Step:
+    return replace(state, status=replace(state.status, online=event.online, retry_ms=event.retry_ms)), ()
+
+
+def _data(state: State, page: st.Page, event: ev.DataRead, now_ms: int) -> Step:
+    status = replace(state.status, data_as_of=event.as_of, clock_doubted=event.clock_doubted)
+    return replace(state, status=status), ()
+
+
+def _new_day(state: State, page: st.Page, event: ev.NewDay, now_ms: int) -> Step:
+    return (state, ()) if event.day == state.day else (replace(state, day=event.day, counts={}), ())
+
+
+# ------------------------------------------------------------------------------------------------ the tables
+
+ON_EVENT: dict[type[ev.Event], Handler] = {
+    ev.Tick: _tick,
+    ev.Checked: checking.checked,
+    ev.PartFault: _part,
+    ev.PowerRead: _power,
+    ev.NetworkRead: _reached,
+    ev.DataRead: _data,
+    ev.NewDay: _new_day,
+}
+
+ON_PAGE: dict[tuple[type[st.Page], type[ev.Event]], Handler] = {
+    (st.Boot, ev.Started): _started,
+    (st.Boot, ev.Tick): _awake,
+    (st.Aim, ev.CodesSeen): checking.codes_seen,
+    (st.Aim, ev.HintSeen): checking.hint_seen,
+    (st.Aim, ev.Tick): checking.aiming,
+    (st.Checking, ev.Tick): checking.waiting,
+    (st.Shown, ev.Tick): checking.showing,
+    (st.Tags, ev.TagsSeen): modes.tags_seen,
+    (st.Tags, ev.Tick): _awake,
+    (st.Checkpoint, ev.Passed): modes.passed,
+    (st.Checkpoint, ev.Alarm): modes.alarm,
+    (st.Checkpoint, ev.Tick): _awake,
+    (st.Info, ev.Reported): modes.reported,
+}
+
+
+def _keys(page: type[st.Page], **handlers: Handler) -> dict[tuple[type[st.Page], Key], Handler]:
+    return {(page, Key(key)): handler for key, handler in handlers.items()}
+
+
+ON_KEY: dict[tuple[type[st.Page], Key], Handler] = {
+    **_keys(st.Ready, ok=aim_roadside, up=typing, down=modes.history, left=modes.tags, right=modes.accident),
+    **_keys(st.Aim, ok=checking.give_up, up=typing, back=back),
+    **_keys(st.Choose, ok=checking.chosen, up=modes.turned, down=modes.turned, back=back),
+    **_keys(st.Shown, ok=checking.shown_ok, up=typing, back=home),
+    **_keys(st.Shown, left=checking.shown_turn, right=checking.shown_turn, down=checking.shown_turn),
+    **_keys(st.Typing, **dict.fromkeys(Key, modes.typed)),
+    **_keys(st.Tags, ok=modes.tag_chosen, up=modes.turned, down=modes.turned, back=home),
+    **_keys(st.Checkpoint, ok=modes.alarm_taken, back=home),
+    **_keys(st.Accident, ok=aim, up=typing, back=home),
+    **_keys(st.HistoryList, ok=modes.looked_up, up=modes.turned, down=modes.turned, back=home),
+    **_keys(st.Menu, ok=modes.menu_ok, up=modes.turned, down=modes.turned, back=home),
+    **_keys(st.Info, ok=home, back=home),
+}

@@ -1,0 +1,395 @@
+"""The state machine, as scripts of what an officer does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from firmware.machine import events as ev
+from firmware.machine import states as st
+from firmware.machine.effects import Aid, Check, PowerOff, ReadTags, Scan, SetLight, Sync, UseNetwork, Watch
+from firmware.machine.states import Light, MenuItem, Mode, Network, State
+from firmware.machine.steps import step
+from hw.buttons.keys import Key, KeyEvent, Touch
+from tests.hand import Hand, result_of
+from tests.test_plate_entry import presses
+from verifier.adapters import NOTHING_READ
+from verifier.types import Hint, Plate, Purpose, TagAuth, TagEvidence
+from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
+
+V = VerdictCode
+
+
+def shown(hand: Hand) -> st.Shown:
+    assert isinstance(hand.page, st.Shown)
+    return hand.page
+
+
+def verdict_of(hand: Hand) -> VerdictCode:
+    return shown(hand).outcome.result.verdict.code
+
+
+def in_menu(hand: Hand, item: MenuItem) -> Hand:
+    hand.hold("ok")
+    return hand.press(*["down"] * list(MenuItem).index(item), "ok")
+
+
+def tag(tid: str, rssi: float) -> ev.SeenTag:
+    evidence = TagEvidence(auth=TagAuth.UNSUPPORTED, tid=tid, plate=Plate("京A12345", "02"))
+    return ev.SeenTag(evidence=evidence, rssi_dbm=rssi)
+
+
+# ------------------------------------------------------------------------------------------ one press, one verdict
+
+
+def test_press_scan_verdict_detail_next_in_three_presses() -> None:
+    hand = Hand.ready().press("ok")
+    assert hand.did == (Scan(on=True),)
+    hand.sees("car one")
+    assert hand.did[0] == Scan(on=False)
+    assert hand.last_seen.code == b"car one"
+    hand.answers(result_of(reasons=[Reason.DATA_STALE]))
+    assert hand.heard() == ["pass"]
+    hand.press("right")
+    assert shown(hand).sheet == 1
+    hand.press("ok")
+    assert hand.did == (Scan(on=True),)
+
+
+def test_the_same_code_held_for_60_frames_is_one_check() -> None:
+    hand = Hand.ready().press("ok")
+    for _ in range(60):
+        hand.sees("car one").wait(0.05)
+    assert hand.checks == 1
+
+
+def test_a_foreign_code_then_a_real_one_checks_the_real_one() -> None:
+    hand = Hand.ready().press("ok").sees("https://example.org", mark=False).wait(0.3).sees("car one")
+    assert hand.last_seen.code == b"car one"
+    assert hand.checks == 1
+
+
+def test_a_foreign_code_alone_is_a_verdict_after_half_a_second() -> None:
+    hand = Hand.ready().press("ok").sees("https://example.org", mark=False).wait(0.6)
+    assert hand.last_seen.code == b"https://example.org"
+
+
+def test_two_codes_in_a_frame_are_both_offered() -> None:
+    hand = Hand.ready().press("ok").sees("car one", "car two")
+    assert isinstance(hand.page, st.Choose)
+    assert hand.checks == 0
+    hand.press("down", "ok")
+    assert hand.last_seen.code == b"car two"
+
+
+@pytest.mark.parametrize("hint", [None, Hint.GLARE])
+def test_a_trigger_that_sees_nothing_ends_in_a_named_reason_within_three_seconds(hint: Hint | None) -> None:
+    hand = Hand.ready().press("ok").happens(ev.HintSeen(hint)).wait(3)
+    assert isinstance(hand.page, st.Aim)
+    assert (hand.page.named, hand.page.hint) == (True, hint or Hint.NO_CODE)
+    assert hand.heard() == ["refused"]
+    hand.press("ok")
+    assert hand.last_seen.code == NOTHING_READ
+
+
+def test_the_camera_is_told_what_keeps_it_from_reading_once() -> None:
+    hand = Hand.ready().press("ok")
+    for _ in range(5):
+        hand.happens(ev.HintSeen(Hint.DARK))
+    assert [effect for effect in hand.effects if isinstance(effect, Aid)] == [Aid(Hint.DARK)]
+
+
+def test_the_camera_rests_after_a_minute() -> None:
+    hand = Hand.ready().press("ok").wait(61)
+    assert isinstance(hand.page, st.Ready)
+    assert Scan(on=False) in hand.did
+
+
+def test_a_check_without_an_answer_ends_in_a_banner() -> None:
+    hand = Hand.ready().press("ok").sees("car one").wait(5.1)
+    assert isinstance(hand.page, st.Ready)
+    assert hand.state.faults == {"check": "no answer"}
+    assert hand.heard() == ["refused"]
+
+
+# -------------------------------------------------------------------------------- whose verdict is on the panel
+
+
+def test_a_late_answer_upgrades_the_verdict_in_place_with_a_sound() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.SIGNED_ONLY, grade=Grade.SIGNATURE_ONLY))
+    hand.wait(1).answers(result_of("a", V.VALID, grade=Grade.ONLINE), late=True)
+    assert verdict_of(hand) is V.VALID
+    assert hand.heard() == ["pass"]
+    assert [one.result.verdict.code for one in hand.state.history] == [V.VALID]
+
+
+def test_a_late_answer_that_changes_nothing_makes_no_sound() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of())
+    assert hand.answers(result_of(), late=True).heard() == []
+
+
+def test_a_late_answer_never_overwrites_the_next_car() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.SIGNED_ONLY))
+    first = hand.asked.number
+    hand.press("ok").sees("car two").answers(result_of("b", V.EXPIRED))
+    hand.answers(result_of("a", V.VALID), late=True, number=first)
+    assert verdict_of(hand) is V.EXPIRED
+    assert [one.result.verdict.code for one in hand.state.history] == [V.EXPIRED, V.VALID]
+
+
+def test_an_answer_that_comes_while_the_next_car_is_checked_is_not_its_verdict() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.SIGNED_ONLY))
+    first = hand.asked.number
+    hand.press("ok").sees("car two").answers(result_of("a", V.VALID), late=True, number=first)
+    assert isinstance(hand.page, st.Checking)
+    assert hand.page.number == first + 1
+
+
+@pytest.mark.parametrize(("code", "seconds"), [(V.VALID, 5), (V.SIGNED_ONLY, 15), (V.NOT_FOUND, 15), (V.FORGED, None)])
+def test_good_news_goes_by_itself_and_a_stop_stays_until_a_key(code: VerdictCode, seconds: int | None) -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", code))
+    hand.wait((seconds or 40) - 0.2)
+    assert isinstance(hand.page, st.Shown)
+    hand.wait(0.4)
+    assert isinstance(hand.page, st.Ready) is (seconds is not None)
+    assert isinstance(hand.press("back").page, st.Ready)
+
+
+def test_a_plate_to_compare_is_confirmed_by_one_press() -> None:
+    hand = Hand.ready().press("ok").sees("car one")
+    hand.answers(result_of("a", V.WATCH_CONFIRM, actions=[Action.CONFIRM_PLATE])).press("ok")
+    seen = hand.last_seen
+    assert seen.code == b"car one"
+    assert seen.plate_seen is not None
+    assert (seen.plate_seen.plate, seen.plate_seen.confirmed) == (Plate("京A12345", "02"), True)
+
+
+# ------------------------------------------------------------------------------------------------- plates
+
+
+def test_a_plate_is_typed_in_at_most_25_presses_with_its_kind() -> None:
+    keys = ["up", *presses("京AD12345")]
+    hand = Hand.ready().press(*keys, "ok")
+    assert len(keys) + 1 <= 25
+    assert hand.last_seen.plate_seen is not None
+    assert hand.last_seen.plate_seen.plate == Plate("京AD12345", "52")
+    assert hand.state.mode is Mode.LOOKUP
+
+
+def test_a_kind_nobody_chose_is_not_guessed_and_one_can_be_chosen() -> None:
+    hand = Hand.ready().press("up", *presses("京A12345"))
+    assert isinstance(hand.page, st.Typing)
+    assert hand.page.kind is None
+    hand.press("right", "ok")
+    assert hand.last_seen.plate_seen is not None
+    assert hand.last_seen.plate_seen.plate.kind == "02"
+
+
+def test_a_typed_plate_is_compared_with_the_code_on_the_panel() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers().press("up", *presses("京B12345"), "ok")
+    assert hand.last_seen.code == b"car one"
+    assert hand.last_seen.plate_seen is not None
+
+
+def test_back_with_nothing_typed_leaves() -> None:
+    assert isinstance(Hand.ready().press("up", "ok", "back", "back").page, st.Ready)
+
+
+# -------------------------------------------------------------------------------------------- other modes
+
+
+def test_an_accident_is_two_cars_in_one_record() -> None:
+    hand = Hand.ready().press("right", "ok").sees("car one")
+    assert isinstance(hand.page, st.Accident)
+    assert hand.checks == 0
+    hand.press("up", *presses("京B12345"), "ok")
+    first, second = hand.asked.seen
+    assert first.code == b"car one"
+    assert second.plate_seen is not None
+    assert {first.purpose, second.purpose} == {Purpose.ACCIDENT}
+    hand.answers(result_of("a"), result_of("b", V.EXPIRED))
+    assert hand.heard() == ["stop"]
+    assert verdict_of(hand) is V.VALID
+    hand.press("right", "right")
+    assert verdict_of(hand) is V.EXPIRED
+    assert isinstance(hand.press("ok").page, st.Accident)
+    assert hand.state.first_car is None
+
+
+def test_an_accident_that_was_left_leaves_no_car_behind() -> None:
+    hand = Hand.ready().press("right", "ok").sees("car one").press("back").press("ok").sees("car two")
+    assert len(hand.asked.seen) == 1
+
+
+def test_the_strongest_tag_comes_first_and_a_chosen_one_stays_chosen() -> None:
+    hand = Hand.ready().press("left")
+    assert hand.did == (ReadTags(on=True),)
+    hand.happens(ev.TagsSeen((tag("AA", -60), tag("BB", -40)))).press("down")
+    hand.happens(ev.TagsSeen((tag("AA", -30), tag("BB", -40)))).press("ok")
+    assert hand.last_seen.tag is not None
+    assert hand.last_seen.tag.tid == "AA"
+    assert ReadTags(on=False) in hand.did
+
+
+def test_a_checkpoint_is_silent_for_those_in_order_and_alarms_for_the_others() -> None:
+    hand = in_menu(Hand.ready(), MenuItem.CHECKPOINT)
+    assert hand.did == (Watch(on=True),)
+    assert hand.happens(ev.Passed(7)).heard() == []
+    hand.happens(ev.Alarm(number=900, result=result_of("x", V.EXPIRED), lane=3))
+    assert hand.heard() == ["stop"]
+    assert isinstance(hand.page, st.Checkpoint)
+    assert (hand.page.passed, hand.page.alarms, hand.page.waiting[0][1]) == (8, 1, 3)
+    hand.press("ok")
+    assert hand.page.waiting == ()
+    assert Watch(on=False) in hand.press("back").did
+
+
+def test_a_checkpoint_does_not_fall_asleep_and_a_flood_of_alarms_is_bounded() -> None:
+    hand = in_menu(Hand.ready(), MenuItem.CHECKPOINT).wait(400)
+    assert hand.state.light is Light.ON
+    for number in range(100):
+        hand.happens(ev.Alarm(number=number, result=result_of(str(number), V.EXPIRED), lane=1))
+    assert isinstance(hand.page, st.Checkpoint)
+    assert (len(hand.page.waiting), hand.page.alarms) == (st.WAITING, 100)
+
+
+def test_history_shows_the_last_checks_and_the_counts_of_today() -> None:
+    hand = Hand.ready()
+    for at in range(60):
+        hand.press("ok").sees(str(at)).answers(result_of(str(at), V.EXPIRED if at % 2 else V.VALID)).press("back")
+    assert len(hand.state.history) == st.HISTORY
+    assert hand.state.counts == {V.VALID: 30, V.EXPIRED: 30}
+    hand.press("down", "down", "ok")
+    assert verdict_of(hand) is V.VALID
+    hand.happens(ev.NewDay(date(2026, 6, 2)))
+    assert hand.state.counts == {}
+
+
+def test_language_network_and_sync_are_in_the_menu() -> None:
+    hand = Hand.ready()
+    assert in_menu(hand, MenuItem.LANGUAGE).state.language == "en"
+    hand.press("back")
+    assert in_menu(hand, MenuItem.NETWORK).did == (UseNetwork(Network.OFF),)
+    hand.press("back")
+    assert in_menu(hand, MenuItem.SYNC).did == (Sync(),)
+    hand.happens(ev.Reported(("new data",)))
+    assert hand.page == st.Info(title=MenuItem.SYNC, lines=("new data",))
+
+
+def test_every_line_of_the_menu_does_something() -> None:
+    for item in MenuItem:
+        hand = Hand.ready()
+        before = hand.hold("ok").press(*["down"] * list(MenuItem).index(item)).state
+        hand.press("ok")
+        assert (hand.state.page, hand.state.language, hand.state.brightness, hand.state.network) != (
+            before.page, before.language, before.brightness, before.network
+        )  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------- the device itself
+
+
+def test_the_panel_dims_and_sleeps_and_the_key_that_wakes_it_is_swallowed() -> None:
+    hand = Hand.ready()
+    lights = [hand.wait(seconds).state.light for seconds in (59, 2, 240)]
+    assert lights == [Light.ON, Light.DIM, Light.SLEEP]
+    hand.hold("ok")
+    assert isinstance(hand.page, st.Ready)
+    assert SetLight(Light.ON, 2) in hand.effects
+    hand.press("ok")
+    assert isinstance(hand.page, st.Aim)
+
+
+def test_a_fault_is_a_banner_and_never_a_block() -> None:
+    hand = Hand.ready().happens(ev.PartFault("camera", "hangs")).press("up", *presses("京A12345"), "ok")
+    assert hand.checks == 1
+    assert hand.state.faults == {"camera": "hangs"}
+    assert hand.happens(ev.PartFault("camera")).state.faults == {}
+
+
+def test_an_empty_battery_puts_everything_on_the_disk_and_switches_off() -> None:
+    hand = Hand.ready().happens(ev.PowerRead(percent=4, charging=True))
+    assert PowerOff() not in hand.effects
+    hand.happens(ev.PowerRead(percent=4))
+    assert hand.page == st.Off(flat=True)
+    assert hand.did == (PowerOff(),)
+    assert hand.press("ok").did == ()
+
+
+def test_a_held_back_key_leaves_whatever_it_is() -> None:
+    for way in (["ok"], ["up", "ok", "up"], ["left"], ["right"], ["down"]):
+        assert isinstance(Hand.ready().press(*way).hold("back").page, st.Ready)
+
+
+# --------------------------------------------------------------------------------------- whatever happens
+
+
+_TONES = [V.VALID, V.SIGNED_ONLY, V.NOT_FOUND, V.FORGED]
+
+
+def _codes(count: int, marks: bool) -> ev.Event:
+    return ev.CodesSeen(tuple(ev.SeenCode(b"%d" % at, marks) for at in range(count)))
+
+
+def _answer(number: int, code: VerdictCode, cars: int, late: bool) -> ev.Event:
+    results = tuple(result_of(f"{number}{car}", code) for car in range(cars))
+    return ev.Checked(number=number, results=results, late=late)
+
+
+_EVENTS: some.SearchStrategy[ev.Event] = some.one_of(
+    some.builds(KeyEvent, some.sampled_from(Key), some.sampled_from(Touch)),
+    some.just(ev.Tick()),
+    some.builds(_codes, some.integers(0, 3), some.booleans()),
+    some.builds(ev.HintSeen, some.sampled_from([None, *Hint])),
+    some.builds(_answer, some.integers(0, 6), some.sampled_from(_TONES), some.integers(1, 2), some.booleans()),
+    some.builds(lambda n: ev.TagsSeen(tuple(tag(f"A{i}", -40 - i) for i in range(n))), some.integers(0, 3)),
+    some.builds(lambda n: ev.Alarm(number=1000 + n, result=result_of(f"l{n}", V.EXPIRED), lane=n), some.integers(0, 3)),
+    some.builds(ev.Passed, some.integers(0, 3)),
+    some.builds(ev.PartFault, some.sampled_from(["camera", "reader"]), some.sampled_from(["", "hangs"])),
+    some.just(ev.Started()),
+)
+
+
+@given(events=some.lists(some.tuples(_EVENTS, some.integers(0, 4000)), max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_a_verdict_on_the_panel_always_belongs_to_what_was_checked_and_nobody_is_stuck(
+    events: list[tuple[ev.Event, int]],
+) -> None:
+    state, now = State(), 0
+    asked: dict[int, int] = {}
+    for event, passing in events:
+        now += passing
+        before = state
+        state, effects = step(state, event, now)
+        for effect in effects:
+            if isinstance(effect, Check):
+                assert effect.number not in asked
+                asked[effect.number] = len(effect.seen)
+        page = state.page
+        if isinstance(page, st.Shown) and not isinstance(before.page, st.Shown | st.HistoryList):
+            assert isinstance(event, ev.Checked)
+            assert page.outcome.number == event.number
+            assert asked[event.number] == len(page.outcomes)
+        if isinstance(page, st.Checking):
+            assert page.number == max(asked)
+        assert len(state.history) <= st.HISTORY
+    _comes_home(state, now)
+
+
+def _comes_home(state: State, now: int) -> None:
+    """Liveness: from anywhere two held keys and a moment lead back to the trigger."""
+    state = replace(step(state, ev.Started(), now)[0])
+    for touch in (Touch.PRESS, Touch.RELEASE, Touch.PRESS, Touch.HOLD):
+        state, _ = step(state, KeyEvent(Key.BACK, touch), now)
+    assert isinstance(state.page, st.Ready | st.Off)
+
+
+def test_a_tone_is_played_with_its_verdict_and_never_alone() -> None:
+    hand = Hand.ready().press("ok").sees("car one")
+    assert Tone.PASS.value not in hand.heard()
+    hand.answers(number=99)
+    assert hand.heard() == []

@@ -1,0 +1,68 @@
+"""The configuration file: errors by their place, and the last good one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firmware.settings import MAX_BYTES, ReaderSettings, Settings, SettingsError, load_settings, read_settings
+
+
+def test_an_empty_file_is_the_standard_device() -> None:
+    assert read_settings("") == Settings()
+
+
+def test_settings_are_read_with_their_types() -> None:
+    settings = read_settings('[reader]\nport = "/dev/ttyUSB0"\npower_dbm = 18\n[device]\ndemo = true\n')
+    assert settings.reader == ReaderSettings(port="/dev/ttyUSB0", power_dbm=18.0)
+    assert settings.device.demo
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[camera]\nknd = 'video'", r"camera.knd: no such setting \(kind\?\)"),
+        ("[camra]", r"camra: no such setting \(camera\?\)"),
+        ("camera = 3", r"camera: a table is needed \(\[camera\]\)"),
+        ("[camera]\nkind = 'film'", "camera.kind: one of picamera2, video, window, none is needed"),
+        ("[keys]\nup = '5'", "keys.up: a whole number is needed"),
+        ("[keys]\nup = true", "keys.up: a whole number is needed"),
+        ("[keys]\nup = 99", "GPIO numbers are 0 to 27"),
+        ("[keys]\nup = 6", "two parts on one GPIO"),
+        ("[device]\nprovince = 'X'", "device.province: no province"),
+        ("[reader]\npower_dbm = 40", "reader.power_dbm: 0 to 33"),
+        ("[centre]\nurl = 'http://centre'", "centre.url: https is needed"),
+        ("[reader]\nband = 915", "reader.band: no such setting"),
+        ("[[[", "not TOML"),
+        ('"\\u001b[31m" = 1', r"\?\[31m: no such setting"),
+    ],
+)
+def test_a_mistake_is_named_by_its_place(text: str, problem: str) -> None:
+    with pytest.raises(SettingsError, match=problem):
+        read_settings(text)
+
+
+def test_a_bad_file_leaves_the_last_good_one_in_force_and_says_so(tmp_path: Path) -> None:
+    file, kept = tmp_path / "markcheck.toml", tmp_path / "last-good.toml"
+    file.write_text("[reader]\npower_dbm = 18\n", encoding="utf-8")
+    assert load_settings(file, kept)[1] == ""
+    file.write_text("[reader]\npower_dbm = 'much'\n", encoding="utf-8")
+    settings, remark = load_settings(file, kept)
+    assert settings.reader.power_dbm == 18
+    assert remark == "markcheck.toml: reader.power_dbm: a number is needed; the last good settings stay in force"
+    file.unlink()
+    assert load_settings(file, kept)[0] == settings
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"#" * (MAX_BYTES + 1)])
+def test_a_file_that_is_no_text_is_one_clear_error(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "markcheck.toml"
+    file.write_bytes(data)
+    with pytest.raises(SettingsError, match=r"markcheck\.toml: (not UTF-8 at byte 0|larger than 64 KiB)"):
+        load_settings(file)
+
+
+def test_without_any_file_the_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"markcheck\.toml: cannot be read: No such file"):
+        load_settings(tmp_path / "markcheck.toml", tmp_path / "none.toml")
