@@ -51,10 +51,11 @@ class FrameSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CameraSettings:
-    """What a reader may ask of a camera beyond its automatic: the lamp, and stops more or less than it would choose."""
+    """What a reader may ask of a camera beyond its automatic: lamp, stops more or less than it would choose, zoom."""
 
     torch: bool = False
     exposure_ev: int = 0  # -1, 0 or +1 stop
+    zoom: bool = False  # the middle of the picture, twice as large
 
 
 class AdjustableCamera(FrameSource, Protocol):
