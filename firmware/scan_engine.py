@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +11,8 @@ from firmware.scanner import TRIGGER_S, Answer, CodeEvent, Event, FaultEvent, Fa
 from hw.barcode import NAME, BarcodeEngine
 from hw.errors import HardwareError
 from hw.qr.deduplicator import Deduplicator
+from hw.qr.marks import marks
 
-_MARK = re.compile(rb"VM[0-9]")  # as in hw.qr.pipeline, which would load OpenCV
 _TICK_S = 0.1  # longest wait in one go
 
 
@@ -55,22 +54,27 @@ class EngineScanner:
         if not self._engine.retry_s:
             self._standing = None
         return [
-            CodeEvent(code=code, is_mark=bool(_MARK.match(code.payload)), first_seen_s=self._clock(), frame=NAME)
+            CodeEvent(code=code, is_mark=bool(marks([code])), first_seen_s=self._clock(), frame=NAME)
             for code in self._seen.new(codes)
         ]
+
+    @property
+    def well(self) -> bool:
+        """Whether the line is open."""
+        return self._standing is None
 
     def resume(self) -> None:
         """Take every code for new. Another thread may call this, at any time."""
         self._looks += 1
 
     def request(self, timeout_s: float = TRIGGER_S) -> Answer:
-        """The next code that the engine reads, known or not; else why there is none."""
+        """The next code that the engine reads, known or not; else why there is none. Of several at once, the marks."""
         self.resume()
         until = self._clock() + timeout_s
         while (left := until - self._clock()) > self._engine.retry_s:
             codes = tuple(event for event in self.poll(min(left, _TICK_S)) if isinstance(event, CodeEvent))
             if codes:
-                return codes
+                return tuple(code for code in codes if code.is_mark) or codes
         if self._standing is not None:
             return replace(self._standing, retry_s=self._engine.retry_s)
         problem = f"no code was read within {timeout_s:g} s"

@@ -285,6 +285,15 @@ def test_a_code_that_the_engine_repeats_is_one_event_and_a_request_counts_it_as_
     assert [event.code.payload for event in answer] == [MARK]
 
 
+def test_of_a_foreign_code_and_a_mark_that_come_together_a_request_gives_the_mark(
+    plug: Plug, scanner: EngineScanner
+) -> None:
+    plug.send(URL + b"\r" + MARK + b"\r")
+    answer = scanner.request()
+    assert isinstance(answer, tuple)
+    assert [event.code.payload for event in answer] == [MARK]
+
+
 class Passing(Clock):
     """Time that passes whenever somebody looks."""
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hw.camera.files import MAX_BYTES, MAX_SIDE, SUFFIXES, FileSource
+from hw.camera.files import MAX_BYTES, MAX_SCANS, MAX_SIDE, SUFFIXES, FileSource
 from hw.errors import DeviceFaultError, DeviceNotFoundError, FrameError, HardwareError
 from hw.interfaces import Frame
 from hw.qr.decoders import available_decoders
@@ -166,7 +166,7 @@ def png(width: int, height: int, colour: int = 0) -> bytes:
     )
 
 
-def saved(image: Image.Image, kind: str, **options: bool) -> bytes:
+def saved(image: Image.Image, kind: str, **options: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -211,6 +211,60 @@ def test_a_phone_s_photograph_is_read(tmp_path: Path, size: tuple[int, int]) -> 
     photograph.paste(Image.fromarray(draw(MARK)).resize((side, side)), (size[0] // 2, size[1] // 3))
     photograph.save(tmp_path / "photograph.jpg", quality=80)
     assert reads(frame_of(tmp_path / "photograph.jpg"))
+
+
+def test_a_phone_s_photograph_with_another_picture_behind_it_has_the_same_limit(tmp_path: Path) -> None:
+    photograph = Image.new("RGB", (8_160, 6_120), (180, 170, 160))
+    photograph.paste(Image.fromarray(draw(MARK)).resize((1_600, 1_600)), (4_000, 2_000))
+    behind = Image.new("RGB", (400, 300))
+    photograph.save(tmp_path / "photograph.jpg", "MPO", save_all=True, append_images=[behind], quality=40)
+    assert reads(frame_of(tmp_path / "photograph.jpg"))
+
+
+TOO_MANY_PARTS = "more scans or segments than any encoder writes"
+
+
+def scans_of(data: bytes) -> list[int]:
+    """Where the scans of a JPEG picture begin; it has no other segments that hold these two bytes."""
+    return [place for place in range(len(data)) if data.startswith(b"\xff\xda", place)]
+
+
+def jpeg_of_many_scans(picture: Image.Image, more: int) -> bytes:
+    """A progressive JPEG picture whose second scan, which refines nothing any more, stands there so many times more."""
+    data = saved(picture, "JPEG", progressive=True, quality=10)
+    _first, second, third, *_ = scans_of(data)
+    end = data.find(b"\xff\xc4", second, third)  # a table of the third
+    end = third if end < 0 else end
+    return data[:end] + data[second:end] * more + data[end:]
+
+
+def test_a_jpeg_that_goes_over_its_pixels_a_thousand_times_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "scans.jpg"
+    path.write_bytes(jpeg_of_many_scans(Image.new("RGB", (4_000, 3_000), (200, 10, 10)), 1_000))
+    began = time.process_time()
+    assert error_of(path).problem == TOO_MANY_PARTS
+    assert time.process_time() - began <= 0.2
+
+
+def test_a_jpeg_of_a_million_empty_segments_is_refused_at_once(tmp_path: Path) -> None:
+    data, path = saved(Image.new("L", (64, 64)), "JPEG"), tmp_path / "segments.jpg"
+    for place in (2, data.index(b"\xff\xd9")):  # before the picture and behind its scan
+        path.write_bytes(data[:place] + b"\xff\xe0\x00\x02" * 1_000_000 + data[place:])
+        began = time.process_time()
+        assert error_of(path).problem == TOO_MANY_PARTS
+        assert time.process_time() - began <= 0.2
+
+
+def test_scans_are_counted_in_the_picture_and_not_in_what_stands_around_it(tmp_path: Path, code: Image.Image) -> None:
+    """A moving photograph has a video behind it, and a thumbnail is a picture of its own."""
+    data, many = jpeg_of_many_scans(code.convert("RGB"), MAX_SCANS - 10), b"\xff\xda\x00\x04ab" * 100
+    assert len(scans_of(data)) == MAX_SCANS
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + len(many)) + many
+    path = tmp_path / "moving.jpg"
+    path.write_bytes(data[:2] + thumbnail + data[2:] + many)
+    assert reads(frame_of(path))
+    path.write_bytes(jpeg_of_many_scans(code.convert("RGB"), MAX_SCANS - 9))
+    assert error_of(path).problem == TOO_MANY_PARTS
 
 
 LARGEST = {"RGBA.png": (5_000, 5_000), "LA.tif": (5_000, 5_000), "RGBA.webp": (4_000, 4_000), "RGB.jpg": (8_160, 6_120)}

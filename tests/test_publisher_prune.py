@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.folder_store import FolderStore
 from scripts.sandbox.follow import LiveAuthority
 from scripts.sandbox.hot import RENEWAL as HOT_RENEWAL
+from scripts.sandbox.hot import HotRows
 from scripts.sandbox.nightly import PublicationError
 from scripts.sandbox.publisher import Publisher
 from scripts.sandbox.publisher_prune import Retention, unreferenced
@@ -204,6 +207,43 @@ def test_nobody_prunes_a_folder_into_which_a_night_is_being_put(tmp_path: Path) 
             night.publish()
     assert night.publisher.prune() == []
     assert night.publish().seq == 2
+
+
+class Guarded(FolderStore):
+    """Once `armed`, takes nothing from who does not hold the lock."""
+
+    armed = False
+    holders = 0
+
+    @contextmanager
+    def exclusive(self, *, wait: bool = False) -> Iterator[None]:
+        with super().exclusive(wait=wait):
+            self.holders += 1
+            yield
+            self.holders -= 1
+
+    def __setitem__(self, key: str, data: bytes) -> None:
+        assert self.holders or not self.armed, key
+        super().__setitem__(key, data)
+
+
+def test_whatever_is_published_into_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    """Two that count up at once would sign two hot lists, or two time stamps, under one number."""
+    store = Guarded(tmp_path / "public")
+    night = Night(store=store, vehicles=fleet(40))
+    store.armed = True
+    written = [dict(store)]
+    for publish in (
+        night.publish,
+        lambda: night.publisher.publish_hot(HotRows({7: None})),
+        night.publisher.renew_hot,
+        night.publisher.renew,
+    ):
+        night.clock.move(hours=1)
+        publish()
+        written.append(dict(store))
+    assert all(before != after for before, after in pairwise(written))
+    assert store.holders == 0
 
 
 def test_what_is_missing_of_a_publication_is_named(night: Night) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from hw.interfaces import CodeDecoder
 from hw.qr.decoders import ZbarDecoder, ZxingDecoder
-from hw.qr.deduplicator import Deduplicator
+from hw.qr.deduplicator import MAX_KNOWN, Deduplicator
 from hw.qr.pipeline import BESIDE, STAGES, decode_frame
 from hw.qr.reader import MAX_CODES, CodeReader
 from hw.qr.views import Views
@@ -313,3 +313,11 @@ def test_asked_again_the_same_code_is_an_event_again() -> None:
     events.new(seen(MARK))
     events.forget()
     assert payloads(events.new(seen(MARK))) == [MARK.encode()]
+
+
+def test_of_ever_new_codes_on_which_no_time_passes_the_longest_out_of_sight_are_forgotten() -> None:
+    events = Deduplicator(Clock())
+    events.new(seen(MARK, OTHER))
+    for number in range(MAX_KNOWN - 1):
+        assert len(events.new(seen(MARK, f"https://example.com/{number}"))) == 1
+    assert payloads(events.new(seen(OTHER, MARK))) == [OTHER.encode()]

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,26 @@ def test_key_compromise_a_stolen_nightly_key_is_worth_nothing_after_the_next_tar
     publish_seed(night, 2)
     with serve(night.store) as server:
         assert sync(device, server.url).seq_after == 4
+
+
+def test_key_compromise_an_index_from_the_years_to_come_does_not_move_the_clock_floor(
+    device: Device, night: Night
+) -> None:
+    """Whoever has the nightly key chooses its date; a floor of that date would outlive every rotation of keys."""
+    store = dict(night.store)
+    forger = SignedMetadata(store, night.clock, night.publisher._keys)
+    forged = encode_index(replace(index_of(night), issued_at=night.clock() + timedelta(days=27_000)))
+    forger.sign_nightly("national", forger.target(index_target("national"), forged, {"version": 3}))
+    forger.sign_snapshot("national")
+    forger.sign_timestamp()
+    with serve(store) as server, pytest.raises(SyncError, match="after its time stamp"):
+        sync(device, server.url)
+    assert seed_in_use(device) == 0
+    for seed in (2, 3):  # above the numbers that the thief has used
+        publish_seed(night, seed)
+    with serve(night.store) as server:
+        sync(device, server.url)
+    assert seed_in_use(device) == 3
 
 
 HOT_PATH = "hot/national/head.cose"

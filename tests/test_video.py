@@ -137,7 +137,8 @@ def test_a_damaged_video_gives_frames_and_at_most_one_error(tmp_path: Path) -> N
         (b"not a video\n" * 50, "not a video of a known kind"),
         (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", "not a video of a known kind"),
         (b"ffconcat version 1.0\nfile /etc/hostname\n", "not a video of a known kind"),
-        (b"RIFF" + bytes(300), "damaged or cut short, or a video without pictures"),
+        (b"RIFF\nv=0\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n", "not a video of a known kind"),
+        (b"RIFF" + bytes(4) + b"AVI " + bytes(300), "damaged or cut short, or a video without pictures"),
         (bytes(4) + b"ftypisom" + bytes(300), "damaged or cut short, or a video without pictures"),
     ],
 )

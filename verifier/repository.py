@@ -84,6 +84,12 @@ class SignedRepository:
         with _translated():
             self._updater.refresh()
 
+    @property
+    def ends(self) -> datetime:
+        """When the verified time stamp runs out: whatever it stands for was made before."""
+        ends: datetime = self._updater._trusted_set.timestamp.expires
+        return ends
+
     def get(self, path: str, max_length: int, held: Iterable[bytes | None] = ()) -> SignedFile:
         """A small signed file: one of `held` when it is the current one, else fetched, bounded and verified."""
         with _translated():

@@ -113,15 +113,18 @@ class HotHeld:
     floor: datetime | None = None
 
 
-def check_index(index: Index, data: bytes, region: str, held: Held) -> None:
+def check_index(index: Index, data: bytes, region: str, held: Held, ends: datetime) -> None:
     """Refuse an index that is not ours, too new for this program, or older than what was accepted.
 
-    SyncError, ClientTooOldError, RollbackError. `data` are the index's signed bytes.
+    SyncError, ClientTooOldError, RollbackError. `data` are the index's signed bytes, `ends` when the time stamp over
+    them runs out: a moment from the years to come would stay this device's clock floor for ever.
     """
     if index.region != region:
         raise SyncError("index: of another region than asked for")
     if index.min_client > CLIENT_VERSION:
         raise ClientTooOldError("index: needs a newer program on this device")
+    if index.issued_at > ends:
+        raise SyncError("index: says that it was made after its time stamp runs out")
     if index.seq < held.seq:
         raise RollbackError(f"index: number {index.seq} is older than {held.seq}, which was accepted before")
     if index.seq == held.seq and held.index_sha256 not in (None, hashlib.sha256(data).digest()):

@@ -275,7 +275,7 @@ class SyncClient:
         return replace(held, content=schema.content_of_name(before.name), index=before.index)
 
     def _damage(self, before: InUse) -> str | None:
-        """What is wrong with the large files of the set in use; all of them are read."""
+        """What is wrong with the large files of the set in use; all of them are read. SyncError without their key."""
         if (digest := _digest(before.base)) != before.index.base.sha256:
             return "base: digest" if digest else "base: cannot be read"
         if before.changes is None:
@@ -284,6 +284,8 @@ class SyncClient:
             check_changes(before.changes, read_base_meta(before.base), before.index, self._epoch_key)
         except CacheCorruptError as exc:
             return str(exc)
+        except EpochKeyError as exc:
+            raise SyncError(f"changes cannot be checked: {exc}") from exc
         return None
 
     def _offer(self, meter: Meter, now: datetime, before: InUse | None, held: Held) -> Offer:
@@ -292,7 +294,7 @@ class SyncClient:
         repository.refresh()
         signed = repository.get(index_target(self._region), MAX_INDEX, [before.index_bytes if before else None])
         index = decode_index(signed.data)
-        check_index(index, signed.data, self._region, held)
+        check_index(index, signed.data, self._region, held, repository.ends)
         entries = choose_entries(repository.get(ENTRIES_TARGET, MAX_ENTRIES, [held.entries]), held)
         policy = choose_policy(repository.get(POLICY_TARGET, MAX_POLICY_BYTES, [held.policy]), held)
         kept = before is not None and entries.note is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 import stat
 import struct
 import warnings
@@ -26,7 +27,10 @@ MAX_BYTES = 20_000_000
 MAX_PIXELS = 25_000_000  # more than any screen has; these formats are decoded whole
 MAX_PIXELS_WEBP = 16_000_000  # its decoder takes twice the time, and 15 bytes a pixel
 MAX_PIXELS_JPEG = 51_000_000  # phones take 12 to 50; a large one is decoded to a fraction of its size
-_LIMITS = {"JPEG": MAX_PIXELS_JPEG, "WEBP": MAX_PIXELS_WEBP}
+# Phones put further pictures behind a photograph, for depth or brightness; Pillow calls that MPO.
+_LIMITS = {"JPEG": MAX_PIXELS_JPEG, "MPO": MAX_PIXELS_JPEG, "WEBP": MAX_PIXELS_WEBP}
+MAX_SCANS = 32  # of a JPEG picture; encoders write ten to twenty, and its decoder goes over all pixels for each
+MAX_SEGMENTS = 2000  # of a JPEG picture; each can hold 65 kB, and Pillow takes time for empty ones too
 MAX_SIDE = 4096  # pixels; what is larger is scaled down to it
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -38,6 +42,12 @@ _ALPHA_BANDS = frozenset({"LA", "RGBA"})
 _PLAIN = frozenset({"1", "L", "P", "RGB", "RGBX", "YCbCr", "CMYK"})
 _STRIP_PIXELS = 4_000_000  # converted at a time, so that copies stay small beside the picture
 
+# ITU-T T.81 annex B.1.1: a marker that is followed by a segment or ends the picture. Stuffed bytes, TEM and restarts
+# are none.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_SOI, _EOI, _SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
+
+_TOO_MANY_PARTS = "more scans or segments than any encoder writes"
 _TOO_LARGE = f"larger than {MAX_BYTES // 1_000_000} MB"
 _OS_PROBLEMS = {
     errno.ENOENT: "no such file or folder",
@@ -154,6 +164,8 @@ def os_problem(exc: OSError | ValueError) -> str:
 
 def _decoded(data: bytes, name: str) -> Image.Image:
     """The picture with its pixels decoded, not yet converted."""
+    if data.startswith(_SOI) and _has_many_parts(data):
+        raise FrameError(name, _TOO_MANY_PARTS)
     # Nothing but Pillow's own calls stands in these blocks.
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
@@ -173,6 +185,21 @@ def _decoded(data: bytes, name: str) -> Image.Image:
     except _PILLOW_ERRORS as exc:
         raise FrameError(name, "damaged or cut short") from exc
     return image
+
+
+def _has_many_parts(data: bytes) -> bool:
+    """Whether a JPEG picture has more scans or segments than its decoders manage in time; what follows it is none."""
+    scans = place = 0
+    for _ in range(MAX_SEGMENTS):
+        marker = _MARKER.search(data, place)
+        if marker is None or marker[0] == _EOI:
+            return False
+        scans += marker[0] == _SOS
+        if scans > MAX_SCANS:
+            return True
+        # The length of a segment, or of the head of a scan: its pixels hold no marker.
+        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return True
 
 
 def _too_many(pixels: int) -> str:

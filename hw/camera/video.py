@@ -24,8 +24,9 @@ MAX_FRAMES = 90_000  # an hour at 25 a second
 MAX_PIXELS = 33_200_000  # of one frame; a decoder holds several, and 8K video has as many
 
 SUFFIXES = frozenset({".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm"})
-# Looked for before FFmpeg is asked, which would also open playlists, and follow what they name.
-_CONTAINERS = ((0, b"RIFF"), (4, b"ftyp"), (0, b"\x1aE\xdf\xa3"))  # AVI; ISO/IEC 14496-12; Matroska and WebM, RFC 8794
+# Looked for before FFmpeg is asked, which would also open playlists, and follow what they name. It finds a session
+# description (RFC 8866) behind any first line, "RIFF" included: hence the second word of that container.
+_CONTAINERS = ((8, b"AVI "), (4, b"ftyp"), (0, b"\x1aE\xdf\xa3"))  # AVI; ISO/IEC 14496-12; Matroska and WebM, RFC 8794
 _HEAD = 12  # bytes
 _USUAL_FPS = 25.0
 # What a container says of its length is exact in most and an estimate in some; more than this share is a loss.

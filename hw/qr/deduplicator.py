@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from verifier.types import CodeSeen
 
 SAME_CODE_S = 5.0  # seconds out of sight until the same code counts as shown again
+MAX_KNOWN = 1024  # codes; a recording of ever new ones, on which no time passes, must not fill the memory
 
 
 class Deduplicator:
@@ -29,9 +30,11 @@ class Deduplicator:
         self._last_s = {payload: last for payload, last in self._last_s.items() if now - last < self._same_code_s}
         fresh = []
         for code in codes:
-            if code.payload not in self._last_s:
+            if self._last_s.pop(code.payload, None) is None:
                 fresh.append(code)
-            self._last_s[code.payload] = now
+            self._last_s[code.payload] = now  # behind all that were seen before it
+        for payload in list(self._last_s)[:-MAX_KNOWN]:
+            del self._last_s[payload]
         return fresh
 
     def forget(self) -> None:

@@ -210,7 +210,7 @@ class Publisher:
             files = self._small_files(entries, trust_version, policy, policy_version, least)
             self._metadata.sign_targets(files, self._region)
             self._metadata.sign_nightly(self._region, target)
-            self.renew()
+            self._sign()
             # The night includes what the list before said, and ends it; before the first night there was no list.
             self._put_hot(HotRows(), index.seq, lost=bool(last.seq))
             return Published(
@@ -227,10 +227,14 @@ class Publisher:
         with _alone(self._store, wait=True):  # a withdrawn key is not given up because somebody is at work
             files = self._small_files(entries, trust_version, policy, policy_version, self._least(entries, fewer_keys))
             self._metadata.sign_targets(files, self._region)
-            self.renew()
+            self._sign()
 
     def renew(self) -> None:
         """Sign timestamp and snapshot anew without other changes, so that they do not expire."""
+        with _alone(self._store, wait=True):  # two that count up at once would both write the same number
+            self._sign()
+
+    def _sign(self) -> None:
         self._metadata.sign_snapshot(self._region)
         self._metadata.sign_timestamp()
 
@@ -282,10 +286,11 @@ class Publisher:
 
         PublicationError before the first night.
         """
-        seq = self._last().seq
-        if not seq:
-            raise PublicationError("not published: a hot list goes on top of a night, and there is none yet")
-        return self._put_hot(rows, seq, lost=True)
+        with _alone(self._store, wait=True):
+            seq = self._last().seq
+            if not seq:
+                raise PublicationError("not published: a hot list goes on top of a night, and there is none yet")
+            return self._put_hot(rows, seq, lost=True)
 
     def _put_hot(self, rows: HotRows, seq: int, *, lost: bool) -> HotList:
         """Sign and publish; `lost` says that where there is no list to go on from, there was one."""
@@ -301,8 +306,9 @@ class Publisher:
 
     def renew_hot(self) -> None:
         """Sign the newest hot list anew, so that it does not expire; nothing before the first night."""
-        if (hot := self.hot()) is not None and hot.nightly_seq == self._last().seq:
-            self.publish_hot(HotRows(hot.rows, hot.exact))
+        with _alone(self._store, wait=True):
+            if (hot := self.hot()) is not None and hot.nightly_seq == self._last().seq:
+                self._put_hot(HotRows(hot.rows, hot.exact), hot.nightly_seq, lost=True)
 
     def hot(self) -> HotList | None:
         """The hot list as it is published; None when there is none, or what there is cannot be read."""
@@ -469,7 +475,7 @@ class Publisher:
 
 @contextmanager
 def _alone(store: MutableMapping[str, bytes], *, wait: bool = False) -> Iterator[None]:
-    """Nobody prunes a folder while a night is put into it: until its index is there, nothing refers to its data."""
+    """One process at a time writes into a folder: what is put there has no reference yet, and numbers count up."""
     if not isinstance(store, FolderStore):
         yield
         return
