@@ -22,7 +22,9 @@ from firmware.scan_protocol import (
     ProtocolError,
     Ready,
     Unusable,
+    encode_settings,
 )
+from hw.interfaces import CameraSettings
 
 _CHUNK = 1 << 16  # bytes
 _REAP_S = 1.0
@@ -74,22 +76,25 @@ class ScanProcess:
         self._poll = select.poll()
         self._poll.register(self._reports, select.POLLIN)
         self.state, self.since, self.frame = State.STARTING, now, ""
+        self._told = CameraSettings()
 
     def enter(self, state: State, now: float) -> None:
         """It is at something else now."""
         self.state, self.since = state, now
 
-    def grant(self, now: float) -> None:
-        """Ask for one more frame; that nobody listens is noticed at the next reading.
+    def grant(self, now: float, settings: CameraSettings) -> None:
+        """Ask for one more frame, taken so; that nobody listens is noticed at the next reading.
 
         ProtocolError when it talks on without taking its grants, until the pipe is full of them.
         """
         self.enter(State.CAPTURING, now)
+        order = GRANT if settings == self._told else encode_settings(settings) + GRANT
+        self._told = settings
         try:
-            taken = None if self._process.stdin is None else self._process.stdin.write(GRANT)
+            taken = None if self._process.stdin is None else self._process.stdin.write(order)
         except BrokenPipeError:
             return
-        if not taken:
+        if taken != len(order):
             raise ProtocolError("it answers what it was not asked")
 
     def read(self, timeout_s: float) -> list[Message]:

@@ -2,7 +2,7 @@
 
 The scanner handles hostile pictures in native code, so the program takes it for a stranger: its messages are JSON of
 bounded length behind four bytes of that length, every field is checked, and nothing is unpickled.
-In the other direction goes the job, once, and one byte for each frame that is wanted.
+In the other direction goes the job, once, one byte for each frame that is wanted, and one for what the camera shall do.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from math import isfinite
 from typing import Any
 
 from hw.errors import one_line
+from hw.interfaces import CameraSettings
 from verifier.types import CodeSeen, Hint
 
 MAX_MESSAGE = 1024 * 1024  # bytes; as many codes of the largest symbol
@@ -24,6 +25,7 @@ MAX_CORNERS = 32  # some decoders give a hull
 MAX_PIXEL = 100_000  # largest coordinate, either sign: a corner may lie outside the frame
 MAX_COUNT = 10**9
 GRANT = b"n"  # one more frame, please
+_SETTINGS = 0x40  # two bits for the exposure above it, then zoom and torch: 0x40 to 0x4B
 
 FRAME_HEADER = struct.Struct(">II")  # height and width in the frame slot, before the pixels; 0 x 0 = no frame
 MAX_FRAME_PIXELS = 33_000_000  # of a frame in the slot
@@ -128,6 +130,20 @@ def encode(message: Message) -> bytes:
         values["codes"] = [_code_to_json(code) for code in message.codes[:MAX_CODES]]
     body = json.dumps({"type": type(message).__name__, **values}).encode()
     return _LENGTH.pack(len(body)) + body
+
+
+def encode_settings(settings: CameraSettings) -> bytes:
+    """What the program asks of the camera, in one byte, so that it is never cut; other than GRANT."""
+    stops = min(max(settings.exposure_ev, -1), 1) + 1
+    return bytes([_SETTINGS | stops << 2 | settings.zoom << 1 | settings.torch])
+
+
+def decode_settings(byte: bytes) -> CameraSettings:
+    """What `encode_settings` was given; ProtocolError for any other byte."""
+    bits = byte[0] ^ _SETTINGS
+    if bits >= 3 << 2:
+        raise ProtocolError("not the settings of a camera")
+    return CameraSettings(torch=bool(bits & 1), zoom=bool(bits & 2), exposure_ev=(bits >> 2) - 1)
 
 
 def _code_to_json(code: CodeSeen) -> dict[str, Any]:

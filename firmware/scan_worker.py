@@ -1,19 +1,21 @@
 """The scanner process: `python -m firmware.scan_worker REPORTS SLOT JOB`, started by `firmware.scanner`.
 
 It loads OpenCV and the decoders, takes frames from its own source, and may hang or die in them. File descriptor REPORTS
-takes its messages, SLOT the frame that it is about to read; each byte on its standard input grants one frame.
+takes its messages, SLOT the frame that it is about to read; each byte on its standard input grants one frame, or says
+how the camera shall take the next ones.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from firmware.scan_protocol import (
     FRAME_HEADER,
+    GRANT,
     MAX_FRAME_PIXELS,
     Begin,
     Done,
@@ -34,10 +37,11 @@ from firmware.scan_protocol import (
     Missing,
     Ready,
     Unusable,
+    decode_settings,
     encode,
 )
 from hw.errors import DeviceNotFoundError, FrameError, HardwareError
-from hw.interfaces import CodeDecoder, Frame
+from hw.interfaces import CameraSettings, CodeDecoder, Frame, FrameSource
 from hw.qr.hints import find_hint
 from hw.qr.pipeline import decode_frame, marks
 from hw.qr.reader import CodeReader
@@ -45,6 +49,7 @@ from hw.qr.views import Views
 from verifier.types import CodeSeen, Hint
 
 STILL_BUDGET_S = 1.0  # as in firmware.scan, which would load the verifier: this process needs neither data nor keys
+_IDLE_S = 1.0  # between two grants, after which nobody looks
 _MAX_DATA = 1 << 30  # bytes; a picture of 100 megapixels takes 600 MB while it is read
 _MAX_FILE = FRAME_HEADER.size + MAX_FRAME_PIXELS  # bytes; the slot is the only file it writes
 
@@ -54,25 +59,71 @@ Gray = NDArray[np.uint8]
 class _Reading(NamedTuple):
     codes: Sequence[CodeSeen]
     hint: Hint | None
+    remedy: CameraSettings = CameraSettings()
+
+
+class _Light:
+    """Tells the camera what the reader's remedies want, and on top what the program asks for."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self._adjust: Callable[[CameraSettings], None] | None = getattr(source, "adjust", None)
+        self._remedy = self._asked = self._told = CameraSettings()
+        self._resting = False
+
+    def follow(self, remedy: CameraSettings) -> None:
+        self._remedy = remedy
+        self._tell()
+
+    def ask(self, settings: CameraSettings) -> None:
+        self._asked = settings
+        self._tell()
+
+    def rest(self) -> None:
+        """Nobody looks, or only now and then whether the camera lives: no lamp, which dazzles and drains."""
+        self._resting = True
+        self._tell()
+
+    def wake(self) -> None:
+        """Somebody asks for one frame after the other."""
+        self._resting = False
+        self._tell()
+
+    def _tell(self) -> None:
+        remedy, asked = self._remedy, self._asked
+        self._put(
+            CameraSettings(
+                torch=(remedy.torch or asked.torch) and not self._resting,
+                exposure_ev=asked.exposure_ev or remedy.exposure_ev,
+                zoom=remedy.zoom or asked.zoom,
+            )
+        )
+
+    def _put(self, settings: CameraSettings) -> None:
+        if self._adjust is not None and settings != self._told:
+            self._told = settings
+            self._adjust(settings)
 
 
 def work(job: Job, reports: int, slot: int, grants: int) -> None:
     """Do the job: a message at the start, and for each grant one frame, until there are no more or nobody asks."""
-    try:
-        _work(job, reports, slot, grants)
-    except DeviceNotFoundError as exc:
-        _send(reports, Missing(exc.component, exc.problem))
-    except HardwareError as exc:
-        _send(reports, Failed(str(exc)))
+    with ExitStack() as leaving:
+        try:
+            _work(job, reports, slot, grants, leaving)
+        except DeviceNotFoundError as exc:
+            _send(reports, Missing(exc.component, exc.problem))
+        except HardwareError as exc:
+            _send(reports, Failed(str(exc)))
 
 
-def _work(job: Job, reports: int, slot: int, grants: int) -> None:
+def _work(job: Job, reports: int, slot: int, grants: int, leaving: ExitStack) -> None:
     decoders = _imported(job.decoders)()
-    source = _imported(job.source)(*map(Path, job.paths), skip=job.skip)
+    source: FrameSource = _imported(job.source)(*map(Path, job.paths), skip=job.skip)
+    leaving.callback(_leave, source, job.alarm_s)
+    light = _Light(source)
     read = _still_reader(decoders) if job.still else _video_reader(decoders)
     _send(reports, Ready())
     frames = source.frames()
-    while os.read(grants, 1):
+    while _is_granted(grants, light):
         frame = next(frames, None)
         if frame is None:
             _send(reports, Done())
@@ -82,20 +133,42 @@ def _work(job: Job, reports: int, slot: int, grants: int) -> None:
             continue
         _put(slot, frame.gray)
         _send(reports, Begin(frame.name))
-        _send(reports, _end(frame, read, job.alarm_s, getattr(source, "total", None)))
+        end, remedy = _end(frame, read, job.alarm_s, getattr(source, "total", None))
+        _send(reports, end)
+        light.follow(remedy)
 
 
-def _end(frame: Frame, read: Callable[[Gray], _Reading], alarm_s: float, total: int | None) -> End:
+def _is_granted(grants: int, light: _Light) -> bool:
+    """Wait for the grant of a frame, and tell the camera what it brings along; False when the program is gone."""
+    hurried, _, _ = select.select([grants], [], [], _IDLE_S)
+    if not hurried:
+        light.rest()
+    while (order := os.read(grants, 1)) not in (b"", GRANT):
+        light.ask(decode_settings(order))
+    if hurried and order == GRANT:
+        light.wake()
+    return order == GRANT
+
+
+def _leave(source: FrameSource, alarm_s: float) -> None:
+    """Let go of the camera; its driver may hang in that, or when the interpreter ends, and nobody may be watching."""
+    signal.setitimer(signal.ITIMER_REAL, alarm_s)
+    source.close()
+
+
+def _end(
+    frame: Frame, read: Callable[[Gray], _Reading], alarm_s: float, total: int | None
+) -> tuple[End, CameraSettings]:
     # Without a handler of Python's the signal ends the process in whatever native loop it is, even when the program
     # that should watch over it is gone.
     signal.setitimer(signal.ITIMER_REAL, alarm_s)
     began = time.monotonic()
-    codes, hint = read(frame.gray)
+    codes, hint, remedy = read(frame.gray)
     ms = (time.monotonic() - began) * 1000
     signal.setitimer(signal.ITIMER_REAL, 0)
     ours = marks(codes)
     at_s = getattr(frame, "at_s", None)  # a camera's frames have none
-    return End(codes=tuple(ours or codes), are_marks=bool(ours), hint=hint, ms=ms, at_s=at_s, total=total)
+    return End(codes=tuple(ours or codes), are_marks=bool(ours), hint=hint, ms=ms, at_s=at_s, total=total), remedy
 
 
 def _video_reader(decoders: Sequence[CodeDecoder]) -> Callable[[Gray], _Reading]:
@@ -103,7 +176,7 @@ def _video_reader(decoders: Sequence[CodeDecoder]) -> Callable[[Gray], _Reading]
 
     def read(gray: Gray) -> _Reading:
         reading = reader.read(gray)
-        return _Reading(reading.codes, reading.hint)
+        return _Reading(reading.codes, reading.hint, reading.camera)
 
     return read
 

@@ -27,6 +27,7 @@ from types import TracebackType
 from firmware.fault_frames import FaultFrames
 from firmware.scan_process import EXPECTED, ScanProcess, Spawn, State, spawn_worker
 from firmware.scan_protocol import Begin, Done, End, Failed, Job, Message, Missing, ProtocolError, Ready, Unusable
+from hw.interfaces import CameraSettings
 from hw.qr.deduplicator import Deduplicator
 from verifier.types import Code, CodeSeen, Hint
 
@@ -46,9 +47,11 @@ _PAUSE_S = 1.0  # between two calls: what a camera saw before is not what it see
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Seconds after which a process that says nothing is ended: while it starts, takes a frame, reads a frame."""
+    """Seconds after which a process that says nothing is ended: while it starts, opens its source for the first frame
+    (if that may take longer than a frame), takes a frame, reads a frame."""
 
     start_s: float = 20.0
+    open_s: float = 0.0
     capture_s: float = 2.0
     frame_s: float = 0.8
 
@@ -176,8 +179,10 @@ class Scanner:
         self._finished = 0  # frames of the source that need not be read again
         self._frames = 0
         self._faults = self._faults_in_a_row = self._good_frames = 0
+        self._opened = False  # the process has given a frame
         self._stale = False  # the frame under way is not to be reported
         self._looks = self._looked = 0  # asked for, and begun; two numbers, because another thread may ask
+        self._asked = CameraSettings()
         self._left_s = clock()  # when the last call ended
         self._standing: FaultEvent | None = None  # since which nothing has been read
         self.over = False  # nothing more will come
@@ -270,6 +275,14 @@ class Scanner:
         """
         self._looks += 1
 
+    def adjust(self, settings: CameraSettings) -> None:
+        """Ask this of the camera, with the next frame, on top of what its process does by itself about light.
+
+        It holds until another is asked, and for the processes that follow. A source that is no camera that can be
+        adjusted takes no notice. Another thread may call this, at any time.
+        """
+        self._asked = settings
+
     def _has_paused(self) -> bool:
         return self._source.live and self._clock() - self._left_s > _PAUSE_S
 
@@ -296,7 +309,7 @@ class Scanner:
         limits = self._source.limits
         return {
             State.STARTING: limits.start_s,
-            State.CAPTURING: limits.capture_s,
+            State.CAPTURING: limits.capture_s if self._opened else max(limits.open_s, limits.capture_s),
             State.DECODING: limits.frame_s,
         }[state]
 
@@ -314,6 +327,7 @@ class Scanner:
         except OSError as exc:
             return self._fault(FaultReason.NO_START, exc.strerror or "no process could be made")
         self._child.enter(State.STARTING, self._clock())
+        self._opened = False
         return []
 
     def _start(self) -> ScanProcess:
@@ -340,13 +354,14 @@ class Scanner:
         if isinstance(message, Failed):
             return self._fault(FaultReason.CRASH, message.problem)
         if isinstance(message, Begin):
+            self._opened = True
             child.frame = message.name
             child.enter(State.DECODING, self._clock())
             return []
         if isinstance(message, Done | Missing):
             return self._no_more(message)
         stale, self._stale = self._stale, False
-        child.grant(self._clock())
+        child.grant(self._clock(), self._asked)
         if isinstance(message, Ready):
             return []
         self._finished += 1
