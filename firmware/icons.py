@@ -116,14 +116,14 @@ _ONLINE = (
     "# ## ## ##",
 )
 _OFFLINE = (
-    "#       # ",
-    " #     #  ",
-    "  #   # ##",
-    "   # #  ##",
-    "    #   ##",
-    "   # #  ##",
-    "  #   # ##",
-    "##     # #",
+    "#    #    ",
+    " #  #     ",
+    "  ##      ",
+    "  ##      ",
+    " #  #     ",
+    "#    #    ",
+    "          ",
+    "# ## ## ##",
 )
 _HELD_OFF = (
     "  ######  ",
@@ -166,9 +166,20 @@ _CLOCK_DOUBTED = (
     "  ####   ##",
 )
 
+_PLUG = (
+    "     ##   ",
+    "    ######",
+    " ######   ",
+    "#######   ",
+    "#######   ",
+    " ######   ",
+    "    ######",
+    "     ##   ",
+)
+
 
 def network_icon(online: bool, held_off: bool) -> Image.Image:
-    """Bars of signal, a cross through them, or the officer's own barring."""
+    """Bars of signal, a cross over empty ones, or the officer's own barring."""
     return _bitmap(_HELD_OFF if held_off else _ONLINE if online else _OFFLINE)
 
 
@@ -199,7 +210,7 @@ def battery_icon(percent: int, charging: bool) -> Image.Image:
 
 def mains_icon() -> Image.Image:
     """A plug: there is no battery, or it is not asked."""
-    return _bitmap(("     ##  #", "    ###  #", " #########", "##########", "##########", " #########", "    ###  #", "     ##  #"))
+    return _bitmap(_PLUG)
 
 
 def signal_bars(level: int) -> Image.Image:

@@ -11,8 +11,9 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from verifier.check import CheckResult
 from verifier.plates import display_text
-from verifier.types import Credential, Month
+from verifier.types import Credential, Month, Plate
 from verifier.vehicle_words import vehicle_words
 from verifier.verdict import Action, Age, Grade, Tone, Verdict, VerdictCode
 from verifier.wording import ACTIONS, REASONS, VERDICTS, Language, Text
@@ -20,6 +21,7 @@ from verifier.wording import ACTIONS, REASONS, VERDICTS, Language, Text
 LINE_COLUMNS = 16  # of a Latin character; a Chinese character takes two
 PLATE_COLUMNS = 12  # 川X·1234应急, the longest there is
 LIST_COLUMNS = 20  # of a line on the pages with reasons, actions and the vehicle
+LISTED = 3  # lines on one such page
 
 _NO_PLATE = "--·-----"
 _UNKNOWN = "--"
@@ -28,12 +30,16 @@ _UNKNOWN = "--"
 _CLOCK_TOLERANCE = timedelta(seconds=300)
 
 _ONLINE, _OFFLINE = Text("在线", "ONLINE"), Text("离线", "OFFLINE")
+_ON, _OFF = Text("在线", "ON"), Text("离线", "OFF")
 _NOW, _NO_DATA = Text("刚刚", "NOW"), Text("无数据", "NO DATA")
 _AGES = {"h": Text("{}小时前", "{}h AGO"), "d": Text("{}天前", "{}d AGO"), "y": Text("{}年前", "{}y AGO")}
 _SHORT_AGES = {"h": Text("{}时", "{}h"), "d": Text("{}天", "{}d"), "y": Text("{}年", "{}y")}
 _AT_LEAST = ">"  # no time that a suspect clock has left is the whole of it
 _MONTH = Text("至{0.year:04d}年{0.month:02d}月", "TO {0.year:04d}-{0.month:02d}")
+_UNTIL = Text("至{}", "TO {}")
 _NO_MONTH, _NO_MONTH_SHORT = Text("有效期未知", "NO DATE"), Text("期限未知", "NO DATE")
+_COMPARE = (Text("核对号牌", "CHK PLATE"), Text("核牌", "PLATE?"), Text("核", "CHK"))
+_SIMILAR = Text("近似 {}", "LIKE {}")
 _REASONS_TITLE, _ACTIONS_TITLE, _VEHICLE_TITLE = Text("原因", "WHY"), Text("处置", "DO"), Text("证载", "CAR")
 
 # The first action in the fourth line: at most 4 Chinese or 9 Latin characters, so that age and grade fit beside.
@@ -64,10 +70,9 @@ class VerdictView:
     headline: str
     text: str
     plate: str
-    month: str
-    month_short: str
-    month_tiny: str
+    months: tuple[str, ...]  # until when it is valid, from the long form to the shortest
     source: str
+    source_short: str
     age: str
     age_short: str
     grade: str
@@ -78,11 +83,25 @@ class VerdictView:
     actions: tuple[str, ...]
     vehicle_title: str
     vehicle: tuple[str, ...]  # what a proven credential says of the car's looks, to compare
+    similar: tuple[str, ...] = ()  # plates in the data that a typed one may be mistaken for
+    compare: tuple[str, ...] = ()  # long and short, where the plate has to be compared with the car's
+
+    @property
+    def lists(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Title and lines of the pages after the verdict, at most `LISTED` lines to a page."""
+        sections = (
+            (self.reasons_title, self.reasons + self.similar),
+            (self.actions_title, self.actions),
+            (self.vehicle_title, self.vehicle),
+        )
+        return tuple(
+            (title, lines[at : at + LISTED]) for title, lines in sections for at in range(0, len(lines), LISTED)
+        )
 
     @property
     def lines(self) -> tuple[str, str, str, str]:
         """Verdict, plate, month, and first action with age and grade: four lines of `LINE_COLUMNS`."""
-        return self.text, self.plate, self.month, self._fourth_line()
+        return self.text, self.plate, self.months[0], self._fourth_line()
 
     def _fourth_line(self) -> str:
         """An online answer of this moment says so; otherwise the longest form of the age that fits."""
@@ -95,7 +114,12 @@ class VerdictView:
 
 
 def verdict_view(
-    verdict: Verdict, *, now: datetime, language: Language, credential: Credential | None = None
+    verdict: Verdict,
+    *,
+    now: datetime,
+    language: Language,
+    credential: Credential | None = None,
+    similar: tuple[Plate, ...] = (),
 ) -> VerdictView:
     """The words for a verdict. `now` is an aware datetime and makes the age of the data.
 
@@ -103,10 +127,11 @@ def verdict_view(
     as the least.
 
     `credential` is the proven one that was shown, and no other: what it says of the car is shown to be compared.
+    `similar` are the plates that the data have in place of one that was not found.
     """
     words = VERDICTS[verdict.code]
-    month, month_short, month_tiny = _month(verdict.valid_until, language)
     age, age_short = age_words(verdict.age(now), language)
+    source, short = (_ONLINE, _ON) if verdict.grade is Grade.ONLINE else (_OFFLINE, _OFF)
     first = SHORT_ACTIONS[verdict.actions[0]].in_(language) if verdict.actions else _UNKNOWN
     return VerdictView(
         code=verdict.code,
@@ -114,10 +139,9 @@ def verdict_view(
         headline=words.headline.in_(language),
         text=words.text.in_(language),
         plate=_NO_PLATE if verdict.plate is None else printable(display_text(verdict.plate), PLATE_COLUMNS),
-        month=month,
-        month_short=month_short,
-        month_tiny=month_tiny,
-        source=(_ONLINE if verdict.grade is Grade.ONLINE else _OFFLINE).in_(language),
+        months=_months(verdict.valid_until, language),
+        source=source.in_(language),
+        source_short=short.in_(language),
         age=age,
         age_short=age_short,
         grade=verdict.grade.value,
@@ -128,6 +152,19 @@ def verdict_view(
         actions=tuple(ACTIONS[action].in_(language) for action in verdict.actions),
         vehicle_title=_VEHICLE_TITLE.in_(language),
         vehicle=() if credential is None else _vehicle(credential, language),
+        similar=tuple(_SIMILAR.in_(language).format(printable(display_text(p), PLATE_COLUMNS)) for p in similar),
+        compare=tuple(t.in_(language) for t in _COMPARE) if Action.CONFIRM_PLATE in verdict.actions else (),
+    )
+
+
+def result_view(result: CheckResult, language: Language) -> VerdictView:
+    """The words for a finished check: grade and age are those that it had then."""
+    return verdict_view(
+        result.verdict,
+        now=result.earliest,
+        language=language,
+        credential=result.credential,
+        similar=result.similar,
     )
 
 
@@ -140,11 +177,12 @@ def _vehicle(credential: Credential, language: Language) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _month(month: Month | None, language: Language) -> tuple[str, str, str]:
-    """Long form, "2027-08", and "27-08" for beside the longest plates."""
+def _months(month: Month | None, language: Language) -> tuple[str, ...]:
+    """Long form, "2027-08" with and without its preposition, and "27-08" for beside the longest plates."""
     if month is None:
         return _NO_MONTH.in_(language), _NO_MONTH_SHORT.in_(language), _UNKNOWN
-    return _MONTH.in_(language).format(month), str(month), str(month)[2:]
+    long, short = _MONTH.in_(language).format(month), _UNTIL.in_(language).format(month)
+    return long, short, str(month), str(month)[2:]
 
 
 def age_words(age: Age | None, language: Language) -> tuple[str, str]:
@@ -192,6 +230,15 @@ def printable(text: str, limit: int = 80) -> str:
     return visible + "…"
 
 
+def drawable(text: str) -> str:
+    """The text with "?" for what fonts may draw wider than it counts: only ASCII and wide characters are sure."""
+    return "".join(char if _sure(char) else "?" for char in text)
+
+
+def _sure(char: str) -> bool:
+    return (char.isascii() and char.isprintable()) or char in "·…" or unicodedata.east_asian_width(char) in "WF"
+
+
 def columns(text: str) -> int:
     """Width in Latin characters: a wide or full-width character counts two."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
@@ -211,8 +258,10 @@ def terminal_card(view: VerdictView, *, colour: bool) -> str:
     source = "" if view.source in facts[2] else f"  {view.source}"
     rows = [head, *facts[:2], facts[2] + source]
     lists = [
-        (view.reasons_title, view.reasons), (view.actions_title, view.actions), (view.vehicle_title, view.vehicle),
-    ]  # fmt: skip
+        (view.reasons_title, view.reasons + view.similar),
+        (view.actions_title, view.actions),
+        (view.vehicle_title, view.vehicle),
+    ]
     parts = [rows, *(_listed(title, texts) for title, texts in lists)]
     bodies = ["\n".join(_row(row) for row in part) for part in parts if part]
     bar = "─" * (_CARD_COLUMNS + 2)

@@ -132,6 +132,12 @@ def test_a_late_answer_that_changes_nothing_makes_no_sound() -> None:
     assert hand.answers(result_of(), late=True).heard() == []
 
 
+def test_a_late_answer_with_fewer_reasons_leaves_a_sheet_that_exists() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of(reasons=list(Reason)[:9])).press("right", "right")
+    hand.answers(result_of(), late=True).press("right")
+    assert shown(hand).sheet in (0, 1)
+
+
 def test_a_late_answer_never_overwrites_the_next_car() -> None:
     hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.SIGNED_ONLY))
     first = hand.asked.number
@@ -257,15 +263,16 @@ def test_a_checkpoint_does_not_fall_asleep_and_a_flood_of_alarms_is_bounded() ->
     assert (len(hand.page.waiting), hand.page.alarms) == (st.WAITING, 100)
 
 
-def test_history_shows_the_last_checks_and_the_counts_of_today() -> None:
+def test_history_shows_the_last_checks_and_the_counts_are_those_of_the_audit_log() -> None:
     hand = Hand.ready()
     for at in range(60):
         hand.press("ok").sees(str(at)).answers(result_of(str(at), V.EXPIRED if at % 2 else V.VALID)).press("back")
     assert len(hand.state.history) == st.HISTORY
-    assert hand.state.counts == {V.VALID: 30, V.EXPIRED: 30}
     hand.press("down", "down", "ok")
     assert verdict_of(hand) is V.VALID
-    hand.happens(ev.NewDay(date(2026, 6, 2)))
+    hand.happens(ev.Counted(date(2026, 6, 2), {V.VALID: 30, V.EXPIRED: 30}))
+    assert hand.state.counts == {V.VALID: 30, V.EXPIRED: 30}
+    hand.happens(ev.Counted(date(2026, 6, 3)))
     assert hand.state.counts == {}
 
 
@@ -276,7 +283,9 @@ def test_language_network_and_sync_are_in_the_menu() -> None:
     assert in_menu(hand, MenuItem.NETWORK).did == (UseNetwork(Network.OFF),)
     hand.press("back")
     assert in_menu(hand, MenuItem.SYNC).did == (Sync(),)
-    hand.happens(ev.Reported(("new data",)))
+    hand.happens(ev.Reported(("all well",), MenuItem.SELF_TEST))
+    assert hand.page == st.Info(title=MenuItem.SYNC, busy=True)
+    hand.happens(ev.Reported(("new data",), MenuItem.SYNC))
     assert hand.page == st.Info(title=MenuItem.SYNC, lines=("new data",))
 
 
@@ -323,6 +332,40 @@ def test_an_empty_battery_puts_everything_on_the_disk_and_switches_off() -> None
 def test_a_held_back_key_leaves_whatever_it_is() -> None:
     for way in (["ok"], ["up", "ok", "up"], ["left"], ["right"], ["down"]):
         assert isinstance(Hand.ready().press(*way).hold("back").page, st.Ready)
+
+
+# --------------------------------------------------------------------------------- an engine with its own trigger
+
+
+def engine(text: str, *, mark: bool = True) -> ev.CodesSeen:
+    return ev.CodesSeen((ev.SeenCode(text.encode(), mark),), triggered=True)
+
+
+@pytest.mark.parametrize("way", [[], ["ok"], ["down"], ["left"]])
+def test_the_trigger_of_a_barcode_engine_begins_a_check_from_wherever_the_officer_is(way: list[str]) -> None:
+    hand = Hand.ready().press(*way).happens(engine("car one"))
+    assert hand.checks == 1
+    assert hand.heard() == ["decoded"]
+    hand.answers(result_of(code=V.FORGED)).happens(engine("car two"))
+    assert (hand.checks, hand.last_seen.code) == (2, b"car two")
+
+
+def test_a_code_that_the_camera_saw_before_the_officer_left_begins_nothing() -> None:
+    hand = Hand.ready().press("ok", "back").sees("car one")
+    assert (hand.checks, hand.page) == (0, st.Ready())
+
+
+def test_a_barcode_engine_wakes_the_panel_and_tells_a_foreign_code_at_once() -> None:
+    hand = Hand.ready().wait(400).happens(engine("https://example.com", mark=False))
+    assert hand.state.light is Light.ON
+    assert hand.checks == 1
+
+
+def test_an_engine_reads_both_cars_of_an_accident_and_disturbs_no_typing() -> None:
+    hand = Hand.ready().press("up", "ok").happens(engine("car one"))
+    assert hand.checks == 0
+    hand = Hand.ready().press("right").happens(engine("car one")).happens(engine("car two"))
+    assert [car.code for car in hand.asked.seen] == [b"car one", b"car two"]
 
 
 # --------------------------------------------------------------------------------------- whatever happens

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from dataclasses import replace
@@ -15,29 +14,21 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
 from firmware import fonts
+from firmware.draw import verdict_picture
 from firmware.fonts import FontFile, FontMissingError, headline_font, plate_font, text_font
 from firmware.icons import ICON_PX, draw_icon
-from firmware.screens import PANEL, LayoutError, _Sheet, render_pages, render_verdict
+from firmware.pages import MODES, MODES_SHORT, TEST
+from firmware.screens import PANEL, Around, pages_ink, verdict_ink
+from firmware.sheet import LayoutError, Sheet
 from firmware.views import LIST_COLUMNS, SHORT_ACTIONS, columns, printable, terminal_card, verdict_view
-from tests.make_screens import (
-    AGES,
-    CARS,
-    HEADLINE_BOX,
-    NOW,
-    PLATES,
-    STORED,
-    hashes,
-    main,
-    make_credential,
-    make_verdict,
-    stored_views,
-)
+from tests.make_screens import AGES, CARS, NOW, PLATES, SIZES, make_credential, make_verdict
 from verifier.plates import LETTERS, PLATE_KINDS, PROVINCES
-from verifier.types import Month
+from verifier.types import Month, Plate
 from verifier.vehicle_words import COLOUR_LABEL, COLOURS, TYPE_LABEL, USE_LABEL, USE_NATURES, VEHICLE_TYPES
 from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 from verifier.wording import ACTIONS, LANGUAGES, REASONS, VERDICTS, Language
 
+HEADLINE_LEFT = 30
 CODES_AND_LANGUAGES = list(product(VerdictCode, LANGUAGES))
 
 
@@ -119,7 +110,7 @@ def test_online_exactly_at_grade_a(grade: Grade) -> None:
 def test_a_verdict_without_facts() -> None:
     view = view_of(VerdictCode.UNDECIDED, plate=None, month=None, age=None, grade=Grade.NOTHING, reasons=(), actions=())
     assert view.lines == ("无法判定", "--·-----", "有效期未知", "-- 无数据 E")
-    assert len(render_pages(view)) == 1
+    assert len(pages_ink(view)) == 1
 
 
 def test_what_the_credential_says_of_the_car_is_there_to_compare() -> None:
@@ -146,12 +137,10 @@ def test_every_word_for_a_car_fits_its_page(language: Language) -> None:
 
 def test_the_car_has_the_last_page_of_its_own() -> None:
     verdict = make_verdict(VerdictCode.VALID)
-    plain = render_pages(verdict_view(verdict, now=NOW, language="zh"))
-    cars = [
-        render_pages(verdict_view(verdict, now=NOW, language="zh", credential=make_credential(*car))) for car in CARS
-    ]
+    plain = pages_ink(verdict_view(verdict, now=NOW, language="zh"))
+    cars = [pages_ink(verdict_view(verdict, now=NOW, language="zh", credential=make_credential(*car))) for car in CARS]
     assert all(len(pages) == len(plain) + 1 for pages in cars)
-    assert all(same(a, b) for pages in cars for a, b in zip(plain, pages, strict=False))
+    assert all(same(plain[0], pages[0]) for pages in cars)
     assert len({pages[-1].tobytes() for pages in cars}) == len(CARS)
 
 
@@ -164,19 +153,54 @@ def test_reasons_and_actions_keep_their_order() -> None:
 # --------------------------------------------------------------------------------------------- pixels
 
 
+ACTIONS_TO_FIT = ((Action.CONFIRM_PLATE,), (Action.NO_PENALTY_NOT_SHOWN,))
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("code", "language"), CODES_AND_LANGUAGES)
-def test_every_verdict_fits_with_every_plate_grade_and_age(code: VerdictCode, language: Language) -> None:
-    for plate, (grade, age) in product(PLATES, [*zip(Grade, AGES, strict=False), (Grade.SIGNATURE_ONLY, AGES[4])]):
-        for month in (Month(2027, 8), None):
-            picture = render_verdict(view_of(code, language, plate=plate, grade=grade, age=age, month=month))
-            assert (picture.mode, picture.size) == ("1", PANEL)
+def test_every_verdict_fits_with_every_plate_grade_and_age(
+    code: VerdictCode, language: Language, size: tuple[int, int]
+) -> None:
+    mode = (MODES["accident"].in_(language), MODES_SHORT["accident"].in_(language))[
+        language == "en" and size == PANEL :
+    ]
+    demo = tuple(text.in_(language) for text in TEST)
+    around = (Around(), Around(mode=mode, car=("甲车", "甲") if language == "zh" else ("CAR A", "A"), demo=demo))
+    pairs = [*zip(Grade, AGES, strict=False), (Grade.SIGNATURE_ONLY, AGES[4])]
+    for number, (plate, (grade, age)) in enumerate(product(PLATES, pairs)):
+        month = None if number % 3 == 1 else Month(2027, 8)
+        actions = ACTIONS_TO_FIT[number // 5 % 2]
+        view = view_of(code, language, plate=plate, grade=grade, age=age, month=month, actions=actions)
+        assert verdict_ink(view, size, around[number % 2]).size == size
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_reason_and_action_fits_its_page(language: Language, size: tuple[int, int]) -> None:
+    everything = view_of(VerdictCode.VALID, language, age=AGES[4], reasons=tuple(Reason), actions=tuple(Action))
+    demo = tuple(text.in_(language) for text in TEST)
+    mode = (MODES["roadside"].in_(language), MODES_SHORT["roadside"].in_(language))
+    around = Around(mode=mode, car=("甲车", "甲") if language == "zh" else ("CAR A", "A"), demo=demo)
+    pages = pages_ink(everything, size, around)
+    assert len(pages) == 1 + -(-len(Reason) // 3) + -(-len(Action) // 3)
+
+
+def test_plates_that_a_typed_one_may_be_stand_with_the_reasons() -> None:
+    similar = (Plate("京A1234B", "02"), Plate("京A12B45", "02"))
+    view = verdict_view(
+        make_verdict(VerdictCode.NOT_FOUND, reasons=(Reason.ID_WEAK,)), now=NOW, language="zh", similar=similar
+    )
+    assert view.lists[0] == ("原因", ("号牌未经确认", "近似 京A·1234B", "近似 京A·12B45"))
+    assert "近似 京A·1234B" in terminal_card(view, colour=False)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_reason_and_action_fits_its_page(language: Language) -> None:
-    everything = view_of(VerdictCode.VALID, language, age=AGES[4], reasons=tuple(Reason), actions=tuple(Action))
-    pages = render_pages(everything)
-    assert len(pages) == 1 + -(-len(Reason) // 3) + -(-len(Action) // 3)
+def test_a_plate_to_compare_is_asked_for_in_words(language: Language) -> None:
+    assert view_of(VerdictCode.VALID, language).compare == ()
+    asked = view_of(VerdictCode.VALID, language, actions=(Action.CONFIRM_PLATE,))
+    assert asked.compare[0] == SHORT_ACTIONS[Action.CONFIRM_PLATE].in_(language)
+    for size in SIZES:
+        assert not same(verdict_picture(asked, size), verdict_picture(replace(asked, compare=()), size))
 
 
 @pytest.mark.parametrize(
@@ -200,13 +224,19 @@ def test_an_age_under_a_suspect_clock_is_shown_as_the_least_that_it_is(hours: in
 
 def test_every_fact_is_on_the_verdict_page() -> None:
     """Changing one fact changes the picture: none of them is left out in any arrangement."""
-    changes = {"source": "在线", "age_short": "9天", "grade": "C", "plate": "沪A·12345", "month_short": "2026-01"}
-    changes["text"] = "检验无效"
-    for code in VerdictCode:
+    changes: dict[str, dict[str, object]] = {
+        "source": {"source": "在线", "source_short": "在线"},
+        "age": {"age": "9天前", "age_short": "9天"},
+        "grade": {"grade": "C"},
+        "plate": {"plate": "沪A·12345"},
+        "month": {"months": ("2026-01", "26-01")},
+        "text": {"text": "检验无效"},
+    }
+    for size, code in product(SIZES, VerdictCode):
         view = view_of(code, grade=Grade.SIGNATURE_ONLY, age=AGES[2])
-        for name, value in changes.items():
-            changed = replace(view, **{name: value, "month_tiny": value[2:]} if "month" in name else {name: value})
-            assert not same(render_verdict(view), render_verdict(changed)), (code, name)
+        for name, change in changes.items():
+            changed = replace(view, **change)
+            assert not same(verdict_picture(view, size), verdict_picture(changed, size)), (size, code, name)
 
 
 plate_glyphs = st.sampled_from(PROVINCES + LETTERS + "0123456789使领港澳学挂警应急")
@@ -218,13 +248,13 @@ def test_a_plate_of_any_length_never_costs_the_verdict(
     plate: str, code_and_language: tuple[VerdictCode, Language], age: timedelta | None
 ) -> None:
     code, language = code_and_language
-    render_verdict(view_of(code, language, plate=plate, age=age, grade=Grade.SIGNATURE_ONLY))
+    verdict_picture(view_of(code, language, plate=plate, age=age, grade=Grade.SIGNATURE_ONLY))
 
 
 def test_stop_is_the_inverted_panel_and_icons_differ_in_shape() -> None:
     for code in VerdictCode:
-        corner = render_verdict(view_of(code)).getpixel((127, 63))
-        assert (corner == 255) == (VERDICTS[code].tone is Tone.STOP)
+        corner = verdict_picture(view_of(code)).getpixel((127, 63))
+        assert (corner == 255) == (VERDICTS[code].tone is Tone.STOP), code
     icons = [draw_icon(tone, VerdictCode.VALID) for tone in Tone] + [draw_icon(Tone.CAUTION, VerdictCode.UNDECIDED)]
     assert len({icon.tobytes() for icon in icons}) == 5
     assert all(icon.size == (ICON_PX, ICON_PX) for icon in icons)
@@ -232,17 +262,20 @@ def test_stop_is_the_inverted_panel_and_icons_differ_in_shape() -> None:
 
 @pytest.mark.parametrize("code", VerdictCode)
 def test_the_chinese_headline_is_28_pixels_high(code: VerdictCode) -> None:
-    """An ordinary plate never pushes the headline to a smaller size."""
-    for age in AGES:
-        stop = VERDICTS[code].tone is Tone.STOP
-        picture = render_verdict(view_of(code, age=age, grade=Grade.SIGNATURE_ONLY))
+    """An ordinary plate never pushes the headline to a smaller size, in whatever mode, with test data or not."""
+    for age, mode, plate in product(AGES[1::2], list(MODES)[:2], ("京A12345", "京AD12345")):
+        around = Around(mode=(MODES[mode].zh, MODES_SHORT[mode].zh))
+        view = view_of(code, age=age, grade=Grade.SIGNATURE_ONLY, plate=plate)
         drawn = headline_font(28).draw(VERDICTS[code].headline.zh)
-        box = picture.crop((HEADLINE_BOX[0], 0, HEADLINE_BOX[0] + drawn.width, 28))
-        assert same(ImageChops.invert(box) if stop else box, drawn)
+        picture = verdict_ink(view, PANEL, around)
+        ink = drawn.getbbox()
+        left, right, rows = HEADLINE_LEFT + ink[0], HEADLINE_LEFT + ink[2], ink[3] - ink[1]
+        there = picture.crop((left, (28 - rows) // 2, right, (28 - rows) // 2 + rows))
+        assert same(there, drawn.crop(ink)), (age, mode, plate)
 
 
 def test_text_that_does_not_fit_is_refused() -> None:
-    sheet = _Sheet()
+    sheet = Sheet(PANEL)
     sheet.place(Image.new("1", (20, 20)), 10, 10)
     for left, top in ((-1, 40), (109, 40), (0, 50), (28, 29), (31, 10)):
         with pytest.raises(LayoutError):
@@ -253,24 +286,11 @@ def test_text_that_does_not_fit_is_refused() -> None:
 def test_too_long_a_text_and_another_panel_are_refused() -> None:
     view = view_of(VerdictCode.VALID)
     with pytest.raises(LayoutError):
-        render_verdict(replace(view, text="检验有效检验有效检验有效"))
+        verdict_picture(replace(view, text="检验有效检验有效检验有效"))
     with pytest.raises(LayoutError):
-        render_pages(replace(view, reasons=("检验有效检验有效检验有效",)))
-    with pytest.raises(LayoutError, match="256x64"):
-        render_verdict(view, (256, 64))
-
-
-@pytest.mark.parametrize("name", stored_views())
-def test_screens_are_the_stored_ones(name: str) -> None:
-    stored = json.loads(STORED.read_text(encoding="utf-8"))
-    assert hashes(stored_views()[name]) == stored[name], "look at: python -m tests.make_screens --sheet out.png"
-
-
-def test_the_stored_set_is_the_made_set(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.make_screens.STORED", tmp_path / "screens.json")
-    assert main(["--sheet", str(tmp_path / "sheet.png")]) == 0
-    assert (tmp_path / "screens.json").read_bytes() == STORED.read_bytes()
-    assert (tmp_path / "sheet.png").stat().st_size > 1000
+        pages_ink(replace(view, reasons=("检验有效检验有效检验有效",)))
+    with pytest.raises(LayoutError, match="100x50"):
+        verdict_picture(view, (100, 50))
 
 
 # ---------------------------------------------------------------------------------------------- fonts
@@ -280,8 +300,9 @@ def test_no_glyph_is_missing() -> None:
     headlines = "".join("".join(words.headline) for words in VERDICTS.values())
     texts = "".join("".join(text) for table in (REASONS, ACTIONS, SHORT_ACTIONS) for text in table.values())
     texts += "".join("".join(words.text) for words in VERDICTS.values())
-    for view in stored_views().values():
-        texts += "".join((*view.lines, view.source, view.age_short, view.month_short, view.month_tiny))
+    for code, language, age in product(VerdictCode, LANGUAGES, AGES):
+        view = view_of(code, language, age=age)
+        texts += "".join((*view.lines, view.source, view.age_short, *view.months, *view.compare))
         texts += view.reasons_title + view.actions_title + view.vehicle_title
     for table in (VEHICLE_TYPES, COLOURS, USE_NATURES):
         texts += "".join("".join(text) for text in table.values())
@@ -290,6 +311,7 @@ def test_no_glyph_is_missing() -> None:
     assert headline_font(28).missing_glyphs(headlines) == set()
     assert text_font().missing_glyphs(texts + "0123456789") == set()
     assert plate_font().missing_glyphs(plates) == set()
+    assert headline_font(22).missing_glyphs(plates) == set()
     assert text_font().missing_glyphs("".join(PLATE_KINDS.values())) == set()
 
 
@@ -343,7 +365,7 @@ def test_a_hostile_plate_is_harmless_on_card_and_panel(text: str) -> None:
     view = view_of(VerdictCode.VALID, plate=text[:24])
     card = terminal_card(view, colour=False)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", card)
-    render_verdict(view)
+    verdict_picture(view)
     hostile = replace(view, plate=text * 20, reasons=(text,))
     assert {columns(line) for line in terminal_card(hostile, colour=False).split("\n")} == {40}
 

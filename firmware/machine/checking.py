@@ -9,10 +9,12 @@ from firmware.machine import states as st
 from firmware.machine.effects import Aid, Check, Effect, Play, Signal
 from firmware.machine.going import Step, aim_roadside, back, home, lit, purpose, resting, to
 from firmware.machine.states import Light, Mode, Outcome, State
+from firmware.views import LISTED
 from hw.buttons.keys import Key, KeyEvent
 from verifier.adapters import NOTHING_READ
 from verifier.check import CheckResult, Observation
 from verifier.types import Hint, PlateSeen
+from verifier.vehicle_words import vehicle_words
 from verifier.verdict import Action, Tone
 
 TRIGGER_MS = 3_000  # from the press to a verdict or a named reason
@@ -27,6 +29,8 @@ TURNS = {Key.UP: -1, Key.DOWN: 1, Key.LEFT: -1, Key.RIGHT: 1}
 
 def codes_seen(state: State, page: st.Aim, event: ev.CodesSeen, now_ms: int) -> Step:
     """Our marks at once; a foreign code waits a moment for a mark beside it."""
+    if event.triggered:
+        return triggered(state, event, now_ms)
     marks = tuple(code for code in event.codes if code.is_mark)
     if len(marks) == 1:
         return seen(state, _of_code(state, marks[0]), now_ms, Play(Signal.DECODED))
@@ -35,6 +39,13 @@ def codes_seen(state: State, page: st.Aim, event: ev.CodesSeen, now_ms: int) -> 
     if page.foreign is None and event.codes:
         page = replace(page, foreign=event.codes[0], foreign_ms=now_ms)
     return replace(state, page=page), ()
+
+
+def triggered(state: State, event: ev.CodesSeen, now_ms: int) -> Step:
+    """What an engine reads is what the officer pointed it at: mark or not, nothing else is waited for."""
+    if not event.codes:
+        return state, ()
+    return seen(state, _of_code(state, event.codes[0]), now_ms, Play(Signal.DECODED))
 
 
 def hint_seen(state: State, page: st.Aim, event: ev.HintSeen, now_ms: int) -> Step:
@@ -103,7 +114,8 @@ def checked(state: State, page: st.Page, event: ev.Checked, now_ms: int) -> Step
         return state, ()
     outcomes = _renewed(page.outcomes, event)
     if not any(_differs(a, b) for a, b in zip(page.outcomes, outcomes, strict=True)):
-        return replace(state, page=replace(page, outcomes=outcomes)), ()
+        sheet = min(page.sheet, sheets(outcomes[page.car].result) - 1)  # the answer may have fewer reasons
+        return replace(state, page=replace(page, outcomes=outcomes, sheet=sheet)), ()
     shown = replace(page, outcomes=outcomes, since_ms=now_ms, sheet=0)
     return lit(replace(state, page=shown), Light.ON, Play(_tone(event.results)))
 
@@ -125,12 +137,8 @@ def _tone(results: tuple[CheckResult, ...]) -> Tone:
 
 
 def remembered(state: State, outcomes: tuple[Outcome, ...]) -> State:
-    """The state with these checks in the history and in the day's counts."""
-    counts = dict(state.counts)
-    for outcome in outcomes:
-        code = outcome.result.verdict.code
-        counts[code] = counts.get(code, 0) + 1
-    return replace(state, history=(*outcomes, *state.history)[: st.HISTORY], counts=counts)
+    """The state with these checks in the history; the day's counts come from the audit log."""
+    return replace(state, history=(*outcomes, *state.history)[: st.HISTORY])
 
 
 def waiting(state: State, page: st.Checking, event: ev.Tick, now_ms: int) -> Step:
@@ -163,9 +171,14 @@ def shown_turn(state: State, page: st.Shown, event: KeyEvent, now_ms: int) -> St
 
 
 def sheets(result: CheckResult) -> int:
-    """How many sheets a verdict has: itself, its reasons, its actions, and the vehicle of a proven credential."""
-    verdict = result.verdict
-    return 1 + bool(verdict.reasons) + bool(verdict.actions) + (result.credential is not None)
+    """How many sheets a verdict has: itself, then those of its reasons, its actions, and a proven credential's car."""
+    verdict, credential = result.verdict, result.credential
+    listed = (
+        len(verdict.reasons) + len(result.similar),
+        len(verdict.actions),
+        0 if credential is None else len(vehicle_words(credential)),
+    )
+    return 1 + sum(-(-lines // LISTED) for lines in listed)
 
 
 def showing(state: State, page: st.Shown, event: ev.Tick, now_ms: int) -> Step:

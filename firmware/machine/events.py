@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
+from types import MappingProxyType
 
 from hw.buttons.keys import KeyEvent
 from verifier.check import CheckResult
 from verifier.types import Hint, TagEvidence
+from verifier.verdict import VerdictCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class CodesSeen:
-    """The new codes of one frame."""
+    """The new codes of one frame; `triggered`: read by an engine whose own trigger the officer has pulled."""
 
     codes: tuple[SeenCode, ...]
+    triggered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +122,21 @@ class DataRead:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a sync or a self-test came to, in lines for the panel."""
+    """What a sync or a self-test came to, in lines for the panel; `job` is the line of the menu that began it."""
 
     lines: tuple[str, ...]
+    job: str
 
 
 @dataclass(frozen=True, slots=True)
-class NewDay:
-    """Midnight in Asia/Shanghai."""
+class Counted:
+    """The verdicts of this day in Asia/Shanghai, as the audit log has them."""
 
     day: date
+    counts: Mapping[VerdictCode, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 Event = (
     KeyEvent | Tick | Started | CodesSeen | HintSeen | Checked | TagsSeen | Passed | Alarm | PartFault | PowerRead
-    | NetworkRead | DataRead | Reported | NewDay
+    | NetworkRead | DataRead | Reported | Counted
 )  # fmt: skip

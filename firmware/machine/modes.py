@@ -167,7 +167,9 @@ def _power_off(state: State, *_: object) -> Step:
 
 
 def reported(state: State, page: st.Info, event: ev.Reported, now_ms: int) -> Step:
-    """The sync or the self-test has ended."""
+    """The sync or the self-test has ended; nothing where the officer has gone on to something else."""
+    if not page.busy or event.job != page.title:
+        return state, ()
     return replace(state, page=replace(page, lines=event.lines, busy=False)), ()
 
 

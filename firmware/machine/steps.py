@@ -13,7 +13,7 @@ from firmware.machine import events as ev
 from firmware.machine import states as st
 from firmware.machine.effects import PowerOff
 from firmware.machine.going import Handler, Step, aim, aim_roadside, back, home, lit, resting, to, typing
-from firmware.machine.states import Light, State
+from firmware.machine.states import Light, Mode, State
 from hw.buttons.keys import Key, KeyEvent, Touch
 
 FLAT = 4  # percent: everything on the disk, and off
@@ -59,6 +59,17 @@ def _held(state: State, key: Key) -> Step:
     return state, ()
 
 
+def _triggered(state: State, page: st.Page, event: ev.CodesSeen, now_ms: int) -> Step:
+    """The trigger of a barcode engine is one more OK, with the code in view already."""
+    if not event.triggered or isinstance(page, st.Boot | st.Checking | st.Typing | st.Checkpoint):
+        return state, ()
+    state, effects = lit(replace(state, touched_ms=now_ms), Light.ON)
+    if state.mode is not Mode.ACCIDENT:
+        state = replace(state, mode=Mode.ROADSIDE)
+    state, asked = checking.triggered(state, event, now_ms)
+    return state, (*effects, *asked)
+
+
 # ---------------------------------------------------------------------------------------- the device itself
 
 
@@ -98,20 +109,21 @@ def _data(state: State, page: st.Page, event: ev.DataRead, now_ms: int) -> Step:
     return replace(state, status=status), ()
 
 
-def _new_day(state: State, page: st.Page, event: ev.NewDay, now_ms: int) -> Step:
-    return (state, ()) if event.day == state.day else (replace(state, day=event.day, counts={}), ())
+def _counted(state: State, page: st.Page, event: ev.Counted, now_ms: int) -> Step:
+    return replace(state, day=event.day, counts=event.counts), ()
 
 
 # ------------------------------------------------------------------------------------------------ the tables
 
 ON_EVENT: dict[type[ev.Event], Handler] = {
     ev.Tick: _tick,
+    ev.CodesSeen: _triggered,
     ev.Checked: checking.checked,
     ev.PartFault: _part,
     ev.PowerRead: _power,
     ev.NetworkRead: _reached,
     ev.DataRead: _data,
-    ev.NewDay: _new_day,
+    ev.Counted: _counted,
 }
 
 ON_PAGE: dict[tuple[type[st.Page], type[ev.Event]], Handler] = {

@@ -1,30 +1,46 @@
-"""OLED panels that luma.oled drives: SSD1309 and SSD1306, 128 x 64 pixels, on SPI or I2C."""
+"""OLED panels that luma.oled drives: 128 x 64 in one bit, 256 x 64 in grey, 128 x 128 in colour, on SPI or I2C."""
 
 from __future__ import annotations
 
 import errno
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hw.display.packers import send_pages, send_ram, send_window
 from hw.errors import DeviceFaultError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-# model → name of the driver class in luma.oled.device, width, height. A new panel is a new row.
-MODELS: dict[str, tuple[str, int, int]] = {
-    "ssd1309": ("ssd1309", 128, 64),
-    "ssd1306": ("ssd1306", 128, 64),
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The driver class in luma.oled.device, the size in pixels, the mode of its pictures, and who sends them."""
+
+    driver: str
+    size: tuple[int, int]
+    mode: str
+    send: Callable[[Any, Image.Image], None]
+
+
+# A new panel is a new row.
+MODELS: dict[str, Model] = {
+    "ssd1309": Model("ssd1309", (128, 64), "1", send_window),
+    "ssd1306": Model("ssd1306", (128, 64), "1", send_window),
+    "sh1106": Model("sh1106", (128, 64), "1", send_pages),
+    "ssd1322": Model("ssd1322", (256, 64), "L", send_ram),
+    "ssd1351": Model("ssd1351", (128, 128), "RGB", send_ram),
 }
 
 
 class LumaPanel:
     """A luma.oled device as the program's display, for the one thread that owns the panel."""
 
-    def __init__(self, device: Any) -> None:
-        self._device = device
+    def __init__(self, device: Any, model: Model) -> None:
+        self._device, self._model = device, model
         # luma clears every panel when the interpreter ends. The last picture is ours to keep or to remove
         # (`close`), and a device that stays lit must not be woken by a hook that runs after its bus is gone.
         device.persist = True
@@ -39,12 +55,12 @@ class LumaPanel:
         return width, height
 
     def show(self, image: Image.Image) -> None:
-        """Put a picture of exactly `size` on the panel; grey becomes black or white at the middle."""
+        """Put a picture of exactly `size` on the panel, in its colours; in one bit grey is cut at the middle."""
         if image.size != self.size:
             raise ValueError(f"picture of {image.size[0]}x{image.size[1]} for a panel of {self.size}")
-        self._last = _one_bit(image)
+        self._last = _in_mode(image, self._model.mode)
         with _bus("picture not taken"):
-            self._device.display(self._last)
+            self._model.send(self._device, self._last)
 
     def contrast(self, level: int) -> None:
         """Brightness of the lit pixels, 0 to 255; 0 is dim and not dark."""
@@ -87,14 +103,14 @@ class LumaPanel:
 
 
 def open_panel(model: str, serial: Any) -> LumaPanel:
-    """Start the panel of this model on a luma serial interface, or on a `SimulatedPanel` in its place."""
+    """Start the panel of this model on a luma serial interface, or on a simulated module in its place."""
     if model not in MODELS:
         raise ValueError(f"panel: unknown model {model!r}; known: {', '.join(MODELS)}")
-    driver, width, height = MODELS[model]
+    row = MODELS[model]
     import luma.oled.device  # noqa: PLC0415 - 57 ms, and only where there is such a panel
 
     with _bus("start sequence not taken"):
-        return LumaPanel(getattr(luma.oled.device, driver)(serial, width=width, height=height))
+        return LumaPanel(getattr(luma.oled.device, row.driver)(serial, width=row.size[0], height=row.size[1]), row)
 
 
 class _NoBus:
@@ -110,9 +126,12 @@ class _NoBus:
         pass
 
 
-def _one_bit(image: Image.Image) -> Image.Image:
-    if image.mode == "1":
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """A copy in this mode; dithering would make noise of small letters."""
+    if image.mode == mode:
         return image.copy()
+    if mode != "1":
+        return image.convert(mode)
     return image.convert("L").point(lambda value: 255 if value >= 128 else 0, mode="1")
 
 

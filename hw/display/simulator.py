@@ -17,7 +17,7 @@ from PIL import Image
 
 WIDTH, HEIGHT, PAGES = 128, 64, 8
 
-_RAM_AT_POWER_UP = 0xA5  # the RAM holds anything then; a driver that forgets to clear it shows stripes
+RAM_AT_POWER_UP = 0xA5  # the RAM holds anything then; a driver that forgets to clear it shows stripes
 _HORIZONTAL, _PAGE_ADDRESSING = 0b00, 0b10  # values of command 20h
 
 
@@ -63,22 +63,54 @@ class _Registers:
         return True
 
 
-class SimulatedPanel:
-    """A 128 x 64 module whose glass is mounted as usual: upright with A1h and C8h.
+class Module:
+    """What every simulated module has: a bus that can fail, and counters.
 
     The device side is `command`, `data` and `cleanup`; the world side is `image`, the counters, `unplug` and
-    `replug`. An SSD1306 makes its voltage itself and stays dark without the charge pump (application note in
-    the data sheet); an SSD1309 is fed from outside and luma's charge pump command has no effect on it.
+    `replug`.
     """
 
-    def __init__(self, *, needs_charge_pump: bool = True) -> None:
-        self.needs_charge_pump = needs_charge_pump
+    def __init__(self) -> None:
         self.commands = 0  # command bytes, with their arguments
-        self.data_bytes = 0
+        self.data_bytes = 0  # of the RAM
         self.frames = 0  # how often the address counter came back to the start of its window
         self.closed = False
         self._plugged = True
         self._power_up()
+
+    def cleanup(self) -> None:
+        """The bus is given back."""
+        self.closed = True
+
+    def unplug(self) -> None:
+        """From now on the bus fails, as with a loose connector."""
+        self._plugged = False
+
+    def replug(self) -> None:
+        """The connector holds again; the controller has lost everything it was told."""
+        self._plugged = True
+        self._power_up()
+
+    def _power_up(self) -> None:
+        raise NotImplementedError
+
+    def _check_bus(self) -> None:
+        if self.closed:
+            raise PanelProtocolError("the bus was given back")
+        if not self._plugged:
+            raise OSError(errno.EREMOTEIO, "no acknowledgement")
+
+
+class SimulatedPanel(Module):
+    """A 128 x 64 module whose glass is mounted as usual: upright with A1h and C8h.
+
+    An SSD1306 makes its voltage itself and stays dark without the charge pump (application note in the data sheet); an
+    SSD1309 is fed from outside and luma's charge pump command has no effect on it.
+    """
+
+    def __init__(self, *, needs_charge_pump: bool = True) -> None:
+        self.needs_charge_pump = needs_charge_pump
+        super().__init__()
 
     # ------------------------------------------------------------------------------------ device side
 
@@ -87,7 +119,7 @@ class SimulatedPanel:
         self._check_bus()
         for value in values:
             self.commands += 1
-            self._pending.append(_byte(value))
+            self._pending.append(byte(value))
             opcode, *arguments = self._pending
             argument_count, changes = _lookup(opcode)
             if len(arguments) == argument_count:
@@ -103,11 +135,7 @@ class SimulatedPanel:
             raise PanelProtocolError("data before horizontal addressing was chosen")
         for value in values:
             self.data_bytes += 1
-            self._write(_byte(value))
-
-    def cleanup(self) -> None:
-        """The bus is given back."""
-        self.closed = True
+            self._write(byte(value))
 
     # ------------------------------------------------------------------------------------- world side
 
@@ -129,27 +157,12 @@ class SimulatedPanel:
             glass.putdata([255 * self._lit(x, y) for y in range(HEIGHT) for x in range(WIDTH)])
         return glass
 
-    def unplug(self) -> None:
-        """From now on the bus fails, as with a loose connector."""
-        self._plugged = False
-
-    def replug(self) -> None:
-        """The connector holds again; the controller has lost everything it was told."""
-        self._plugged = True
-        self._power_up()
-
     # ---------------------------------------------------------------------------------------- inside
 
     def _power_up(self) -> None:
         self._registers = _Registers()
-        self._ram = bytearray([_RAM_AT_POWER_UP]) * (WIDTH * PAGES)
+        self._ram = bytearray([RAM_AT_POWER_UP]) * (WIDTH * PAGES)
         self._pending: list[int] = []
-
-    def _check_bus(self) -> None:
-        if self.closed:
-            raise PanelProtocolError("the bus was given back")
-        if not self._plugged:
-            raise OSError(errno.EREMOTEIO, "no acknowledgement")
 
     def _write(self, value: int) -> None:
         registers = self._registers
@@ -170,7 +183,8 @@ class SimulatedPanel:
         return bool(bit) != registers.inverted
 
 
-def _byte(value: int) -> int:
+def byte(value: int) -> int:
+    """The value, or PanelProtocolError."""
     if not 0 <= value <= 0xFF:
         raise PanelProtocolError(f"not a byte: {value}")
     return value
