@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from verifier.capture import Capture
 from verifier.link import Ask, Mode
 from verifier.types import Code
 
@@ -49,9 +50,64 @@ class Home:
         return self.folder / "audit.jsonl"
 
     @property
+    def audit_key(self) -> Path:
+        """The authority's public key, to which the audit log is sealed; without it the log is plain, for demos."""
+        return self.folder / "audit-key.pem"
+
+    @property
+    def audit_settings(self) -> Path:
+        """What the audit log keeps, and for how long."""
+        return self.folder / "audit.toml"
+
+    @property
+    def audit_sent(self) -> Path:
+        """How far the centre has the audit log."""
+        return self.folder / "audit-sent.json"
+
+    @property
+    def photos(self) -> Path:
+        """Photos of code and plate."""
+        return self.folder / "photos"
+
+    @property
+    def officers(self) -> Path:
+        """Officers with the hashes of their PINs."""
+        return self.folder / "officers.json"
+
+    @property
+    def lookups(self) -> Path:
+        """When plates were typed within the last hour."""
+        return self.folder / "lookups.json"
+
+    @property
     def online(self) -> Path:
         """The settings of the online look-up; without this file nothing is ever asked."""
         return self.folder / "online.toml"
+
+    @property
+    def ca(self) -> Path:
+        """The one CA by which the centre is known."""
+        return self.folder / "centre-ca.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """The device's certificate."""
+        return self.folder / "device.pem"
+
+    @property
+    def device_key(self) -> Path:
+        """The device's private key: made here, and never leaves."""
+        return self.folder / "device-key.pem"
+
+    @property
+    def wrapped_key(self) -> Path:
+        """The epoch key under a PIN, for a reboot during a shift; beside it the tries (`.tries`)."""
+        return self.folder / "epoch-key.wrapped"
+
+    @property
+    def wiped(self) -> Path:
+        """What is kept of the last wipe."""
+        return self.folder / "wiped.json"
 
     @property
     def rechecks(self) -> Path:
@@ -79,13 +135,9 @@ def load_online(home: Home) -> OnlineSettings | None:
 
     The three files are left out for a centre on this machine itself only, and named for every other.
     """
-    try:
-        with home.online.open("rb") as file:
-            raw: dict[str, Any] = tomllib.loads(file.read(MAX_SETTINGS).decode())
-    except FileNotFoundError:
+    raw = _toml(home.online, "online")
+    if raw is None:
         return None
-    except (OSError, ValueError) as exc:
-        raise ConfigError("online: cannot be read, or is no TOML") from exc
     for name, value in raw.items():
         if name not in (_REQUIRED, *_FILES, "ask", "mode"):
             raise ConfigError(f"online.{name[:20]!r}: no such setting")
@@ -104,11 +156,61 @@ def load_online(home: Home) -> OnlineSettings | None:
     )
 
 
-def _one_of(kind: type[E], raw: dict[str, Any], name: str, usual: E) -> E:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """What is kept of a check: `usual` of one that found nothing, `stop` of one that did.
+
+    `device` and `place` stand in each record. `retention_days` is for what the centre has acknowledged.
+    """
+
+    device: str | None = None
+    place: str | None = None
+    usual: Capture = Capture.IDENTITIES
+    stop: Capture = Capture.FULL
+    retention_days: int = 30
+    photo_mib: int = 64
+
+
+_MAX_TEXT = 40  # characters of device and place
+_BOUNDS = {"retention_days": 3650, "photo_mib": 65536}
+
+
+def load_audit(home: Home) -> AuditSettings:
+    """The settings in audit.toml, the usual ones without that file; ConfigError."""
+    raw = _toml(home.audit_settings, "audit") or {}
+    values: dict[str, Any] = {}
+    for name, value in raw.items():
+        if name in ("usual", "stop"):
+            values[name] = _one_of(Capture, raw, name, Capture.FULL, "audit")
+        elif name in _BOUNDS:
+            if type(value) is not int or not 0 <= value <= _BOUNDS[name]:
+                raise ConfigError(f"audit.{name}: 0 to {_BOUNDS[name]}")
+            values[name] = value
+        elif name in ("device", "place"):
+            if not isinstance(value, str) or not 1 <= len(value) <= _MAX_TEXT or not value.isprintable():
+                raise ConfigError(f"audit.{name}: not a short text")
+            values[name] = value
+        else:
+            raise ConfigError(f"audit.{name[:20]!r}: no such setting")
+    return AuditSettings(**values)
+
+
+def _toml(path: Path, name: str) -> dict[str, Any] | None:
+    """What a file of settings says, None without it; ConfigError."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.loads(file.read(MAX_SETTINGS).decode())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as exc:
+        raise ConfigError(f"{name}: cannot be read, or is no TOML") from exc
+
+
+def _one_of(kind: type[E], raw: dict[str, Any], name: str, usual: E, table: str = "online") -> E:
     try:
         return kind(raw.get(name, usual))
     except ValueError as exc:
-        raise ConfigError(f"online.{name}: none of {', '.join(kind)}") from exc
+        raise ConfigError(f"{table}.{name}: none of {', '.join(kind)}") from exc
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Path:

@@ -195,11 +195,11 @@ class Handset:
         self.centre = Centre(
             poster, world.hasher, monotonic_ms=self.ticks, draw=lambda: 0.0, total_ms=total_ms, mode=mode
         )
-        self.queue = RecheckQueue(folder / "rechecks.db")
+        self.queue = RecheckQueue(folder / "rechecks.db", world.authority.epoch_key)
         self.shown: list[CheckResult] = []
         self.watch: Callable[[], None] = lambda: None  # called with each result that is shown
         self.late = LateAnswers(self.verifier, self.centre, self.show, queue=self.queue, start=start)
-        self.rechecker = Rechecker(self.queue, self.centre, self.verifier, self.audit, world.clock)
+        self.rechecker = Rechecker(self.queue, self.centre, self.verifier, world.clock)
         self.upkeep = Upkeep(self.centre, self.verifier, self.rechecker, self.ticks)
 
     def show(self, result: CheckResult) -> None:

@@ -1,21 +1,29 @@
 """Verdicts on old data, looked at again when the centre can be asked: a queue on disk, and who works it off.
 
-The queue names checks by their numbers and holds no plate, key or serial: what was seen stands in the audit log alone.
+The audit log cannot be read here where it is sealed, so the queue keeps what was seen itself under the epoch
+key, which does not lie on the card.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from verifier.audit import find_checks, recorded
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from verifier.audit import recorded
 from verifier.check import CheckResult, Verifier
 from verifier.clock import Clock
 from verifier.codec.online import (
@@ -29,7 +37,9 @@ from verifier.codec.online import (
 )
 from verifier.decide import decide
 from verifier.errors import AuditError, FetchError, StatusError
+from verifier.evidence import evidence_to_json
 from verifier.online import Centre, Exchange, Inquiry, Outcome, Standing, boottime_ms, questions
+from verifier.policy import dump_policy
 from verifier.verdict import VerdictCode
 
 MAX_WAITING = 1000  # checks; beyond, the oldest goes
@@ -37,6 +47,7 @@ MAX_NEWS = 200  # corrections that nobody has looked at, likewise
 MAX_OUTBOX = 1000  # reports that the centre has not acknowledged, likewise
 LONGEST_WAIT = timedelta(days=14)
 STEP_S, RECHECK_EVERY_MS = 1.0, 60_000
+_NONCE = 12  # bytes
 _LATEST = (1 << 32) - 1  # POSIX seconds, as the reports carry them
 _NEVER_TAKEN = (400, 409, 413, 415, 422)  # of this report, however often it is sent; the others must not wait for it
 _CODES = frozenset(VerdictCode)
@@ -44,6 +55,7 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS waiting(id TEXT PRIMARY KEY, at INTEGER NOT NULL, code TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS news(id TEXT PRIMARY KEY, at INTEGER NOT NULL, code TEXT NOT NULL, now TEXT NOT NULL)"
     " WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS seen(id TEXT PRIMARY KEY, box BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS outbox(id BLOB PRIMARY KEY, at INTEGER NOT NULL, report BLOB NOT NULL) WITHOUT ROWID",
 )
 
@@ -59,10 +71,14 @@ class News:
 
 
 class RecheckQueue:
-    """The file `path` (SQLite). What cannot be written is not queued, and never an error to the officer."""
+    """The file `path` (SQLite). What cannot be written is not queued, and never an error to the officer.
 
-    def __init__(self, path: Path) -> None:
+    What was seen of the checks that wait is readable under that epoch key alone.
+    """
+
+    def __init__(self, path: Path, epoch_key: bytes) -> None:
         self._path = path
+        self._box = _Box(epoch_key)
 
     def add(self, result: CheckResult) -> bool:
         """Queue a check; whether it is safely on disk."""
@@ -72,6 +88,9 @@ class RecheckQueue:
             with self._transaction() as connection:
                 connection.execute("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?)", row)
                 _keep_newest(connection, "waiting", MAX_WAITING)
+                sealed = (result.check_id, self._box.close(result.check_id, _seen(result)))
+                connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", sealed)
+                _drop_unwanted(connection)
             return True
         return False
 
@@ -79,6 +98,19 @@ class RecheckQueue:
         """Take a check out: it was answered, or cannot be."""
         with suppress(sqlite3.Error, OSError), self._transaction() as connection:
             connection.execute("DELETE FROM waiting WHERE id = ?", (check_id,))
+            _drop_unwanted(connection)
+
+    def records(self) -> dict[str, dict[str, Any]] | None:
+        """What was seen of the checks that wait, by number, without those under another epoch's key.
+
+        None when the file cannot be read now.
+        """
+        with suppress(sqlite3.Error, OSError):
+            with self._transaction() as connection:
+                rows = connection.execute("SELECT id, box FROM seen").fetchall()
+            opened = {number: self._box.open(number, box) for number, box in rows}
+            return {number: record for number, record in opened.items() if record is not None}
+        return None
 
     def waiting(self) -> list[tuple[str, datetime, VerdictCode]]:
         """Number, time and verdict of each check that waits, oldest first."""
@@ -94,6 +126,7 @@ class RecheckQueue:
     def _settle(self, news: News, report: Report) -> None:
         with self._transaction() as connection:
             connection.execute("DELETE FROM waiting WHERE id = ?", (news.check_id,))
+            _drop_unwanted(connection)
             _post(connection, report)
             if news.now is not news.then:
                 row = (news.check_id, int(news.at.timestamp()), news.then.value, news.now.value)
@@ -173,9 +206,37 @@ def _keep_newest(connection: sqlite3.Connection, table: str, limit: int) -> None
     connection.execute(f"DELETE FROM {table} WHERE id IN ({old})")  # noqa: S608 - ours
 
 
+def _drop_unwanted(connection: sqlite3.Connection) -> None:
+    connection.execute("DELETE FROM seen WHERE id NOT IN (SELECT id FROM waiting)")
+
+
+def _seen(result: CheckResult) -> dict[str, Any]:
+    """What `recorded` reads, and the number."""
+    evidence, policy = evidence_to_json(result.evidence, result.now), json.loads(dump_policy(result.policy))
+    return {"id": result.check_id, "evidence": evidence, "policy": policy}
+
+
+class _Box:
+    """Records under a key of the shift: ChaCha20-Poly1305 with a random nonce, bound to the check's number."""
+
+    def __init__(self, epoch_key: bytes) -> None:
+        self._cipher = ChaCha20Poly1305(HKDF(SHA256(), 32, None, b"markcheck rechecks").derive(epoch_key))
+
+    def close(self, check_id: str, record: dict[str, Any]) -> bytes:
+        nonce = secrets.token_bytes(_NONCE)
+        return nonce + self._cipher.encrypt(nonce, json.dumps(record).encode(), check_id.encode())
+
+    def open(self, check_id: str, box: bytes) -> dict[str, Any] | None:
+        """None for what another shift's key closed, or a damaged one."""
+        with suppress(InvalidTag, ValueError):
+            record: dict[str, Any] = json.loads(self._cipher.decrypt(box[:_NONCE], box[_NONCE:], check_id.encode()))
+            return record
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recheck:
-    """What one run did; `gone` are checks that the audit log does not have any more or that waited too long."""
+    """What one run did; `gone` are checks of another epoch, or that waited too long."""
 
     settled: tuple[News, ...] = ()
     waiting: int = 0
@@ -190,16 +251,15 @@ class Rechecker:
     waiting; what it can is recorded beside its check, and told to the officer (`RecheckQueue.news`) and to the centre.
     """
 
-    def __init__(self, queue: RecheckQueue, centre: Centre, verifier: Verifier, audit: Path, clock: Clock) -> None:
-        self._queue, self._centre, self._verifier = queue, centre, verifier
-        self._audit, self._clock = audit, clock
+    def __init__(self, queue: RecheckQueue, centre: Centre, verifier: Verifier, clock: Clock) -> None:
+        self._queue, self._centre, self._verifier, self._clock = queue, centre, verifier, clock
 
     def run(self, standing: Standing) -> Recheck:
-        """One round; nothing is asked in offline mode. AuditError when the audit log cannot be read."""
-        waiting = self._queue.waiting()
-        if not self._centre.link.asks:
+        """One round; nothing is asked in offline mode."""
+        waiting, records = self._queue.waiting(), self._queue.records()
+        if records is None or not self._centre.link.asks:
             return Recheck(waiting=len(waiting), unreported=len(self._queue.outbox()))
-        cases = self._cases(waiting, standing)
+        cases = self._cases(waiting, records, standing)
         settled: list[News] = []
         for batch in _batches(cases):
             ids = tuple(dict.fromkeys(one for case in batch for one in case.ids))
@@ -214,10 +274,14 @@ class Rechecker:
             unreported=self._deliver(),
         )
 
-    def _cases(self, waiting: Sequence[tuple[str, datetime, VerdictCode]], standing: Standing) -> list[_Case]:
+    def _cases(
+        self,
+        waiting: Sequence[tuple[str, datetime, VerdictCode]],
+        records: Mapping[str, dict[str, Any]],
+        standing: Standing,
+    ) -> list[_Case]:
         """What can be asked about; the rest is taken out."""
         now = self._clock()
-        records = find_checks(self._audit, {number for number, _, _ in waiting})
         cases = []
         for number, at, then in waiting:
             record = records.get(number)
@@ -295,8 +359,7 @@ class Upkeep:
         self._centre.probe(standing)
         if self._centre.link.asks:
             self._due = self._now() + RECHECK_EVERY_MS
-            with suppress(AuditError):  # told by each check
-                self._rechecker.run(standing)
+            self._rechecker.run(standing)
 
 
 def report_of(news: News, vehicle: AskedId, key_check: bytes) -> Report:
@@ -315,7 +378,7 @@ def report_of(news: News, vehicle: AskedId, key_check: bytes) -> Report:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A check that waits, as the audit log has it."""
+    """A check that waits."""
 
     result: CheckResult
     then: VerdictCode

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,19 +13,24 @@ from typing import Any
 
 import click
 
-from firmware.build import open_store, trusted_time
-from firmware.config import REGION, Home
+from firmware.build import epoch_key, open_store, trusted_time
+from firmware.config import REGION, ConfigError, Home
+from firmware.keeper import Kept, default_run, finish_wipe, open_keeper
 from scripts.cli.console import home_option, json_option, print_json, problem, progress_bar
 from verifier.backoff import until_done
 from verifier.cache.diagnose import diagnose
 from verifier.cache.keys import load_epoch_key
 from verifier.clock import system_clock, system_witness
-from verifier.errors import CacheMissingError, EpochKeyError, SyncError
+from verifier.errors import CacheMissingError, SyncError, VerifierError
+from verifier.hot_follow import HotFollower
 from verifier.net import Fetcher, FolderFetcher, HttpFetcher
+from verifier.online import boottime_ms
 from verifier.repository import check_root
+from verifier.resync import resync
+from verifier.secret_files import write_secret
 from verifier.sync import HotReport, SyncClient, SyncReport, sync_history
 from verifier.trust import load_trust_list
-from verifier.trusted_time import clock_report
+from verifier.trusted_time import TrustedTime, clock_report
 
 
 @click.command()
@@ -52,6 +55,9 @@ from verifier.trusted_time import clock_report
 )
 @click.option("--region", default=REGION, show_default=True, help="Which region's data.")
 @click.option("--hot", is_flag=True, help="Only the hot list: what changed since the last night.")
+@click.option("--every", type=click.IntRange(5, 3600), metavar="SECONDS", help="With --hot: again and again.")
+@click.option("--full", is_flag=True, help="Fetch everything anew beside what is held; needs --yes.")
+@click.option("--yes", is_flag=True, help="With --full: it is meant.")
 @click.option("--recheck", is_flag=True, help="Read all that is held and fetch anew what is damaged.")
 @click.option("--retry", is_flag=True, help="Try again until it is done: after 1, 2, 4 ... 60 minutes.")
 @json_option
@@ -62,6 +68,9 @@ def sync(
     key_file: Path | None,
     region: str,
     hot: bool,
+    every: int | None,
+    full: bool,
+    yes: bool,
     recheck: bool,
     retry: bool,
     as_json: bool,
@@ -74,33 +83,44 @@ def sync(
       markcheck sync --from http://127.0.0.1:8122/ --root sandbox/root.json --epoch-key sandbox/private/epoch.key
       markcheck sync --from http://127.0.0.1:8122/
       markcheck sync --from http://127.0.0.1:8122/ --hot           what changed since the night
+      markcheck sync --from http://127.0.0.1:8122/ --hot --every 60
       markcheck sync --from http://127.0.0.1:8122/ --recheck       read everything held, repair what is damaged
+      markcheck sync --from http://127.0.0.1:8122/ --full --yes    everything anew; until then what is held serves
       markcheck sync --from /media/card                            without a network, with the same checks
       markcheck sync --from http://127.0.0.1:8122/ --retry         until it is done; Ctrl-C stops
 
     Whatever fails, the data in use stay in use. Exit status: 0 up to date, 1 not, 2 wrong usage. A card must carry the
-    distribution as it was published, metadata included, and its signed time stamp lives 48 hours.
+    distribution as it was published, metadata included, and its signed time stamp lives 48 hours. An enrolled device
+    is at its dock here: its certificate is renewed too, and an order of its centre is obeyed.
     """
-    if hot and recheck:
-        raise click.UsageError("--hot and --recheck exclude each other")
-    folder = None if "://" in source else Path(source)
-    if folder is not None and retry:
-        raise click.UsageError("--retry goes with an address")
-    if folder is not None and not folder.is_dir():
-        raise click.UsageError("--from takes an http or https address, or a folder")
+    if hot + recheck + full > 1:
+        raise click.UsageError("--hot, --recheck and --full exclude each other")
+    if every is not None and (not hot or retry):
+        raise click.UsageError("--every goes with --hot, and tries again by itself")
+    if full and not yes:
+        raise click.UsageError("--full fetches all data anew, which may be hundreds of megabytes: say --yes")
+    folder = _folder(source, retry=retry)
     _keep_files(home, root_file, key_file)
     told_time = trusted_time(home, system_clock)
+    if _kept(home, told_time, at_dock=not hot).wiped is not None:
+        return 1
     with ExitStack() as stack:
-        fetcher: Fetcher
-        if folder is None:
-            fetcher = stack.enter_context(HttpFetcher(source, on_date=told_time.heard))
-        else:
-            fetcher = FolderFetcher(folder)
-        client = SyncClient(
-            home.cache, fetcher, system_clock, home.root.read_bytes(), region,
-            epoch_key=_epoch_key(home), trusted_time=told_time, progress=stack.enter_context(progress_bar()),
-        )  # fmt: skip
-        attempt = client.refresh_hot if hot else partial(client.refresh, recheck=recheck)
+        fetcher: Fetcher = (
+            stack.enter_context(HttpFetcher(source, on_date=told_time.heard))
+            if folder is None
+            else FolderFetcher(folder)
+        )
+        progress, (key, _) = stack.enter_context(progress_bar()), epoch_key(home)
+
+        def client(root: Path) -> SyncClient:
+            return SyncClient(
+                root, fetcher, system_clock, home.root.read_bytes(), region,
+                epoch_key=key, trusted_time=told_time, progress=progress,
+            )  # fmt: skip
+
+        if every is not None:
+            return _follow_hot(HotFollower(client(home.cache).refresh_hot, boottime_ms, every_ms=every * 1000), as_json)
+        attempt = _attempt(client, home.cache, hot=hot, full=full, recheck=recheck)
         try:
             report: SyncReport | HotReport = _until_done(attempt, home) if retry else attempt()
         except SyncError as exc:
@@ -109,7 +129,53 @@ def sync(
             print_json({"outcome": "failed", "region": region, "error": str(exc)})
             return 1
     _show(report, as_json)
-    return 0
+    return 0 if _kept(home, told_time).wiped is None else 1  # the new data may be of another epoch
+
+
+def _folder(source: str, *, retry: bool) -> Path | None:
+    """The folder to sync from, None for an address."""
+    folder = None if "://" in source else Path(source)
+    if folder is not None and retry:
+        raise click.UsageError("--retry goes with an address")
+    if folder is not None and not folder.is_dir():
+        raise click.UsageError("--from takes an http or https address, or a folder")
+    return folder
+
+
+def _attempt(
+    client: Callable[[Path], SyncClient], root: Path, *, hot: bool, full: bool, recheck: bool
+) -> Callable[[], SyncReport | HotReport]:
+    if full:
+        return partial(resync, root, client)
+    return client(root).refresh_hot if hot else partial(client(root).refresh, recheck=recheck)
+
+
+def _follow_hot(follower: HotFollower, as_json: bool) -> int:
+    """Until Ctrl-C; each failure is told, and the next fetch is due as ever."""
+    while True:
+        time.sleep(follower.due_in_ms() / 1000)
+        try:
+            report = follower.step()
+        except SyncError as exc:
+            problem(str(exc))
+        else:
+            if report is not None:
+                _show(report, as_json)
+
+
+def _kept(home: Home, told_time: TrustedTime, *, at_dock: bool = False) -> Kept:
+    """What the device does for itself at its centre, where it is enrolled; problems are told and cost no sync."""
+    if told := finish_wipe(home, system_clock, default_run()):
+        problem(f"note: {told}")
+    try:
+        keeper = open_keeper(home, system_clock, time=told_time)
+        kept = Kept(certificate=None) if keeper is None else keeper.keep(at_dock=at_dock)
+    except (ConfigError, OSError, VerifierError) as exc:
+        problem(f"note: {exc}")
+        return Kept(certificate=None)
+    for remark in kept.remarks:
+        problem(f"note: {remark}")
+    return kept
 
 
 def _until_done(attempt: Callable[[], SyncReport | HotReport], home: Home) -> SyncReport | HotReport:
@@ -131,14 +197,6 @@ def _show(report: SyncReport | HotReport, as_json: bool) -> None:
         click.echo(report_text(report) if isinstance(report, SyncReport) else hot_text(report))
 
 
-def _epoch_key(home: Home) -> bytes | None:
-    """The key in the home, for a base whose blocks are sealed; None without a good one."""
-    try:
-        return load_epoch_key(home.epoch_key)
-    except EpochKeyError:
-        return None
-
-
 def _keep_files(home: Home, root_file: Path | None, key_file: Path | None) -> None:
     """Store root metadata and epoch key in the home: both are checked before either is written."""
     held = home.root.read_bytes() if home.root.exists() else None
@@ -152,23 +210,9 @@ def _keep_files(home: Home, root_file: Path | None, key_file: Path | None) -> No
     key = None if key_file is None else load_epoch_key(key_file)
     home.folder.mkdir(parents=True, exist_ok=True)
     if held is None:
-        _store(home.root, root)
+        write_secret(home.root, root)
     if key is not None:
-        _store(home.epoch_key, f"{key.hex()}\n".encode())
-
-
-def _store(path: Path, data: bytes) -> None:
-    """Write a file for its owner only, whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # made with mode 0600
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        write_secret(home.epoch_key, f"{key.hex()}\n".encode())
 
 
 def report_text(report: SyncReport) -> str:
@@ -288,7 +332,7 @@ def info(as_json: bool, home: Home) -> int:
     if as_json:
         print_json({**facts, "notes": list(held.notes), "clock": clock, "files": diagnose(home.cache)})
         return 0
-    for note in (warning, *held.notes):
+    for note in (*([warning] if warning else []), *held.notes):
         problem(f"note: {note}")
     least = "at least " if facts.pop("age_at_least") else ""
     shown = {**facts, "age_s": f"{least}{timedelta(seconds=age)}", "covers": " ".join(held.covers)}

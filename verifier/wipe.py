@@ -1,0 +1,165 @@
+"""Erasing a device: keys first, then data, in an order that a power cut cannot undo.
+
+What erases is the destruction of the keys: without them the cache is a table of numbers. The files go too, but a card
+may keep blocks that were deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from verifier.cache import schema
+from verifier.cache.swap import exclusive, replace_file
+from verifier.clock import Clock
+from verifier.codec.device import DeviceFormatError, decode_order
+from verifier.codec.index import MAX_NUMBER
+from verifier.errors import VerifierError
+from verifier.secret_files import destroy, read_secret
+from verifier.trust import TrustList
+
+VERSION = 1
+
+
+class OrderError(VerifierError):
+    """An order that is not obeyed; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WipeRecord:
+    """What is kept of the last wipe, and outlives it: `order_seq` is the highest number that was obeyed, 0 for none."""
+
+    order_seq: int
+    ordered: bool  # by the centre, not by hand
+    at: datetime
+    done: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WipeFiles:
+    """What a device has: `keys` are destroyed first, then the cache is emptied, then `data` go, files or folders."""
+
+    record: Path
+    keys: tuple[Path, ...]
+    cache: Path
+    data: tuple[Path, ...]
+
+
+class Wiper:
+    """Erases a device. `forget` lets a running program drop what it holds; `on_step` is told where a cut could come.
+
+    Every method may raise OSError, and SyncBusyError while a sync runs: the keys are gone by then, and the rest
+    follows with `resume`.
+    """
+
+    def __init__(
+        self,
+        files: WipeFiles,
+        clock: Clock,
+        *,
+        forget: Callable[[], None] = lambda: None,
+        on_step: Callable[[str], None] = lambda _name: None,
+    ) -> None:
+        self._files, self._clock, self._forget, self._step = files, clock, forget, on_step
+
+    def record(self) -> WipeRecord | None:
+        """Of the last wipe, None without one that can be read."""
+        return _read(read_secret(self._files.record))
+
+    def obey(self, order: bytes, device: str, trust: TrustList) -> WipeRecord:
+        """Verify an order and carry it out; OrderError for one that is not for this device, or not new."""
+        try:
+            found = decode_order(order, device, trust)
+        except DeviceFormatError as exc:
+            raise OrderError(str(exc)) from exc
+        before = self.record()
+        if before is not None and found.order_seq <= before.order_seq:
+            if not before.done:
+                return self._carry_out(before)
+            raise OrderError("order: one that was obeyed before")
+        return self._carry_out(WipeRecord(order_seq=found.order_seq, ordered=True, at=self._clock(), done=False))
+
+    def by_hand(self) -> WipeRecord:
+        """Erase without an order; the numbers of orders go on."""
+        before = self.record()
+        seq = 0 if before is None else before.order_seq
+        return self._carry_out(WipeRecord(order_seq=seq, ordered=False, at=self._clock(), done=False))
+
+    def resume(self) -> WipeRecord | None:
+        """Finish a wipe that was cut off; None when there was none to finish."""
+        before = self.record()
+        return None if before is None or before.done else self._carry_out(before)
+
+    def _carry_out(self, record: WipeRecord) -> WipeRecord:
+        files = self._files
+        files.record.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # a full card must not save the keys; the record is written again at the end
+            self._keep(record)
+        self._step("recorded")
+        self._destroy_keys()
+        self._forget()
+        self._empty_cache()
+        for path in files.data:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                destroy(path)
+        self._step("data gone")
+        done = replace(record, done=True)
+        self._keep(done)
+        self._step("done")
+        return done
+
+    def _destroy_keys(self) -> None:
+        """All that can be destroyed, whatever one of them does; then the first OSError."""
+        failures = []
+        for path in self._files.keys:
+            try:
+                destroy(path)
+            except OSError as exc:
+                failures.append(exc)
+            self._step(f"destroyed {path.name}")
+        if failures:
+            raise failures[0]
+
+    def _empty_cache(self) -> None:
+        """All but the lock, which is held: a sync that ran meanwhile would put back what is removed here."""
+        if not self._files.cache.exists():
+            return
+        with exclusive(self._files.cache):
+            # First what is in use: no look-up may find half a set.
+            (self._files.cache / schema.CURRENT).unlink(missing_ok=True)
+            self._step("out of use")
+            for path in sorted(self._files.cache.iterdir()):
+                if path.name == schema.LOCK:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+                self._step(f"removed {path.name}")
+
+    def _keep(self, record: WipeRecord) -> None:
+        raw = {
+            "v": VERSION, "order_seq": record.order_seq, "ordered": record.ordered, "at": record.at.isoformat(),
+            "done": record.done,
+        }  # fmt: skip
+        replace_file(self._files.record, json.dumps(raw).encode() + b"\n")
+
+
+def _read(data: bytes | None) -> WipeRecord | None:
+    try:
+        raw: dict[str, Any] = json.loads(data or b"null")
+        seq, at = raw["order_seq"], datetime.fromisoformat(raw["at"])
+        sound = raw["v"] == VERSION and type(seq) is int and 0 <= seq <= MAX_NUMBER
+        if sound and type(raw["ordered"]) is bool and type(raw["done"]) is bool:
+            return WipeRecord(order_seq=seq, ordered=raw["ordered"], at=at, done=raw["done"])
+    except (TypeError, KeyError, ValueError, RecursionError):
+        pass
+    return None
