@@ -150,10 +150,10 @@ def test_cache_info(synced, capsys):
     capsys.readouterr()
     assert main(["cache", "info", "--json"]) == 0
     info = json.loads(capsys.readouterr().out)
-    assert (info["region"], info["vehicles"], info["trusted_keys"], info["last_failure"]) == ("national", 500, 17, None)
+    assert (info["region"], info["vehicles"], info["trusted_keys"], info["last_failure"]) == ("national", 500, 33, None)
     assert main(["cache", "info"]) == 0
     shown = capsys.readouterr()
-    assert "trusted keys   17" in shown.out
+    assert "trusted keys   33" in shown.out  # of 16 cities for credentials and tags, and the platform
     assert "for demos only" in shown.err
 
 

@@ -500,7 +500,7 @@ def test_a_trust_list_between_two_nights_leaves_the_last_index_as_it_is(world):
     world.trust_reaches_the_device()
     assert [path for path in world.store if path.endswith("index.cbor")] == index
     assert world.device.store.info().seq == before
-    assert len(load_trust_list(world.device.store.trust_entries()).keys) == len(CITIES) + 2
+    assert len(load_trust_list(world.device.store.trust_entries()).keys) == 2 * len(CITIES) + 2  # credentials and tags; the platform; the former one
     first = new_authority({}, clock=world.clock, scale=16, seed=1)
     with pytest.raises(RegistryError, match="nothing is published yet"):
         first.publish_trust()
@@ -628,7 +628,7 @@ def test_the_folder_opens_in_another_process_as_it_was(folder, capsys):
     assert sorted(states.values()) == [KeyState.RETIRED, KeyState.COMPROMISED, KeyState.COMPROMISED]
     assert states[old] is KeyState.COMPROMISED
     pems = {path.name for path in folder.private.glob("*.pem")}
-    assert len(pems) == len(CITIES) + 1 + 3
+    assert len(pems) == 2 * len(CITIES) + 1 + 3
     for path in folder.private.rglob("*"):
         if path.suffix in (".pem", ".key"):
             assert path.stat().st_mode & 0o777 == 0o600, path.name
@@ -695,6 +695,9 @@ def test_every_event_has_a_command(folder, capsys):
     authority = folder.open(clock=system_clock)
     plates = iter([v.plate for v in authority.registry.vehicles.values() if v.plate.kind == "02"])
     kid = authority.issuer.keys["440300"].entry.key_id
+    last = [v for v in authority.registry.vehicles.values() if v.plate.kind == "02"][20:]
+    bare = next(v.plate.text for v in last if v.tid is None)
+    tagged, other = [v.plate.text for v in last if v.tid is not None][:2]
     lines = {
         "register": "--plate 粤B8D8D8 --city shenzhen",
         "renew": "--plate {} --until 2028-11 --reason exempt",
@@ -704,6 +707,9 @@ def test_every_event_has_a_command(folder, capsys):
         "revoke": "--plate {}",
         "lapse": "--plate {} --until 2026-05",
         "status": "--plate {} --letters C",
+        "bind-tag": f"--plate {bare} --tid e28011700000020a1b2c3d4e",
+        "replace-tag": f"--plate {tagged} --tid e28011700000020a1b2c3d4f",
+        "unbind-tag": f"--plate {other}",
         "rotate-key": "--issuer 440300",
         "compromise-key": f"--issuer 440300 --kid {kid}",
     }

@@ -6,11 +6,14 @@ The first two tables are the last table of docs/decision.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from verifier.cache.store import GenerationInfo, StatusStore
+from verifier.codec.tag import SIGNATURE_BYTES, decode
 from verifier.errors import (
     CacheCorruptError,
+    CacheError,
     CacheMissingError,
     CodeError,
     EpochKeyError,
@@ -37,10 +40,18 @@ from verifier.types import (
     Plate,
     SignatureState,
     StatusAnswer,
+    TagAuth,
+    TagEvidence,
+    TagLevel,
+    TagRecord,
+    TagSeen,
+    TagSuspicion,
     VehicleRecord,
+    same_plate,
 )
 from verifier.verify import verify_text
-from verifier.vin import Vin, same_vin
+from verifier.verify_tag import verify_tag
+from verifier.vin import Vin, binding, same_vin
 
 READINGS: dict[CodeFault, CodeReading] = {
     CodeFault.NOT_A_MARK: CodeReading.FOREIGN,
@@ -63,6 +74,9 @@ SIGNATURES: dict[CodeFault, SignatureState] = {
     CodeFault.SIGNATURE: SignatureState.INVALID,
     CodeFault.HOLDER_KEY: SignatureState.INVALID,
 }
+
+_TID_KIND = b"VM1-TID"  # of the binding, docs/credential-format.md
+_NO_PLATE = Plate("", None)
 
 NOTHING_READ = b""
 """The payload that stands for a code which no decoder could read."""
@@ -152,6 +166,100 @@ def _document(store: StatusStore, credential: Credential | None, plates: Sequenc
     if credential is None or credential.status_list is None or credential.status_index is None:
         return None
     return store.credential(credential.serial, credential.status_list, credential.status_index, plates)
+
+
+# --------------------------------------------------------------------------------------------- tags
+
+# Faults by which a certificate speaks against its tag; every other one only proves nothing.
+_AGAINST_TAG = frozenset({CodeFault.SIGNATURE, CodeFault.JURISDICTION})
+_STAND_IN = b"\xff" * SIGNATURE_BYTES  # of a signature that was not read
+
+
+def tag_evidence(seen: TagSeen, trust: TrustList, now: datetime) -> TagEvidence:
+    """What was read of a tag and what its certificate proves; never raises for what a tag contains."""
+    tag = TagEvidence(
+        auth=seen.auth,
+        tid=(seen.tid or b"").hex().upper(),
+        plate=None,
+        level=TagLevel.AUTHENTICATED if seen.auth is TagAuth.OK else TagLevel.READ,
+        suspicions=seen.suspicions,
+        seen=seen,
+    )
+    try:
+        signed = decode(seen.tid or b"", seen.epc, seen.user or b"")
+    except CodeError as exc:
+        return replace(tag, plate=_told_by_epc(seen.epc), fault=exc.fault if seen.user else None)
+    try:
+        certificate = verify_tag(signed, trust, now).certificate
+    except UntrustedError as exc:
+        return _unproven(tag, signed.certificate.plate, exc.fault)
+    level = max(tag.level, TagLevel.CERTIFIED)
+    return replace(tag, plate=certificate.plate, level=level, issued_on=certificate.issued_on)
+
+
+def _unproven(tag: TagEvidence, claimed: Plate, fault: CodeFault) -> TagEvidence:
+    if fault not in _AGAINST_TAG:
+        return replace(tag, plate=claimed, fault=fault)
+    copied = (TagSuspicion.OTHER_TAG,) if fault is CodeFault.SIGNATURE else ()
+    suspicions = tuple(dict.fromkeys(tag.suspicions + copied))
+    return replace(
+        tag, plate=claimed, fault=fault, auth=TagAuth.FAIL, level=TagLevel.READ, suspicions=suspicions
+    )  # fmt: skip
+
+
+def _told_by_epc(epc: bytes) -> Plate | None:
+    """The plate that an EPC with fields (TC0) claims, where there is no certificate to prove it."""
+    try:
+        return decode(b"\0", epc, _STAND_IN).certificate.plate
+    except CodeError:
+        return None
+
+
+def registered_tag(
+    tag: TagEvidence, store: StatusStore, plates: Sequence[Plate], credential: Credential | None
+) -> TagEvidence:
+    """The tag's evidence with what the register and the proven credential say of its TID.
+
+    `plates` are those that were seen. The register gives a TID without a readable plate that of the vehicle it is
+    bound to, if it is one of them; likewise a vehicle whose tag still has the certificate of its last plate.
+    """
+    if not tag.tid:
+        return tag
+    if credential is not None and credential.tid_hash is not None:
+        tag = replace(tag, tid_matches=binding(_TID_KIND, credential.serial, tag.tid) == credential.tid_hash)
+    try:
+        tag = _compared(tag, store, plates)
+    except CacheError:
+        tag = replace(tag, record=None)
+    known = tag.record is TagRecord.BOUND or (tag.record is None and tag.tid_matches is True)
+    return replace(tag, level=max(tag.level, TagLevel.BOUND)) if known else tag
+
+
+def _compared(tag: TagEvidence, store: StatusStore, plates: Sequence[Plate]) -> TagEvidence:
+    candidates = list(dict.fromkeys(([] if tag.plate is None else [tag.plate]) + list(plates)))
+    for plate in candidates:
+        if store.vehicle_by_card(tag.tid, plate) is None or store.vehicle_by_tag(tag.tid, plate) is None:
+            continue
+        if tag.plate is not None and not same_plate(tag.plate, plate):
+            # The certificate is of the time before; what the reader says of the chip stays said.
+            tag = replace(tag, level=TagLevel.BOUND) if tag.level is TagLevel.CERTIFIED else tag
+        return replace(tag, record=TagRecord.BOUND, plate=plate)
+    if not candidates:
+        return tag
+    if store.vehicle_by_tag(tag.tid, candidates[0]) is not None:
+        return replace(tag, record=TagRecord.OTHER_VEHICLE)
+    return replace(tag, record=TagRecord.UNKNOWN) if store.covers(candidates[0]) else tag
+
+
+def tag_is_watched(store: StatusStore, tag: TagEvidence) -> bool:
+    """Whether the register looks for the vehicle of a tag that names no plate."""
+    if tag.plate is not None or not tag.tid:
+        return False
+    try:
+        record = store.vehicle_by_tag(tag.tid, _NO_PLATE)
+    except CacheError:
+        return False
+    return record is not None and bool(record.status & WATCH_LETTERS)
 
 
 _DENIED = (401, 403)  # the device or its officer, and never the vehicle (RFC 9110 clauses 15.5.2 and 15.5.4)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from verifier.adapters import cache_evidence, code_evidence
-from verifier.audit import AuditLog, CheckRecord, accident_json
+from verifier.adapters import cache_evidence, code_evidence, registered_tag, tag_evidence, tag_is_watched
+from verifier.audit import CheckContext, CheckRecord, RecordLog, accident_json
 from verifier.cache.store import GenerationInfo, StatusStore
 from verifier.clock import Clock
 from verifier.decide import decide
@@ -27,6 +27,7 @@ from verifier.errors import (
     PolicyError,
     TrustListError,
 )
+from verifier.lookups import Lookups
 from verifier.online import Standing
 from verifier.plates import confusable_plates
 from verifier.policy import Policy, load_policy
@@ -45,6 +46,8 @@ from verifier.types import (
     SignatureState,
     TagAuth,
     TagEvidence,
+    TagSeen,
+    WatchHit,
 )
 from verifier.verdict import Age, Verdict, VerdictCode
 from verifier.vin import Vin
@@ -54,7 +57,8 @@ from verifier.vin import Vin
 class Observation:
     """What the officer's device saw: the bytes of a code (NOTHING_READ for an unreadable one), tag, plate, paper.
 
-    `vin` is the one on the car, as typed: compared with the code, and kept nowhere.
+    `vin` is the one on the car, as typed: compared with the code, and kept nowhere. `watch` is what a list of this
+    place says of the car.
     """
 
     code: bytes | None = None
@@ -62,6 +66,7 @@ class Observation:
     plate_seen: PlateSeen | None = None
     paper_displayed: bool | None = None
     vin: Vin | None = field(default=None, repr=False)
+    watch: tuple[WatchHit, ...] = ()
     purpose: Purpose = Purpose.ENFORCEMENT
 
 
@@ -112,7 +117,8 @@ _TRIES = 3  # generations that may come and go during one check
 class Verifier:
     """Runs checks against one status source; it follows that source to a new generation by itself.
 
-    `time` tells whether the clock can be believed; without it only the data in use contradict a clock.
+    `time` tells whether the clock can be believed; without it only the data in use contradict a clock. `context` says
+    who checks, as each record has it; `lookups` counts typed plates.
     """
 
     def __init__(
@@ -120,9 +126,11 @@ class Verifier:
         status: StatusStore,
         *,
         clock: Clock,
-        audit: AuditLog | None,
+        audit: RecordLog | None,
         software: str,
         time: TrustedTime | None = None,
+        context: Callable[[], CheckContext] = CheckContext,
+        lookups: Lookups | None = None,
         new_id: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self._status = status
@@ -130,6 +138,7 @@ class Verifier:
         self._audit = audit
         self._software = software
         self._time = time
+        self._context, self._lookups = context, lookups
         self._new_id = new_id
         self._rules = _Rules(None, TrustList(()), Policy(), ())
 
@@ -137,6 +146,12 @@ class Verifier:
         """One check. Bad marks and a bad cache are verdicts; what could not be used or kept is in `remarks`."""
         result, record = self._run(seen)
         return _remarked(result, self._keep(record.to_json()))
+
+    def look_at(self, tag: TagSeen) -> TagEvidence:
+        """What is known of a tag in the field, for a list of them: looked up, not judged and not recorded."""
+        now, (info, _) = self._clock(), self._generation()
+        evidence = tag_evidence(tag, self._rules.trust, now)
+        return evidence if info is None else registered_tag(evidence, self._status, (), None)
 
     def upgrade(self, result: CheckResult, online: OnlineEvidence, sources: dict[str, Any]) -> CheckResult:
         """The same check with what the centre said of it, decided and recorded anew under its own number.
@@ -149,7 +164,7 @@ class Verifier:
         late = replace(result, evidence=evidence, verdict=verdict, similar=similar, late=True)
         record = CheckRecord(
             check_id=late.check_id, evidence=evidence, now=late.now, policy=late.policy, verdict=verdict,
-            inputs={}, sources=sources, software=self._software,
+            inputs={}, sources=sources, software=self._software, context=self._context(),
         )  # fmt: skip
         return _remarked(late, self._keep({**record.to_json(), "kind": "upgrade"}))
 
@@ -195,22 +210,36 @@ class Verifier:
         """All evidence, from one generation: a sync may put another one into use at any moment."""
         for _ in range(_TRIES):
             info, state = self._generation()
-            code = self._code(seen, now)
+            code, tag = self._code(seen, now), self._tag(seen.tag, now)
             if info is None:
                 cache = CacheEvidence(state=state)
                 break
-            cache = cache_evidence(self._status, info, _identities(seen, code), _proven(code))
+            tag = self._registered(tag, seen, code)
+            cache = cache_evidence(self._status, info, _identities(replace(seen, tag=tag), code), _proven(code))
+            if tag is not None and tag_is_watched(self._status, tag):
+                cache = replace(cache, watched=True)
             if self._generation()[0] == info:
                 break
         evidence = Evidence(
             code=code,
-            tag=seen.tag,
+            tag=tag and replace(tag, seen=None),
             plate_seen=seen.plate_seen,
             paper_displayed=seen.paper_displayed,
             cache=cache,
+            watch=seen.watch,
             purpose=seen.purpose,
         )
         return info, evidence
+
+    def _tag(self, tag: TagEvidence | None, now: datetime) -> TagEvidence | None:
+        """What was read of a tag, judged by the rules of this moment."""
+        return tag if tag is None or tag.seen is None else tag_evidence(tag.seen, self._rules.trust, now)
+
+    def _registered(self, tag: TagEvidence | None, seen: Observation, code: CodeEvidence | None) -> TagEvidence | None:
+        if tag is None or tag.seen is None:
+            return tag
+        others = _identities(replace(seen, tag=None), code)
+        return registered_tag(tag, self._status, others, _proven(code))
 
     def _code(self, seen: Observation, now: datetime) -> CodeEvidence | None:
         if seen.code is None:
@@ -254,10 +283,20 @@ class Verifier:
             now=result.now,
             policy=result.policy,
             verdict=result.verdict,
-            inputs={} if seen.code is None else {"code_sha256": hashlib.sha256(seen.code).hexdigest()},
+            inputs=_digests(seen),
             sources=sources,
             software=self._software,
+            context=self._counted(seen, result),
         )
+
+    def _counted(self, seen: Observation, result: CheckResult) -> CheckContext:
+        """Who checks; a plate that was typed with nothing else to look at counts as a look-up (I8)."""
+        context = self._context()
+        typed = seen.plate_seen is not None and seen.plate_seen.source == "officer"
+        if self._lookups is None or not typed or seen.code is not None or seen.tag is not None:
+            return context
+        found = self._lookups.note(context.officer, result.now, result.policy.lookups_per_hour)
+        return replace(context, lookups=found.count, flagged=found.flagged)
 
     def _keep(self, entry: dict[str, Any]) -> tuple[str, ...]:
         """Record a check. One that cannot be recorded is shown all the same: the officer stands in the road."""
@@ -271,6 +310,18 @@ class Verifier:
 
 def _remarked(result: CheckResult, remarks: tuple[str, ...]) -> CheckResult:
     return replace(result, remarks=result.remarks + remarks) if remarks else result
+
+
+def _digests(seen: Observation) -> dict[str, str]:
+    """SHA-256 of what was read: a code's bytes; of a tag TID, EPC and user memory, each behind its length."""
+    inputs = {}
+    if seen.code is not None:
+        inputs["code_sha256"] = hashlib.sha256(seen.code).hexdigest()
+    if seen.tag is not None and seen.tag.seen is not None:
+        banks = (seen.tag.seen.tid or b"", seen.tag.seen.epc, seen.tag.seen.user or b"")
+        joined = b"".join(len(bank).to_bytes(4) + bank for bank in banks)
+        inputs["tag_sha256"] = hashlib.sha256(joined).hexdigest()
+    return inputs
 
 
 def _not_compared(seen: Observation, code: CodeEvidence | None) -> tuple[str, ...]:
@@ -304,7 +355,7 @@ def _identities(seen: Observation | Evidence, code: CodeEvidence | None) -> list
     ranked: list[tuple[bool, Plate]] = []
     if seen.plate_seen is not None:
         ranked.append((seen.plate_seen.confirmed, seen.plate_seen.plate))
-    if seen.tag is not None:
+    if seen.tag is not None and seen.tag.plate is not None:
         ranked.append((seen.tag.auth is TagAuth.OK, seen.tag.plate))
     if claims is not None:
         ranked.append((_proven(code) is not None, claims.plate))

@@ -34,6 +34,9 @@ from verifier.types import (
     StatusLetter,
     TagAuth,
     TagEvidence,
+    TagLevel,
+    TagRecord,
+    TagSuspicion,
     VehicleRecord,
     WatchHit,
 )
@@ -188,7 +191,23 @@ def _code(qr: _Fields | None) -> CodeEvidence | None:
 def _tag(tag: _Fields | None) -> TagEvidence | None:
     if tag is None:
         return None
-    return TagEvidence(auth=tag.get("auth", TagAuth), tid=tag.get("tid", _text, ""), plate=_plate(tag))
+    return TagEvidence(
+        auth=tag.get("auth", TagAuth),
+        tid=tag.get("tid", _text, ""),
+        plate=_plate(tag) if tag.values.get("plate") is not None else None,
+        level=tag.get("level", TagLevel, TagLevel.READ),
+        fault=tag.get("fault", CodeFault, None),
+        issued_on=tag.get("issued_on", _last_day, None),
+        record=tag.get("record", TagRecord, None),
+        tid_matches=tag.get("tid_matches", _bool, None),
+        suspicions=tag.get("suspicions", _suspicions, ()),
+    )
+
+
+def _suspicions(value: Any) -> tuple[TagSuspicion, ...]:
+    if not isinstance(value, list) or len(value) > len(TagSuspicion):
+        raise ValueError("not a list of suspicions")
+    return tuple(TagSuspicion(text) for text in value)
 
 
 def _plate_seen(seen: _Fields | None) -> PlateSeen | None:
@@ -281,7 +300,7 @@ def evidence_to_json(evidence: Evidence, now: datetime) -> dict[str, Any]:
         "clock": "trusted" if evidence.clock_trusted else "suspect",
         "purpose": evidence.purpose.value,
         "qr": _code_json(evidence.code),
-        "tag": tag and {"auth": tag.auth.value, "tid": tag.tid, "plate": tag.plate.text, "plate_kind": tag.plate.kind},
+        "tag": tag and _tag_json(tag),
         "plate_seen": seen
         and {
             "text": seen.plate.text,
@@ -328,6 +347,21 @@ def _code_json(code: CodeEvidence | None) -> dict[str, Any] | None:
             "valid_until": str(credential.valid_until),
             "shown_at": _iso(code.shown_at),
         },
+    }
+
+
+def _tag_json(tag: TagEvidence) -> dict[str, Any]:
+    return {
+        "auth": tag.auth.value,
+        "tid": tag.tid,
+        "plate": tag.plate and tag.plate.text,
+        "plate_kind": tag.plate and tag.plate.kind,
+        "level": int(tag.level),
+        "fault": tag.fault and tag.fault.value,
+        "issued_on": _iso(tag.issued_on),
+        "record": tag.record and tag.record.value,
+        "tid_matches": tag.tid_matches,
+        "suspicions": [suspicion.value for suspicion in tag.suspicions],
     }
 
 

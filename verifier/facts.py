@@ -26,6 +26,8 @@ from verifier.types import (
     StatusAnswer,
     StatusLetter,
     TagAuth,
+    TagEvidence,
+    TagRecord,
     VehicleRecord,
     same_plate,
 )
@@ -122,12 +124,38 @@ class Facts:
         if seen is not None:
             (self.trusted if seen.confirmed else self.weak).append((Source.PLATE_SEEN, seen.plate))
         if tag is not None:
-            (self.trusted if tag.auth is TagAuth.OK else self.weak).append((Source.TAG, tag.plate))
-            if tag.auth is TagAuth.FAIL:
+            failed = self._tag_failed(tag)
+            if tag.plate is not None:
+                trusted = tag.auth is TagAuth.OK and not failed
+                (self.trusted if trusted else self.weak).append((Source.TAG, tag.plate))
+            if failed:
                 self.note(R.TAG_AUTH_FAILED, Source.TAG)
         if code is not None and code.credential is not None:
             (self.weak if self.credential is None else self.trusted).append((Source.CODE, code.credential.plate))
         self.subject = next((plate for _, plate in self.trusted + self.weak), None)
+
+    def _tag_failed(self, tag: TagEvidence) -> bool:
+        """R1: the tag's proof failed, something speaks for a copy, or the register names another tag."""
+        return tag.auth is TagAuth.FAIL or bool(tag.suspicions) or self._denied(tag) or self._of_another_code(tag)
+
+    def _denied(self, tag: TagEvidence) -> bool:
+        """The register gives this TID to another vehicle, or to none although the tag names one.
+
+        Old data, or a tag that was written after them, prove nothing of the kind (R6).
+        """
+        as_of = self.evidence.cache.as_of
+        unknown = tag.record is TagRecord.UNKNOWN and tag.plate is not None
+        if not (unknown or tag.record is TagRecord.OTHER_VEHICLE) or as_of is None:
+            return False
+        known_by = (as_of - self.policy.propagation).astimezone(SHANGHAI).date()
+        newer = tag.issued_on is not None and tag.issued_on >= known_by
+        return not newer and self.now - as_of <= self.policy.fresh
+
+    def _of_another_code(self, tag: TagEvidence) -> bool:
+        """The proven credential is bound to another tag, and it is not that tag which is the older one."""
+        if self.credential is None or tag.tid_matches is not False or tag.record is TagRecord.BOUND:
+            return False
+        return tag.issued_on is None or tag.issued_on < self.credential.issued_at.astimezone(SHANGHAI).date()
 
     def _trust_list(self) -> None:
         """R18: the credential was proven under a trust list past its time; `code_alone` when nothing else is proof."""

@@ -166,6 +166,32 @@ class TagAuth(Code):
     FAIL = "fail"
 
 
+class TagLevel(IntEnum):
+    """How far a tag's evidence goes; data can be proven offline, a chip only by a reader that holds keys."""
+
+    READ = 0  # TID or EPC seen: says nothing, for both can be put into another chip
+    BOUND = 1  # the TID is that of a valid record or of the shown credential
+    CERTIFIED = 2  # the signed certificate names this TID, this EPC and the plate
+    AUTHENTICATED = 3  # the reader says that the chip proved itself
+
+
+class TagRecord(Code):
+    """What the register says of a tag's TID, in a set that can say it."""
+
+    BOUND = "bound"  # it is the tag of this plate's vehicle
+    OTHER_VEHICLE = "other_vehicle"  # it is the tag of another vehicle
+    UNKNOWN = "unknown"  # it is no vehicle's tag
+
+
+class TagSuspicion(Code):
+    """What speaks for a copy or a replay: a lead with evidence, never a verdict."""
+
+    OTHER_TAG = "other_tag"  # the certificate was signed for another TID or EPC: a copied user bank
+    TWO_EPCS = "two_epcs"  # one TID with two EPCs
+    TWO_TAGS = "two_tags"  # one plate on two tags
+    TWO_PLACES = "two_places"  # strong on two antennas that no car passes together
+
+
 class StatusLetter(Code):
     """Vehicle status letters; the register gives several of them in one string."""
 
@@ -342,12 +368,38 @@ class CodeEvidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TagSeen:
+    """What a reader read of one tag. `tid` and `user` are None where they were not read; all of it is hostile.
+
+    `auth` is what the reader's security module says; `suspicions` is what was noticed over several reads.
+    """
+
+    epc: bytes
+    tid: bytes | None = None
+    user: bytes | None = None
+    auth: TagAuth = TagAuth.UNSUPPORTED
+    suspicions: tuple[TagSuspicion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TagEvidence:
-    """The in-car tag that was read."""
+    """The in-car tag that was read. `plate` is None where nothing readable names one.
+
+    `fault` is why its certificate proves nothing; `issued_on` the proven one's day of issue. `record` is None where
+    the register cannot say; `tid_matches` tells whether the proven credential is bound to this TID, None when not
+    compared. Evidence with `seen` is worked out anew at each check.
+    """
 
     auth: TagAuth
-    tid: str
-    plate: Plate
+    tid: str  # hex; empty where it was not read
+    plate: Plate | None
+    level: TagLevel = TagLevel.READ
+    fault: CodeFault | None = None
+    issued_on: date | None = None  # in China
+    record: TagRecord | None = None
+    tid_matches: bool | None = None
+    suspicions: tuple[TagSuspicion, ...] = ()
+    seen: TagSeen | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from verifier.types import Hint, StatusLetter
+from verifier.types import Hint, StatusLetter, TagLevel
 from verifier.verdict import Action, Reason, Tone, VerdictCode
 
 Language = Literal["zh", "en"]
@@ -143,4 +143,12 @@ HINTS: dict[Hint, Text] = {
     Hint.DARK: Text("光线太暗", "MORE LIGHT"),
     Hint.GLARE: Text("反光请换角度", "GLARE: TILT"),
     Hint.CUT_OFF: Text("码不完整", "SHOW WHOLE CODE"),
+}
+
+# How far a tag's evidence goes; none of these says that the chip is the original one.
+TAG_LEVELS: dict[TagLevel, Text] = {
+    TagLevel.READ: Text("已读", "READ"),
+    TagLevel.BOUND: Text("已登记", "LISTED"),
+    TagLevel.CERTIFIED: Text("已验签", "SIGNED"),
+    TagLevel.AUTHENTICATED: Text("读写器鉴权", "READER OK"),
 }

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import click
 
-from scripts.bench import cache_figures, status_server
+from scripts.bench import appliance, cache_figures, status_server
+from scripts.bench.audit import TARGET as AUDIT_TARGET
+from scripts.bench.audit import bench_audit
 from scripts.bench.cache import DISK_BYTES, LARGEST, SMALLEST, bench_cache
 from scripts.bench.credential import IMPORT_TARGET, IMPORT_TARGET_ES256, Row, bench_credential, bench_import
 from scripts.bench.decision import TARGET, bench_decision
@@ -34,6 +36,7 @@ def bench() -> None:
     Examples:
       markcheck bench decide
       markcheck bench decide --json
+      markcheck bench audit
       markcheck bench credential
       markcheck bench qr --per-condition 4
       markcheck bench cache
@@ -60,6 +63,34 @@ def bench_decide(as_json: bool) -> None:
     click.echo(
         f"ratio         {found.ratio:6.2f}      target {TARGET:g}: {'met' if found.ratio <= TARGET else 'missed'}"
     )
+
+
+@bench.command("audit")
+@click.option(
+    "--folder", type=click.Path(exists=True, file_okay=False, path_type=Path), help="On the disk to be measured."
+)
+@json_option
+def bench_audit_command(folder: Path | None, as_json: bool) -> None:
+    """A record into the audit log, sealed and plain, beside a bare append of as many bytes with its sync to the disk.
+
+    \b
+    Examples:
+      markcheck bench audit
+      markcheck bench audit --folder /var/lib --json
+    """
+    found = bench_audit(folder)
+    if not as_json:
+        click.echo(machine())
+    for name, pair in found.items():
+        if as_json:
+            times = {"ours_us": pair.ours_us, "bare_us": pair.baseline_us, "ratio": pair.ratio}
+            print_json({"name": f"{name} record", **times, "target": AUDIT_TARGET})
+        else:
+            bare = f"bare append {pair.baseline_us:8.1f} µs"
+            told = _met(pair.ratio, AUDIT_TARGET)
+            click.echo(
+                f"{name:7}{pair.ours_us:9.1f} µs   {bare}   ratio {pair.ratio:5.2f}   target {AUDIT_TARGET:g}: {told}"
+            )
 
 
 @bench.command("credential")
@@ -261,4 +292,29 @@ def bench_reader_command(seconds: float, as_json: bool) -> int:
         click.echo(machine())
         for figure in figures:
             click.echo(f"{figure.name:52}{figure.target:24}{figure.measured:44}{figure.verdict}")
+    return 1 if any(figure.verdict is cache_figures.Verdict.MISSED for figure in figures) else 0
+
+
+@bench.command("appliance")
+@click.option("--write", "target", type=click.Path(file_okay=False, path_type=Path), help="Folder for the page.")
+@json_option
+def bench_appliance_command(target: Path | None, as_json: bool) -> int:
+    """The handheld's program: first pixels, verdicts, keys, a frozen camera, memory, beside their targets.
+
+    \b
+    Examples:
+      markcheck bench appliance                            about two minutes
+      markcheck bench appliance --json
+      markcheck bench appliance --write docs/benchmarks
+    """
+    with progress_bar() as progress:
+        figures = appliance.bench_appliance(progress)
+    if as_json:
+        for figure in figures:
+            print_json({**asdict(figure), "target": figure.target, "verdict": figure.verdict})
+    else:
+        click.echo(appliance.text_report(figures))
+    if target:
+        command = "markcheck bench appliance --write DIR"
+        click.echo(appliance.write_page(figures, target, command, system_clock()), err=True)
     return 1 if any(figure.verdict is cache_figures.Verdict.MISSED for figure in figures) else 0

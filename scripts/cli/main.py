@@ -27,13 +27,22 @@ COMMANDS = {
         "scripts.cli.decide:replay",
         "Decide again on every check in an audit log, or in one record taken out of it, and compare.",
     ),
+    "audit": ("scripts.cli.audit:audit", "The log of all checks: verify, show, open, replay, export, upload, purge."),
     "credential": ("scripts.cli.credential:credential", "What stands in a code."),
     "trust": ("scripts.cli.trust:trust", "The keys whose signatures this device accepts."),
     "sandbox": (
         "scripts.cli.sandbox:sandbox",
         "An authority with made-up vehicles: issues credentials, publishes and serves the signed distribution.",
     ),
+    "checkpoint": (
+        "scripts.cli.checkpoint:checkpoint",
+        "Check every car that passes a tag reader; only a finding is told.",
+    ),
     "reader": ("scripts.cli.reader:reader", "A tag reader on a serial port: ask it, read tags, look at its bytes."),
+    "enrol": ("scripts.cli.enrol:enrol", "Make this device known at its centre: a key and a certificate of its own."),
+    "shift": ("scripts.cli.enrol:shift", "The epoch key during a shift: fetched, held in memory, wrapped under a PIN."),
+    "device": ("scripts.cli.enrol:device", "This device as a whole."),
+    "run": ("scripts.cli.run:run", "Run the handheld's program until it is switched off, or Ctrl-C."),
     "bench": ("scripts.cli.bench:bench", "Measure on this machine."),
     "doctor": ("scripts.cli.doctor:doctor", "Whether the parts of this installation work."),
 }

@@ -410,6 +410,9 @@ _EVENT_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
     "revoke": ({"plate"}, {"kind"}),
     "lapse": ({"plate", "until"}, {"kind"}),
     "status": ({"plate", "letters"}, {"kind"}),
+    "bind-tag": ({"plate", "tid"}, {"kind"}),
+    "replace-tag": ({"plate", "tid"}, {"kind"}),
+    "unbind-tag": ({"plate"}, {"kind"}),
     "rotate-key": ({"issuer"}, set()),
     "compromise-key": ({"issuer"}, {"kid"}),
 }
@@ -423,6 +426,7 @@ _EVENT_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
 @click.option("--reason", type=click.Choice(["inspection", "exempt"]), help="Why renewed.  [default: inspection]")
 @click.option("--letters", help="Status letters, for status.")
 @click.option("--new-plate", help="The plate a replated vehicle gets.")
+@click.option("--tid", metavar="HEX", help="The in-car tag's number, for bind-tag and replace-tag.")
 @click.option("--city", help="Code or name of the city that registers, to be compared with the plate.")
 @click.option("--issuer", metavar="CODE", help="Whose key: a city's code, or 000000 for the platform's freshness key.")
 @click.option("--kid", metavar="HEX", help="For compromise-key: a retired key instead of the signing one.")
@@ -439,6 +443,7 @@ def event(event: str, folder: Path, **given: str | None) -> None:
       markcheck sandbox event revoke --plate 京N5U677                  in wrong hands; 'reissue' then gives a new one
       markcheck sandbox event lapse --plate 京N5U677 --until 2026-05
       markcheck sandbox event status --plate 京N5U677 --letters C
+      markcheck sandbox event replace-tag --plate 京N5U677 --tid E28011702000020A1B2C3D4E
       markcheck sandbox event rotate-key --issuer 440300               what the old key signed stays good
       markcheck sandbox event compromise-key --issuer 440300           what the old key signed is refused
     """
@@ -474,7 +479,7 @@ def _vehicle_event(home: AuthorityFolder, event: str, options: dict[str, str]) -
         wanted["until"] = _month(options["until"])
     elif event == "register":
         wanted["until"] = str(Month.at(system_clock()).plus(FIRST_MARK))
-    wanted |= {name: options[name] for name in ("reason", "letters") if name in options}
+    wanted |= {name: options[name] for name in ("reason", "letters", "tid") if name in options}
     new = _parse(options["new_plate"], None) if event == "replate" else None
     authority = home.open(clock=system_clock)
     if event == "register":

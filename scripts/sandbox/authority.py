@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -39,6 +39,16 @@ from scripts.sandbox.publisher_keys import PublisherKeys
 from scripts.sandbox.regions import NATIONAL as NATIONAL_REGION
 from scripts.sandbox.regions import Region
 from scripts.sandbox.registry import STATUS_LIST, Registry, RegistryError, regions_of
+from scripts.sandbox.tags import (
+    PersonalisedTag,
+    TagForm,
+    bind_tag,
+    personalised,
+    replace_tag,
+    tag_key,
+    tag_keys,
+    unbind_tag,
+)
 from verifier.clock import Clock
 from verifier.codec.hot import HotList
 from verifier.codec.status import pack
@@ -75,6 +85,7 @@ class Authority:
         holder_seed: bytes | None = None,
         policy: Policy | None = None,
         registry: Registry | None = None,
+        tag_keys: Mapping[str, SigningKey] | None = None,
     ) -> None:
         today = made_from.began.astimezone(SHANGHAI).date()
         self.registry = registry or Registry(fleet(made_from.scale, made_from.seed, today), made_from.seed)
@@ -88,6 +99,7 @@ class Authority:
         self.policy = policy or Policy()
         self.trust_version = 1
         self.status_key: SigningKey | None = None
+        self.tag_keys = dict(tag_keys or {})  # by issuer code
 
     def vehicle(self, plate: Plate) -> Vehicle:
         """The vehicle with this plate; RegistryError when there is none."""
@@ -147,8 +159,14 @@ class Authority:
         self.trust_version += 1
 
     def trust_entries(self) -> bytes:
-        """The trust list to publish: the issuers' keys, and that of the status server where there is one."""
-        return self.issuer.trust_entries([] if self.status_key is None else [self.status_key])
+        """The trust list to publish: the issuers' keys, those for tags, and that of the status server if there is."""
+        return self.issuer.trust_entries(
+            [*self.tag_keys.values(), *([] if self.status_key is None else [self.status_key])]
+        )
+
+    def tag(self, plate: Plate, form: TagForm = TagForm.TC1, issued_at: datetime | None = None) -> PersonalisedTag:
+        """The memory of the vehicle's tag, written now or at another moment; RegistryError when it has none."""
+        return personalised(self.registry, self.tag_keys, plate, issued_at or self.clock(), form)
 
     def withdraw_key(self, issuer: str, kid: str) -> None:
         """A key that signs no more was stolen: refuse it too, for a thief chooses his dates. RegistryError."""
@@ -236,6 +254,7 @@ def new_authority(
         store=store,
         epoch_key=secrets.token_bytes(32),
         policy=policy,
+        tag_keys={city.code: tag_key(city, now) for city in CITIES},
     )
 
 
@@ -254,6 +273,9 @@ EVENTS: dict[str, Callable[[Registry, dict[str, Any]], object]] = {
     ),
     "reissue": lambda registry, e: registry.reissue(_plate(e)),
     "lost-paper": lambda registry, e: registry.lost_paper(_plate(e)),
+    "bind-tag": lambda registry, e: bind_tag(registry, _plate(e), e["tid"]),
+    "replace-tag": lambda registry, e: replace_tag(registry, _plate(e), e["tid"]),
+    "unbind-tag": lambda registry, e: unbind_tag(registry, _plate(e)),
 }
 """What happens to a vehicle."""
 
@@ -298,7 +320,7 @@ class AuthorityFolder:
     def _write(self, authority: Authority) -> None:
         self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.private / ".gitignore").write_text("*\n")  # wherever the folder stands, its keys are committed by nobody
-        save_keys(self.private, authority.issuer.keys.values())
+        save_keys(self.private, [*authority.issuer.keys.values(), *authority.tag_keys.values()])
         authority.publisher.save_keys(self.private / "tuf")
         write_secret(self.epoch_key_file, authority.epoch_key.hex().encode() + b"\n")
         write_secret(self._holder_file, authority.holder_seed.hex().encode() + b"\n")
@@ -325,6 +347,7 @@ class AuthorityFolder:
             epoch_key=bytes.fromhex(self.epoch_key_file.read_text().strip()),
             holder_seed=self._holder_seed(),
             registry=registry,
+            tag_keys=tag_keys(self.private, made_from.began),
         )
         for event in self._events():
             self.repeat(authority, event)

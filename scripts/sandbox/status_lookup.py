@@ -51,16 +51,24 @@ class Lookup:
             if asked.kind is IdKind.CREDENTIAL:
                 entry = self._documents.get(asked.key)
                 return None if entry is None else self._live.authority.registry.replated.get(entry.serial, entry.plate)
-            return (self._plates if asked.kind is IdKind.PLATE else self._tags).get(asked.key)
+            return self._plates.get(asked.key) if asked.kind is IdKind.PLATE else self._tagged(asked.key)
 
     def _row(self, asked: AskedId, as_of: datetime) -> Row:
         record: int | DocumentWord | None
         if asked.kind is IdKind.CREDENTIAL:
             record = self._word(self._documents.get(asked.key))
         else:
-            record = self._wide((self._plates if asked.kind is IdKind.PLATE else self._tags).get(asked.key))
+            record = self._wide(self._plates.get(asked.key) if asked.kind is IdKind.PLATE else self._tagged(asked.key))
         status = RowStatus.ABSENT if record is None else RowStatus.FOUND
         return Row(status=status, as_of=as_of, record=record)
+
+    def _tagged(self, key: bytes) -> Plate | None:
+        """The plate of the vehicle that has this tag now; one that was taken off it is nobody's."""
+        plate = self._tags.get(key)
+        vehicle = None if plate is None else self._live.authority.registry.vehicles.get(plate)
+        if vehicle is None or vehicle.tid is None or self._hasher.digest(TAG, tag_bytes(vehicle.tid)) != key:
+            return None
+        return plate
 
     def _wide(self, plate: Plate | None) -> int | None:
         vehicle = None if plate is None else self._live.authority.registry.vehicles.get(plate)

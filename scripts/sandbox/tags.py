@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
 from scripts.sandbox.fleet import CITIES, City, Vehicle
 from scripts.sandbox.keys import SigningKey, load_key, save_keys, signing_key
-from scripts.sandbox.registry import STATUS_LIST, CredentialEntry, regions_of
+from scripts.sandbox.registry import STATUS_LIST, CredentialEntry, Registry, RegistryError, regions_of
+from verifier.cache.keys import MAX_TID
 from verifier.codec.tag import TagCertificate, tc0_epc, tc0_message, tc1_body, tc1_message
-from verifier.types import SHANGHAI, Algorithm, KeyRole
+from verifier.types import SHANGHAI, Algorithm, KeyRole, Plate
+
+MIN_TID_BYTES = 8  # the shortest that has a serial number: class, maker, model and 32 bits
 
 
 class PersonalisedTag(NamedTuple):
@@ -71,3 +77,65 @@ def plain_epc(tid: bytes) -> bytes:
     """A 96-bit EPC that tells nothing about the vehicle and cannot be taken for one with fields."""
     digest = hashlib.sha256(b"VEID-EPC\0" + tid).digest()
     return bytes((digest[0] | 0xF0,)) + digest[1:12]
+
+
+# ------------------------------------------------------------------------------- which tag is on which vehicle
+
+
+class TagForm(StrEnum):
+    """How a tag's certificate is written."""
+
+    TC1 = "tc1"  # user bank of 1024 bits
+    TC0 = "tc0"  # user bank of 512 bits, fields in the EPC
+
+
+def bind_tag(registry: Registry, plate: Plate, tid: str) -> None:
+    """Put a tag on a vehicle without one; RegistryError when the vehicle has one or the tag is another vehicle's."""
+    vehicle = registry.vehicle(plate)
+    if vehicle.tid is not None:
+        raise RegistryError("the vehicle has a tag: replace it, or unbind it first")
+    registry.vehicles[plate] = replace(vehicle, tid=_free(registry, tid))
+
+
+def unbind_tag(registry: Registry, plate: Plate) -> None:
+    """Take a vehicle's tag out of use; RegistryError when it has none."""
+    vehicle = registry.vehicle(plate)
+    if vehicle.tid is None:
+        raise RegistryError("the vehicle has no tag")
+    registry.vehicles[plate] = replace(vehicle, tid=None)
+
+
+def replace_tag(registry: Registry, plate: Plate, tid: str) -> None:
+    """Another tag in place of the vehicle's; RegistryError, and then it keeps the one it has."""
+    vehicle = registry.vehicle(plate)
+    if vehicle.tid is None:
+        raise RegistryError("the vehicle has no tag: bind one")
+    registry.vehicles[plate] = replace(vehicle, tid=_free(registry, tid))
+
+
+def _free(registry: Registry, tid: str) -> str:
+    """The TID as the register writes it; RegistryError when it is none, or some vehicle's already."""
+    try:
+        written = bytes.fromhex(tid).hex().upper()
+    except ValueError as exc:
+        raise RegistryError("a TID is written in hex") from exc
+    if not MIN_TID_BYTES <= len(written) // 2 <= MAX_TID // 2:
+        raise RegistryError(f"a TID has {MIN_TID_BYTES} to {MAX_TID // 2} bytes")
+    if any(vehicle.tid == written for vehicle in registry.vehicles.values()):
+        raise RegistryError("the tag is on a vehicle already")
+    return written
+
+
+def personalised(
+    registry: Registry, keys: Mapping[str, SigningKey], plate: Plate, issued_at: datetime, form: TagForm = TagForm.TC1
+) -> PersonalisedTag:
+    """The memory of the tag that the register has for a vehicle; RegistryError when it has none."""
+    vehicle = registry.vehicle(plate)
+    if vehicle.tid is None:
+        raise RegistryError("the vehicle has no tag")
+    claims = certificate(vehicle, registry.credential(plate), issued_at)
+    write = write_tc1 if form is TagForm.TC1 else write_tc0
+    try:
+        return write(keys[vehicle.city.code], bytes.fromhex(vehicle.tid), claims)
+    except ValueError as exc:
+        raise RegistryError(str(exc)) from exc

@@ -14,7 +14,18 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from verifier.cache.blocks import CHECKSUM, HEADER, PER, PER_SEALED, ROW, Groups, encode_groups, split_blocks
-from verifier.cache.keys import CREDENTIAL, PLATE, TAG, KeyHasher, key48, plate_bytes, serial_bytes, tag_bytes
+from verifier.cache.keys import (
+    CARD,
+    CREDENTIAL,
+    PLATE,
+    TAG,
+    KeyHasher,
+    card_bytes,
+    key48,
+    plate_bytes,
+    serial_bytes,
+    tag_bytes,
+)
 from verifier.cache.schema import PAGE_SIZE, SALT_LENGTH, BaseMeta
 from verifier.cache.sealing import open_seal
 from verifier.cache.values import SEE_EXACT, ValueScheme, choose_scheme, to_wide
@@ -161,6 +172,7 @@ def _gather(vehicles: Iterable[tuple[VehicleRecord, str | None]], hasher: KeyHas
         gathered.add(hasher.digest(PLATE, plate_bytes(record.plate)), wide)
         if tid is not None:
             gathered.add(hasher.digest(TAG, tag_bytes(tid)), wide)
+            gathered.add(hasher.digest(CARD, card_bytes(record.plate, tid)), wide)
         gathered.vehicles += 1
         if gathered.vehicles % REPORT_EVERY == 0:
             report("hash", gathered.vehicles, 0)

@@ -14,12 +14,14 @@ from verifier.plates import canonical
 from verifier.types import Plate, Serial
 
 PLATE, TAG, CREDENTIAL = b"plate", b"tag", b"cred"  # BLAKE2b "person": kinds of identity never mix
+CARD = b"card"  # a plate and the number on the card of its tag: which tag belongs to which vehicle
 CHECK = b"check"
 KEY_LENGTH = 32  # bytes
 DIGEST_LENGTH = 16  # bytes
 KEY_BITS = 48
 MAX_KEY = (1 << KEY_BITS) - 1
 MAX_TID = 62  # hex digits; a TID of ISO/IEC 18000-63 has 24
+CARD_DIGITS = 12  # the number on a tag's card: the last ones of its TID
 
 
 class KeyHasher:
@@ -31,7 +33,7 @@ class KeyHasher:
         # A copy of a keyed state costs half of keying a new one: the key block is hashed only once.
         self._states = {
             person: hashlib.blake2b(digest_size=DIGEST_LENGTH, key=epoch_key, person=person)
-            for person in (PLATE, TAG, CREDENTIAL, CHECK)
+            for person in (PLATE, TAG, CARD, CREDENTIAL, CHECK)
         }
         # Hash of a constant: tells a wrong epoch key from an absent vehicle.
         self.check_value = self.digest(CHECK, b"markcheck")
@@ -62,6 +64,11 @@ def tag_bytes(tid: str) -> bytes:
     if not 2 <= len(text) <= MAX_TID or len(text) % 2 or not set(text) <= set("0123456789ABCDEF"):
         raise PlateError("tag: TID is not hex")
     return text.encode()
+
+
+def card_bytes(plate: Plate, card: str) -> bytes:
+    """A plate with a card's number (hex digits, in groups or not) or the whole TID. PlateError as for both."""
+    return plate_bytes(plate) + b"/" + tag_bytes("".join(card.split()))[-CARD_DIGITS:]
 
 
 def serial_bytes(serial: Serial) -> bytes:

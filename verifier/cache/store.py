@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from verifier.cache import schema
-from verifier.cache.keys import CREDENTIAL, PLATE, TAG, KeyHasher, key48, plate_bytes, serial_bytes, tag_bytes
+from verifier.cache.keys import (
+    CARD,
+    CREDENTIAL,
+    PLATE,
+    TAG,
+    KeyHasher,
+    card_bytes,
+    key48,
+    plate_bytes,
+    serial_bytes,
+    tag_bytes,
+)
 from verifier.cache.tables import Table
 from verifier.cache.values import SEE_EXACT, TOMBSTONE, from_wide
 from verifier.codec.hot import MAX_HOT, HotList, HotListError, decode_hot, hot_key
@@ -120,6 +131,16 @@ class StatusStore:
         """The record of the vehicle whose tag has this TID (hex), for the plate that the tag shows."""
         with self._lock:
             wide = self._wide(TAG, tag_bytes, tid)
+            return None if wide is None else from_wide(wide, plate)
+
+    def vehicle_by_card(self, card: str, plate: Plate) -> VehicleRecord | None:
+        """The record of the vehicle with this plate, if its tag's card has this number; None for any other pair.
+
+        `card` is the number as printed, or the tag's whole TID (hex).
+        """
+        plate = _with_kind(plate)
+        with self._lock:
+            wide = self._wide(CARD, lambda number: card_bytes(plate, number), card)
             return None if wide is None else from_wide(wide, plate)
 
     def credential(

@@ -1,0 +1,324 @@
+"""The thread that reads tags: lists for the officer, a checkpoint, and a reader that goes and comes back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from firmware.app import TagField
+from firmware.checkpoint import Checkpoint
+from firmware.machine.events import Alarm, PartFault, Passed, TagsSeen
+from firmware.tags import FETCHED, LISTED, PART, Field, Memories, TagThread
+from hw.errors import DeviceNotFoundError
+from hw.rfid.emulator.device import EmulatedReader
+from hw.rfid.emulator.faults import Fault, FaultKind
+from hw.rfid.emulator.port import running
+from hw.rfid.emulator.scene import AirProtocol as EmulatedAir
+from hw.rfid.emulator.scene import Authentication, Passage, ReaderSetup, Scene, Tag
+from hw.rfid.models import MODELS
+from hw.rfid.transport import serial_line
+from hw.rfid.types import AirProtocol
+from scripts.sandbox.tags import PersonalisedTag, TagForm
+from tests.reader_lines import Clock, EmulatedLine
+from tests.test_tags import World, on_the_car
+from verifier.check import Observation
+from verifier.types import TagAuth, TagLevel
+from verifier.verdict import Tone, VerdictCode
+
+PROTOCOLS = sorted(MODELS)
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path)
+    yield world
+    world.device.store.close()
+
+
+class Bench:
+    """A tag thread without a thread of its own, on an emulated reader, under a clock that jumps."""
+
+    def __init__(self, world: World, protocol: str, scene: Scene, **options) -> None:
+        self.clock = Clock()
+        self.line = EmulatedLine(EmulatedReader(protocol, scene), self.clock)
+        self.posted: list[object] = []
+        self._end_ns = 0
+        self.driver_protocol = options.pop("driver", protocol)
+        turn = self.line.turn
+
+        def turned() -> bool:
+            if self.clock.ns >= self._end_ns:
+                self.thread.close()
+            return turn()
+
+        self.clock.turn = turned
+        verifier = world.device.verifier
+        self.made = 0
+        self.thread = TagThread(
+            self._make, self.posted.append, verifier.look_at,
+            lambda with_memory: Checkpoint(verifier.check, verifier.look_at, with_memory=with_memory),
+            monotonic_ns=self.clock.monotonic_ns, wait=self.clock.wait, **options,
+        )  # fmt: skip
+
+    def _make(self):
+        self.made += 1
+        clock = self.clock
+        return MODELS[self.driver_protocol].driver(
+            self.line.connect, monotonic_ns=clock.monotonic_ns, clock=clock.now, wait=clock.wait
+        )
+
+    def read(self, seconds: float) -> Bench:
+        return self._run(seconds, self.thread.read)
+
+    def watch(self, seconds: float) -> Bench:
+        return self._run(seconds, self.thread.watch)
+
+    def _run(self, seconds: float, job) -> Bench:
+        self._end_ns = self.clock.ns + int(seconds * 1e9)
+        job(on=True)
+        self.thread.run()
+        return self
+
+    @property
+    def lists(self) -> list[TagsSeen]:
+        return [event for event in self.posted if isinstance(event, TagsSeen)]
+
+    @property
+    def faults(self) -> list[str]:
+        assert all(event.part == PART for event in self.posted if isinstance(event, PartFault))
+        return [event.problem for event in self.posted if isinstance(event, PartFault)]
+
+
+def standing(tag: PersonalisedTag, dbm: float = -50.0, **options) -> Passage:
+    given = {"tid": tag.tid, "epc": tag.epc, "user": tag.user, **options}
+    return Passage(tag=Tag(**given), rssi_dbm=dbm)
+
+
+def scene(*passages: Passage, faults=(), **setup) -> Scene:
+    return Scene(passages=passages, faults=tuple(faults), reader=ReaderSetup(**setup))
+
+
+# ------------------------------------------------------------------------------------------------ what is there
+
+
+def test_the_thread_is_what_the_program_wants_of_a_tag_field(world):
+    field: TagField = Bench(world, "m100", scene()).thread
+    assert field.read
+    assert field.watch
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("form", TagForm)
+def test_a_tag_in_the_field_is_read_with_its_certificate(world, protocol, form):
+    vehicle = world.tagged[0]
+    bench = Bench(world, protocol, scene(standing(world.tag(vehicle, form)))).read(3.0)
+    (seen,) = bench.lists[-1].tags
+    assert (seen.evidence.plate, seen.evidence.level) == (vehicle.plate, TagLevel.CERTIFIED)
+    assert bench.faults == []
+    assert len(bench.lists) >= 3  # reading memory costs rounds, not the list
+
+
+def test_the_list_holds_the_strongest_tags_and_no_more(world):
+    tags = [standing(PersonalisedTag(bytes((0xE2, n)) * 6, bytes((0x30, n)) * 6, b""), -40.0 - n) for n in range(12)]
+    listed = Bench(world, "gx", scene(*tags)).read(3.0).lists[-1].tags
+    assert len(listed) == LISTED
+    assert Bench(world, "gx", scene(*tags[:3])).read(3.0).lists[-1].tags.__len__() == 3
+
+
+def test_an_empty_field_is_an_empty_list(world):
+    assert {event.tags for event in Bench(world, "m100", scene()).read(2.0).lists} == {()}
+
+
+def test_the_bar_follows_the_strength_and_a_tag_that_left_goes_from_the_list(world):
+    tag = world.tag(world.tagged[0], TagForm.TC0)
+    gone = replace(standing(tag), for_s=1.5, at_s=0.0)
+    lists = Bench(world, "m100", scene(gone)).read(6.0).lists
+    assert lists[2].tags[0].rssi_dbm == -50.0
+    assert lists[-1].tags == ()
+
+
+def test_a_chosen_tag_of_the_list_is_checked_by_what_was_read_of_it(world):
+    vehicle = world.tagged[0]
+    (seen,) = Bench(world, "m100", scene(standing(world.tag(vehicle)))).read(3.0).lists[-1].tags
+    verdict = world.device.verifier.check(Observation(tag=seen.evidence)).verdict
+    assert (verdict.code, verdict.tone, verdict.plate) == (VerdictCode.VALID, Tone.NOTE, vehicle.plate)
+
+
+def test_a_reader_with_a_security_module_is_asked_and_its_word_is_told_as_its_word(world):
+    vehicle = world.tagged[0]
+    passage = standing(world.tag(vehicle), protocol=EmulatedAir.GB29768)
+    setup = {"security_module": True}
+    field = Field(air=AirProtocol.GB29768)
+    (seen,) = Bench(world, "gx", scene(passage, **setup), field=field).read(4.0).lists[-1].tags
+    assert (seen.evidence.auth, seen.evidence.level) == (TagAuth.OK, TagLevel.AUTHENTICATED)
+
+
+def test_a_tag_that_cannot_prove_itself_is_never_taken_for_proven(world):
+    passage = standing(
+        world.tag(world.tagged[0]), protocol=EmulatedAir.GB29768, authentication=Authentication.FAILS
+    )  # fmt: skip
+    field = Field(air=AirProtocol.GB29768)
+    (seen,) = Bench(world, "gx", scene(passage, security_module=True), field=field).read(4.0).lists[-1].tags
+    assert seen.evidence.auth is not TagAuth.OK
+    assert seen.evidence.level < TagLevel.AUTHENTICATED
+
+
+def test_a_tag_that_gives_nothing_is_asked_a_few_times_and_then_left_alone(world):
+    mute = standing(PersonalisedTag(b"\xe2\x00" * 6, b"\x30" * 12, b""))
+    bench = Bench(world, "m100", scene(mute)).read(8.0)
+    asked = bench.line.reader.engine.heard[0x39]
+    assert 0 < asked <= 30
+    assert bench.lists[-1].tags[0].evidence.plate is None
+
+
+def test_memory_of_no_more_than_a_few_tags_is_read_at_once():
+    assert FETCHED <= LISTED
+    memories = Memories(authenticates=False)
+    assert memories.seen  # kept within bounds by its size alone
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_pulled_plug_is_a_named_fault_and_the_reader_comes_back_by_itself(world, protocol):
+    unplug = Fault(kind=FaultKind.UNPLUG, at_s=2.0, seconds=2.0)
+    tag = standing(world.tag(world.tagged[0], TagForm.TC0))
+    bench = Bench(world, protocol, scene(tag, faults=[unplug])).read(12.0)
+    assert bench.faults == ["line lost", ""]
+    assert bench.lists[-1].tags[0].evidence.plate == world.tagged[0].plate
+
+
+def test_while_the_reader_is_gone_a_plate_and_a_code_are_checked_as_ever(world):
+    unplug = Fault(kind=FaultKind.UNPLUG, at_s=1.5, seconds=100.0)
+    bench = Bench(world, "m100", scene(faults=[unplug])).watch(6.0)
+    assert bench.faults == ["line lost"]
+    vehicle = world.tagged[0]
+    result = world.check(code=world.code(vehicle), plate_seen=on_the_car(vehicle))
+    assert (result.verdict.code, result.verdict.tone) == (VerdictCode.VALID, Tone.PASS)
+
+
+@pytest.mark.parametrize(("driver", "reader"), [("a0", "m100"), ("m100", "a0"), ("gx", "a0"), ("m100", "gx")])
+def test_a_reader_of_another_family_is_a_named_fault_told_once_and_tried_again(world, driver, reader):
+    bench = Bench(world, reader, scene(), driver=driver).watch(12.0)
+    (fault,) = bench.faults
+    assert fault == "no answer in time"
+    assert bench.made >= 3
+
+
+def test_a_port_that_is_not_there_is_tried_again_with_patience(world):
+    bench = Bench(world, "m100", scene())
+    bench.line.unplugged_until = bench.clock.ns + 20_000_000_000
+    bench.read(30.0)
+    assert bench.faults == ["port cannot be opened (errno 2)", ""]
+    assert bench.made <= 12  # not again and again without a pause
+    assert bench.lists
+
+
+def test_antennas_that_the_reader_has_not_are_a_named_fault(world):
+    bench = Bench(world, "m100", scene(), field=Field(antennas=(1, 2))).watch(3.0)
+    assert bench.faults
+    assert bench.faults[0]
+
+
+def test_a_missing_antenna_is_named_and_the_others_go_on(world):
+    tag = standing(world.tag(world.tagged[0], TagForm.TC0))
+    setup = {"missing_antennas": frozenset({3})}
+    bench = Bench(world, "a0", scene(tag, **setup), field=Field(antennas=(1, 2, 3))).watch(4.0)
+    assert bench.faults == ["antenna missing"]
+    assert Passed(1) in bench.posted
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    "tag",
+    [
+        Tag(epc=b"", tid=b"\xe2\x00" * 6),
+        Tag(epc=b"\xee" * 62, tid=b"\xe2\x00" * 6),
+        Tag(epc=b"\x30" * 12, tid=b"\xe2\x00" * 6, user=bytes(range(128))),
+        Tag(epc=bytes(12), tid=b"", user=b"\xff" * 64),
+    ],
+    ids=["an epc of no length", "an epc of 496 bits", "a bank full of noise", "no tid"],
+)
+def test_a_strange_tag_is_listed_without_a_plate_and_takes_nothing_down(world, protocol, tag):
+    good = standing(world.tag(world.tagged[0], TagForm.TC0), -45.0)
+    bench = Bench(world, protocol, scene(Passage(tag=tag, rssi_dbm=-40.0), good)).read(4.0)
+    plates = {seen.evidence.plate for seen in bench.lists[-1].tags}
+    assert plates <= {None, world.tagged[0].plate}
+    assert world.tagged[0].plate in plates
+    assert bench.faults == []
+
+
+# ---------------------------------------------------------------------------------------------- the checkpoint
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_watching_posts_a_silent_car_and_an_alarm(tmp_path, protocol):
+    world = World(tmp_path, lambda world: world.authority.registry.set_status(world.tagged[1].plate, "C"))
+    good, stolen = (world.tag(vehicle, TagForm.TC0) for vehicle in world.tagged[:2])
+    bench = Bench(world, protocol, scene(standing(good), standing(stolen))).watch(2.0)
+    assert [event for event in bench.posted if isinstance(event, Passed)] == [Passed(1)]
+    (alarm,) = [event for event in bench.posted if isinstance(event, Alarm)]
+    assert alarm.result.verdict.plate == world.tagged[1].plate
+    assert not bench.lists
+    world.device.store.close()
+
+
+def test_alarms_are_numbered_apart_from_the_officers_checks(tmp_path):
+    world = World(tmp_path, lambda world: [world.authority.registry.set_status(v.plate, "C") for v in world.tagged[:2]])
+    tags = [standing(world.tag(vehicle, TagForm.TC0)) for vehicle in world.tagged[:2]]
+    numbers = [e.number for e in Bench(world, "m100", scene(*tags)).watch(2.0).posted if isinstance(e, Alarm)]
+    assert sorted(numbers) == [-2, -1]
+    world.device.store.close()
+
+
+# ------------------------------------------------------------------------------------------------- as a thread
+
+
+def test_what_is_wanted_last_counts_and_nothing_wanted_closes_the_reader(world):
+    bench = Bench(world, "m100", scene())
+    bench.thread.read(on=True)
+    bench.thread.watch(on=True)
+    bench.thread.read(on=False)  # of what is over already
+    bench._end_ns = bench.clock.ns + 1_000_000_000
+    bench.thread.run()
+    assert not bench.lists
+    assert bench.thread.opened == 1
+
+
+def test_over_a_real_port_the_thread_starts_lists_and_ends(world, tmp_path):
+    vehicle, link, came = world.tagged[0], tmp_path / "port", threading.Event()
+    posted = []
+
+    def post(event):
+        posted.append(event)
+        if isinstance(event, TagsSeen) and event.tags and event.tags[0].evidence.level is TagLevel.CERTIFIED:
+            came.set()
+
+    emulator = EmulatedReader("gx", scene(standing(world.tag(vehicle))))
+    with running(emulator, time.monotonic, link):
+        verifier = world.device.verifier
+        thread = TagThread(
+            lambda: MODELS["gx"].driver(serial_line(link, 115_200)), post, verifier.look_at,
+            lambda _: Checkpoint(verifier.check, verifier.look_at),
+        )  # fmt: skip
+        thread.start()
+        thread.read(on=True)
+        assert came.wait(20)
+        thread.close()
+        thread.close()
+    assert not [event for event in posted if isinstance(event, PartFault)]
+    assert threading.active_count() < 10
+
+
+def test_the_reader_is_let_go_of_while_nobody_wants_it(world):
+    def nobody():
+        raise DeviceNotFoundError("tag reader", "must not be opened")
+
+    thread = TagThread(nobody, lambda _: None, world.device.verifier.look_at, lambda _: None)
+    thread.start()
+    thread.close()
+    assert thread.opened == 0
