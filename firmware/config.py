@@ -168,11 +168,10 @@ class AuditSettings:
     usual: Capture = Capture.IDENTITIES
     stop: Capture = Capture.FULL
     retention_days: int = 30
-    photo_mib: int = 64
 
 
 _MAX_TEXT = 40  # characters of device and place
-_BOUNDS = {"retention_days": 3650, "photo_mib": 65536}
+_MAX_DAYS = 3650
 
 
 def load_audit(home: Home) -> AuditSettings:
@@ -182,9 +181,9 @@ def load_audit(home: Home) -> AuditSettings:
     for name, value in raw.items():
         if name in ("usual", "stop"):
             values[name] = _one_of(Capture, raw, name, Capture.FULL, "audit")
-        elif name in _BOUNDS:
-            if type(value) is not int or not 0 <= value <= _BOUNDS[name]:
-                raise ConfigError(f"audit.{name}: 0 to {_BOUNDS[name]}")
+        elif name == "retention_days":
+            if type(value) is not int or not 0 <= value <= _MAX_DAYS:
+                raise ConfigError(f"audit.{name}: 0 to {_MAX_DAYS}")
             values[name] = value
         elif name in ("device", "place"):
             if not isinstance(value, str) or not 1 <= len(value) <= _MAX_TEXT or not value.isprintable():

@@ -1,35 +1,55 @@
-"""The audit log: one line for each check, chained by hashes, with all that `decide` needs to be run again.
+"""The audit log: one record for each check, with all that `decide` needs to be run again.
 
-A line is JSON. It is personal data: the file belongs to the verifier's user alone (mode 0600).
+A line of the file is JSON, sealed to the authority's key where there is one (docs/audit.md). It is personal data: the
+file belongs to the verifier's user alone (mode 0600).
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import json
-import os
-import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
+from verifier.audit_file import ChainFile, Place, digest, dump, read_lines
+from verifier.capture import Capture, captured
+from verifier.clock import Clock, system_clock
 from verifier.decide import decide
 from verifier.errors import AuditError, EvidenceError, PolicyError
 from verifier.evidence import evidence_from_json, evidence_to_json
 from verifier.policy import Policy, dump_policy, load_policy
-from verifier.types import Evidence
+from verifier.seal import AuditKey, Session, is_sealed
+from verifier.types import SHANGHAI, Evidence
 from verifier.verdict import Verdict
 
 FORMAT = 1
-_FIRST = "0" * 64  # what the first line names as its predecessor
-_TAIL = 256 * 1024  # bytes; longer than any line
-_ID = re.compile(rb'"id":"([0-9A-Za-z_.-]{1,64})"')  # the first in a line is the record's own
+COUNTED = ("check", "accident")  # the kinds of records that count in the day's figures
+OTHER_KINDS = ("photo",)  # those that hold no check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckContext:
+    """Who checks with which device, where and in what mode; None for what is not known.
+
+    Time and purpose of a check stand in its evidence. `place` is in words, as the officer's area or checkpoint.
+    `lookups` are the typed plates of the last hour when that was one, and `flagged` says that they are too many.
+    """
+
+    officer: str | None = None
+    device: str | None = None
+    place: str | None = None
+    mode: str | None = None
+    lookups: int | None = None
+    flagged: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields, the unknown ones too."""
+        by = {"officer": self.officer, "device": self.device, "place": self.place, "mode": self.mode}
+        return {"by": by, "lookups": self.lookups, "flagged": self.flagged}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +64,7 @@ class CheckRecord:
     inputs: dict[str, str]
     sources: dict[str, Any]
     software: str
+    context: CheckContext = field(default_factory=lambda: CheckContext())
 
     def to_json(self) -> dict[str, Any]:
         """The record without its place in the chain."""
@@ -52,6 +73,7 @@ class CheckRecord:
             "kind": "check",
             "id": self.check_id,
             "software": self.software,
+            **self.context.to_json(),
             "policy": json.loads(dump_policy(self.policy)),
             "sources": self.sources,
             "inputs": self.inputs,
@@ -66,7 +88,11 @@ def accident_json(accident_id: str, a: CheckRecord, b: CheckRecord) -> dict[str,
 
 
 def checks_of(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """The checks in a record: one, or the two of an accident; AuditError when they are no objects."""
+    """The checks in a record: one, the two of an accident, or none; AuditError when they are no objects."""
+    if is_sealed(entry):
+        raise AuditError("audit record: it is sealed; 'markcheck audit open' opens it with the authority's key")
+    if entry.get("kind") in OTHER_KINDS:
+        return []
     checks = [entry.get("a"), entry.get("b")] if entry.get("kind") == "accident" else [entry]
     if not all(isinstance(check, dict) for check in checks):
         raise AuditError("audit record: an accident without its two checks")
@@ -89,57 +115,83 @@ def verdict_to_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-class AuditLog:
-    """Appends records to a file; each line carries the hash of the line before it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+class RecordLog(Protocol):
+    """What keeps records."""
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write one record as a line and see it to the disk; AuditError when that fails."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        except OSError as exc:
-            raise AuditError(f"audit log: cannot be opened: {exc.strerror}") from exc
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            line, broken_tail = _last_line(descriptor)
-            entry = {"prev": _digest(line) if line else _FIRST, **record}
-            data = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-            # A line that a power cut left unfinished stays as it is, on a line of its own.
-            _write_whole(descriptor, b"\n" + data if broken_tail else data)
-            os.fsync(descriptor)
-        except OSError as exc:
-            raise AuditError(f"audit log: cannot be written: {exc.strerror}") from exc
-        finally:
-            os.close(descriptor)
+        """Keep one for good; AuditError when that fails."""
 
 
-def _write_whole(descriptor: int, data: bytes) -> None:
-    """Append all of it or nothing: a full disk takes a part without an error."""
-    size = os.fstat(descriptor).st_size
-    if os.write(descriptor, data) != len(data):
-        os.ftruncate(descriptor, size)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+class AuditLog:
+    """Appends records to a file; each line carries the hash of the line before it. Used by several threads.
+
+    With a key each record is sealed to it: what can be read here any more is its day and its verdicts' codes. `usual`
+    is how much is kept of a check that found nothing, `stop` of one that did.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        key: AuditKey | None = None,
+        clock: Clock = system_clock,
+        usual: Capture = Capture.IDENTITIES,
+        stop: Capture = Capture.FULL,
+    ) -> None:
+        self.key = key
+        self._file = ChainFile(path)
+        self._clock, self._levels = clock, (usual, stop)
+        self._session: Session | None = None
+        self._lock = threading.Lock()
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one record and see it to the disk; AuditError when that fails."""
+        record = captured(record, *self._levels)
+        readable = {"day": self._clock().astimezone(SHANGHAI).date().isoformat()}
+        with self._lock:
+            written = False
+            try:
+                self._file.append(lambda place: self._lines(place, record, readable))
+                written = True
+            except OSError as exc:
+                raise AuditError(f"audit log: cannot be written: {exc.strerror}") from exc
+            finally:
+                if not written:
+                    self._session = None  # one of its keys may be used: a session ends with the first failure
+
+    def _lines(self, place: Place, record: dict[str, Any], readable: dict[str, Any]) -> list[bytes]:
+        if self.key is None:
+            if place.sealed:
+                raise AuditError("audit log: it is a sealed one, and its key is missing")
+            return [dump(place.previous, {**readable, **record})]
+        lines, previous, session = [], place.previous, self._session
+        if session is None or session.day != readable["day"]:  # of its own for each day: days are purged one by one
+            session = self._session = Session(self.key, previous, readable["day"])
+            lines = [dump(previous, session.opening)]
+            previous = digest(lines[0])
+        plain = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+        sealed = session.seal(plain, {**readable, "codes": _codes(record)}, previous)
+        lines.append(dump(previous, sealed))
+        return lines
 
 
-def _last_line(descriptor: int) -> tuple[bytes, bool]:
-    """The last whole line of the file, and whether something unfinished follows it."""
-    size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, min(size, _TAIL), max(0, size - _TAIL))
-    if not tail:
-        return b"", False
-    unfinished = not tail.endswith(b"\n")
-    lines = [line for line in tail.split(b"\n") if line]
-    if unfinished:
-        # The chain runs through every line on the disk, the unfinished one included.
-        return lines[-1], True
-    return lines[-1] if lines else b"", False
+def _codes(record: dict[str, Any]) -> list[str]:
+    """The verdicts that count in the day's figures; later words on a check do not count again."""
+    if record.get("kind") not in COUNTED:
+        return []
+    return [check.get("verdict", {}).get("verdict", "") for check in checks_of(record)]
 
 
-def _digest(line: bytes) -> str:
-    return hashlib.sha256(line).hexdigest()
+class NoAuditLog:
+    """In the place of a log that cannot be had: keeps nothing, and says why each time."""
+
+    def __init__(self, problem: str) -> None:
+        self._problem = problem
+
+    def append(self, record: dict[str, Any]) -> None:
+        """AuditError."""
+        del record
+        raise AuditError(self._problem)
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
@@ -148,47 +200,8 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
     A line that is no record (a power cut may leave half of one) counts in the chain and is given as {"unreadable": its
     number}.
     """
-    previous = _FIRST
-    try:
-        file = path.open("rb")
-    except OSError as exc:
-        raise AuditError(f"audit log: cannot be read: {exc.strerror}") from exc
-    with file:
-        for number, raw in enumerate(file, 1):
-            line = raw.rstrip(b"\n")
-            if not line:
-                continue  # as the writer passes over it too
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                entry = None
-            if isinstance(entry, dict):
-                if entry.get("prev") != previous:
-                    raise AuditError(f"audit log: line {number} does not follow line {number - 1}")
-                yield entry
-            else:
-                yield {"unreadable": number}
-            previous = _digest(line)
-
-
-def find_checks(path: Path, check_ids: Collection[str]) -> dict[str, dict[str, Any]]:
-    """The records of these single checks, by number, as they were first written; AuditError when none can be read."""
-    found: dict[str, dict[str, Any]] = {}
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                told = _ID.search(line)
-                if told is None or (number := told[1].decode()) not in check_ids or number in found:
-                    continue
-                with suppress(ValueError, RecursionError):  # half a line counts as none
-                    entry = json.loads(line)
-                    if isinstance(entry, dict) and entry.get("kind") == "check" and entry.get("id") == number:
-                        found[number] = entry
-    except FileNotFoundError:
-        return {}
-    except OSError as exc:
-        raise AuditError(f"audit log: cannot be read: {exc.strerror}") from exc
-    return found
+    for line in read_lines(path):
+        yield {"unreadable": line.number} if line.entry is None else line.entry
 
 
 def replay(check: dict[str, Any], policies: Mapping[str, Policy] = MappingProxyType({})) -> tuple[Verdict, bool]:

@@ -36,7 +36,7 @@ class Policy:
     propagation: timedelta = timedelta(hours=24)  # issue to cache, at the latest
     live_code_max_age: timedelta = timedelta(seconds=300)
     clock_skew: timedelta = timedelta(seconds=300)
-    lookups_per_hour: int = 100  # typed plates; carried with the policy, not counted yet
+    lookups_per_hour: int = 100  # typed plates; more are flagged in the record
     roles: tuple[tuple[Role, View], ...] = DEFAULT_ROLES
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,16 @@ def replay(file: Path, policy_files: tuple[Path, ...], as_json: bool) -> int:
     Exit status: 0 when every line is a record, each follows the one before, and every verdict is reached again; else 1.
     """
     policies = {policy.label: policy for policy in (load_policy(path.read_bytes()) for path in policy_files)}
+    return replay_all(_records(file), file.name, policies, as_json=as_json)
+
+
+def replay_all(entries: Iterable[dict[str, Any]], name: str, policies: Mapping[str, Policy], *, as_json: bool) -> int:
+    """Decide again on all checks in these records, and say what differs: the exit status of `replay`."""
     done = different = unreadable = 0
-    for entry in _records(file):
+    for entry in entries:
         if "unreadable" in entry:
             unreadable += 1
-            problem(f"{file.name}: line {entry['unreadable']} is no record")
+            problem(f"{name}: line {entry['unreadable']} is no record")
             continue
         for check in checks_of(entry):
             verdict, same = replay_check(check, policies)
@@ -78,7 +83,7 @@ def replay(file: Path, policy_files: tuple[Path, ...], as_json: bool) -> int:
             elif not same:
                 problem(f"check {done}: decided again as {verdict.code.value} {verdict.grade.value}")
     if done == 0:
-        problem(f"{file.name}: no audit record in it")
+        problem(f"{name}: no audit record in it")
         return 1
     if not as_json:
         click.echo(f"{done} checks, {done - different} with the same verdict")

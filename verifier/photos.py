@@ -1,0 +1,159 @@
+"""Photos of code and plate, in a folder of bounded size: evidence is never overwritten, other photos make room.
+
+A photo is sealed to the authority's key where there is one. Its name has the check's number and a counter, and no more.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from verifier.audit import AuditLog
+from verifier.cache.swap import sync_folder
+from verifier.capture import Capture
+from verifier.errors import AuditError
+from verifier.seal import AuditKey, seal_photo
+
+BUDGET = 64 << 20  # bytes of all photos
+MAX_PHOTO = 2 << 20  # bytes
+_JPEG = b"\xff\xd8\xff"
+_CHECK_ID = re.compile(r"[0-9a-f]{32}")
+_NAME = re.compile(r"([0-9]{8})-([ep])-([0-9a-f]{32})\.(jpg|box)")
+
+
+class Stored(NamedTuple):
+    """A photo in the folder; `number` grows with each."""
+
+    number: int
+    evidence: bool
+    check_id: str
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A photo that was kept: its name, and what its audit record says of it."""
+
+    name: str
+    sha256: str
+    evidence: bool
+
+
+class PhotoStore:
+    """The folder. Used by one thread at a time; `budget` is in bytes."""
+
+    def __init__(self, folder: Path, *, key: AuditKey | None = None, budget: int = BUDGET) -> None:
+        self._folder, self._key, self._budget = folder, key, budget
+
+    def add(self, check_id: str, picture: bytes, *, evidence: bool) -> Kept:
+        """Keep a JPEG of a check, `evidence` for ever; AuditError for what is none, or when there is no room."""
+        if _CHECK_ID.fullmatch(check_id) is None:
+            raise AuditError("photo: of no check")
+        if not picture.startswith(_JPEG) or len(picture) > MAX_PHOTO:
+            raise AuditError(f"photo: not a JPEG of at most {MAX_PHOTO >> 20} MiB")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            name = self._name(check_id, evidence=evidence)
+            data = picture if self._key is None else seal_photo(self._key, name, picture)
+            self._make_room(len(data))
+            self._write(name, data)
+        except OSError as exc:
+            raise AuditError(f"photo: cannot be kept: {exc.strerror}") from exc
+        return Kept(name, hashlib.sha256(picture).hexdigest(), evidence)
+
+    def photos(self) -> list[Stored]:
+        """All of them, the oldest first."""
+        with suppress(FileNotFoundError):
+            return sorted(stored for path in self._folder.iterdir() if (stored := _stored(path)) is not None)
+        return []
+
+    def purge(self, before: datetime) -> int:
+        """Remove the photos from before this moment that are no evidence; how many. AuditError."""
+        going = [stored for stored in self.photos() if not stored.evidence]
+        try:
+            old = [stored for stored in going if stored.path.stat().st_mtime < before.timestamp()]
+            for stored in old:
+                stored.path.unlink()
+        except OSError as exc:
+            raise AuditError(f"photo: cannot be removed: {exc.strerror}") from exc
+        return len(old)
+
+    def _name(self, check_id: str, *, evidence: bool) -> str:
+        number = max((stored.number for stored in self.photos()), default=0) + 1
+        kind, suffix = "e" if evidence else "p", "jpg" if self._key is None else "box"
+        return f"{number:08d}-{kind}-{check_id}.{suffix}"
+
+    def _make_room(self, size: int) -> None:
+        """Remove the oldest photos that are no evidence, as far as the budget needs it; OSError ENOSPC."""
+        photos = self.photos()
+        over = sum(stored.size for stored in photos) + size - self._budget
+        going = [stored for stored in photos if not stored.evidence]
+        if over > sum(stored.size for stored in going):
+            raise OSError(errno.ENOSPC, "full of evidence")
+        for stored in going:
+            if over <= 0:
+                return
+            stored.path.unlink()
+            over -= stored.size
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Write a file; while the disk is full, the oldest photo that is no evidence goes."""
+        while True:
+            try:
+                self._write_once(self._folder / name, data)
+            except OSError as exc:
+                going = next((stored for stored in self.photos() if not stored.evidence), None)
+                if exc.errno != errno.ENOSPC or going is None:
+                    raise
+                going.path.unlink()
+            else:
+                return
+
+    def _write_once(self, path: Path, data: bytes) -> None:
+        fresh = path.with_name(".new")
+        try:
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
+        sync_folder(self._folder)
+
+
+def _stored(path: Path) -> Stored | None:
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return None
+    return Stored(int(match[1]), match[2] == "e", match[3], path, path.stat().st_size)
+
+
+def keep_photo(
+    log: AuditLog, store: PhotoStore, check_id: str, picture: bytes, *, evidence: bool, level: Capture = Capture.FULL
+) -> Kept | None:
+    """Keep a photo of a check and record it; None at a level that keeps none. AuditError.
+
+    The record has the photo's digest, so that neither photo nor record can be exchanged later.
+    """
+    if level is not Capture.FULL:
+        return None
+    kept = store.add(check_id, picture, evidence=evidence)
+    log.append(photo_json(check_id, kept))
+    return kept
+
+
+def photo_json(check_id: str, kept: Kept) -> dict[str, Any]:
+    """The record of a photo."""
+    return {
+        "v": 1, "kind": "photo", "id": check_id, "name": kept.name, "sha256": kept.sha256, "evidence": kept.evidence,
+    }  # fmt: skip
