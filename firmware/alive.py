@@ -55,7 +55,8 @@ class Watchdog:
 
     def late(self, now_ms: int) -> list[str]:
         """The parts whose last sign is too old."""
-        return [part for part, at in self._signs.items() if now_ms - at > self._limits[part]]
+        signs = dict(self._signs)  # other threads give signs meanwhile
+        return [part for part, at in signs.items() if now_ms - at > self._limits[part]]
 
     def feed(self, now_ms: int) -> bool:
         """Feed if it is time and nobody is late; tells whether it did."""
@@ -72,9 +73,12 @@ class Watchdog:
 class DiskCheck:
     """Writes a byte to the disk now and then, in a thread of its own: a card that hangs must not hang the panel."""
 
-    def __init__(self, folder: Path, alive: Callable[[], None], every_s: float = _DISK_EVERY_S) -> None:
-        """`alive` is called after each write that reached the disk."""
-        self._file, self._alive, self._every_s = folder / ".alive", alive, every_s
+    def __init__(self, folder: Path, told: Callable[[str], None], every_s: float = _DISK_EVERY_S) -> None:
+        """`told` is called after each try with what is wrong, empty when the byte reached the disk.
+
+        A disk that says why it takes nothing is no disk that hangs: starting anew would not mend it.
+        """
+        self._file, self._told, self._every_s = folder / ".alive", told, every_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
         self._thread.start()
@@ -86,12 +90,11 @@ class DiskCheck:
 
     def _run(self) -> None:
         while True:
-            if self._written():
-                self._alive()
+            self._told(self._problem())
             if self._over.wait(self._every_s):
                 return
 
-    def _written(self) -> bool:
+    def _problem(self) -> str:
         try:
             descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
@@ -99,6 +102,6 @@ class DiskCheck:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-        except OSError:
-            return False
-        return True
+        except OSError as exc:
+            return exc.strerror or type(exc).__name__
+        return ""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from firmware.scanner import Limits, ScanSource, pictures, video
 
-# The first frame takes as long as the opening of the camera, a large picture about a second. A Raspberry Pi camera that
-# is silent later says so by itself, after two seconds.
-_CAMERA = Limits(open_s=5.0)
+# The first frame takes as long as the opening of the camera, a large picture about a second. Whoever is silent later is
+# to be noticed within two seconds of the last frame.
+_CAMERA = Limits(open_s=5.0, capture_s=1.8)
 _DEVICES = "/dev/"
 
 

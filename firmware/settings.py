@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -24,11 +24,13 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSettings:
-    """Who this device is. `demo` puts the watermark on every page."""
+    """Who this device is. `demo` puts the watermark on every page; `switch_off`: what the officer's word ends."""
 
+    name: str = ""
     province: str = "京"
     language: Literal["zh", "en"] = "zh"
     demo: bool = False
+    switch_off: Literal["program", "machine"] = "program"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +67,11 @@ class SoundSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraSettings:
-    """Where pictures come from; `path` is the device, the video or the picture file that stands for a window."""
+    """Where pictures come from; `path` and `lamp` as in `firmware.cameras`."""
 
-    kind: Literal["picamera2", "video", "window", "none"] = "picamera2"
+    kind: Literal["picamera2", "uvc", "window", "video", "files", "none"] = "picamera2"
     path: str = ""
+    lamp: str = ""
     spare: bool = False  # a second scanner process at hand
 
 
@@ -82,9 +85,13 @@ class BarcodeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderSettings:
-    """The UHF reader; no port, no reader. The band is the national one and no setting (GB/T 29768: 920 to 925 MHz)."""
+    """The UHF reader; no port, no reader. The band is the national one and no setting (GB/T 29768: 920 to 925 MHz).
+
+    `scene`: an emulated reader in place of a port, and what comes before it (a scene file).
+    """
 
     port: str = ""
+    scene: str = ""
     protocol: Literal["m100", "a0", "gx"] = "m100"
     baud: int = 115_200
     power_dbm: float = 20.0
@@ -109,7 +116,7 @@ class SyncSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PathSettings:
-    """Folders; `home` empty: as for the commands."""
+    """Folders; `home` empty: as for the commands. Relative files are looked for beside this file, then in the home."""
 
     home: str = ""
     sysfs: str = "/sys"
@@ -179,6 +186,7 @@ def _keep(path: Path, text: str) -> None:
     """Replace the copy as a whole; a disk that is full costs the copy and not the program."""
     beside = path.with_name(f".{path.name}.new")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and path.read_text(encoding="utf-8") == text:
             return
         with beside.open("w", encoding="utf-8") as file:
@@ -187,13 +195,16 @@ def _keep(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _read(kind: type[Any], table: Mapping[str, Any], place: str) -> Any:
     known = {f.name for f in fields(kind)}
     for name in table:
         if name not in known:
+            from difflib import get_close_matches  # noqa: PLC0415 - the first picture waits for what is loaded here
+
             near = get_close_matches(name, known, 1)
             raise SettingsError(f"{place}{_shown(name)}: no such setting{f' ({near[0]}?)' if near else ''}")
     hints = get_type_hints(kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
 from pathlib import Path
@@ -61,14 +62,23 @@ def test_without_a_service_manager_nothing_is_told() -> None:
 
 
 def test_a_disk_that_takes_a_byte_is_a_sign_of_life(tmp_path: Path) -> None:
-    alive = threading.Event()
-    check = DiskCheck(tmp_path, alive.set)
-    assert alive.wait(10)
+    told: queue.Queue[str] = queue.Queue()
+    check = DiskCheck(tmp_path, told.put)
+    assert told.get(timeout=10) == ""
     check.close()
 
 
-def test_a_disk_that_takes_none_is_none(tmp_path: Path) -> None:
-    signs: list[None] = []
-    check = DiskCheck(tmp_path / "gone", lambda: signs.append(None), every_s=0.001)
+def test_a_disk_that_takes_none_says_why_and_lives(tmp_path: Path) -> None:
+    told: queue.Queue[str] = queue.Queue()
+    check = DiskCheck(tmp_path / "gone", told.put, every_s=0.001)
+    assert [told.get(timeout=10) for _ in range(3)] == ["No such file or directory"] * 3
     check.close()
-    assert signs == []
+
+
+def test_signs_may_come_from_other_threads_while_the_dog_is_fed() -> None:
+    dog = Watchdog(lambda message: None, {str(at): 1_000 for at in range(2_000)})
+    thread = threading.Thread(target=lambda: [dog.sign(str(at), 0) for at in range(2_000)])
+    thread.start()
+    while thread.is_alive():
+        assert dog.late(0) == []
+    thread.join()

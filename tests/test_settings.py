@@ -25,7 +25,7 @@ def test_settings_are_read_with_their_types() -> None:
         ("[camera]\nknd = 'video'", r"camera.knd: no such setting \(kind\?\)"),
         ("[camra]", r"camra: no such setting \(camera\?\)"),
         ("camera = 3", r"camera: a table is needed \(\[camera\]\)"),
-        ("[camera]\nkind = 'film'", "camera.kind: one of picamera2, video, window, none is needed"),
+        ("[camera]\nkind = 'film'", "camera.kind: one of picamera2, uvc, window, video, files, none is needed"),
         ("[keys]\nup = '5'", "keys.up: a whole number is needed"),
         ("[keys]\nup = true", "keys.up: a whole number is needed"),
         ("[keys]\nup = 99", "GPIO numbers are 0 to 27"),

@@ -383,13 +383,13 @@ def _vehicle(proven: Credential | None) -> dict[str, str | None] | None:
 
 def save_screen(view: VerdictView, folder: Path, name: str) -> Path:
     """Show the view on a simulated panel through the real panel driver, and save what its glass shows as PNG."""
-    from firmware.screens import render_verdict  # noqa: PLC0415 - most checks are without pictures and their libraries
+    from firmware.draw import verdict_picture  # noqa: PLC0415 - most checks are without pictures and their libraries
     from hw.display.panel import open_panel  # noqa: PLC0415 - as above
     from hw.display.simulator import SimulatedPanel  # noqa: PLC0415 - as above
 
     glass = SimulatedPanel()
     panel = open_panel("ssd1309", glass)
-    panel.show(render_verdict(view))
+    panel.show(verdict_picture(view))
     image = glass.image()
     panel.close()
     folder.mkdir(parents=True, exist_ok=True)

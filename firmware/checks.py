@@ -1,0 +1,79 @@
+"""Runs the checks that the machine asks for, in a thread of its own, and posts their verdicts under their numbers.
+
+A check sees its record to the disk, and a card may take its time: the panel and the keys do not wait for it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from firmware.machine.events import Checked, Event
+from firmware.machine.states import Network
+from verifier.check import CheckResult, Observation, Verifier
+from verifier.late import LateAnswers
+from verifier.link import Mode
+from verifier.online import Centre
+
+_REMEMBERED = 100  # checks whose late answer is still told apart
+_MODES = {Network.AUTO: Mode.AUTO, Network.OFF: Mode.OFFLINE}
+_END_S = 5.0  # for which a check under way is waited at the end: its record is to reach the disk
+
+Asked = tuple[int, tuple[Observation, ...]]
+
+
+class RunChecks:
+    """One check after the other. `close` lets those that were asked for reach the disk."""
+
+    def __init__(self, verifier: Verifier, post: Callable[[Event], None]) -> None:
+        self._verifier, self._post = verifier, post
+        self._late: LateAnswers | None = None
+        self._centre: Centre | None = None
+        self._number = 0
+        self._numbers: OrderedDict[str, int] = OrderedDict()  # by check id
+        self._asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="checks", daemon=True)
+        self._thread.start()
+
+    def with_centre(self, centre: Centre, late: Callable[[Callable[[CheckResult], None]], LateAnswers]) -> None:
+        """From now on the centre is asked where the local verdict leaves something open."""
+        self._centre, self._late = centre, late(self._show)
+
+    def run(self, number: int, seen: tuple[Observation, ...]) -> None:
+        """Begin a check: its local verdict is posted, and perhaps a late answer under the same number."""
+        self._asked.put((number, seen))
+
+    def use_network(self, network: Network) -> None:
+        """Follow the network and try at once, or keep off it."""
+        if self._centre is not None:
+            self._centre.choose(_MODES[network])
+
+    def close(self) -> None:
+        """Finish what was asked for, unless the disk holds it."""
+        self._asked.put(None)
+        self._thread.join(_END_S)
+
+    def _work(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            self._check(*asked)
+
+    def _check(self, number: int, seen: tuple[Observation, ...]) -> None:
+        self._number = number
+        if len(seen) == 2:
+            self._post(Checked(number=number, results=self._verifier.check_pair(*seen)))
+        elif self._late is not None:
+            self._late.check(seen[0])
+        else:
+            self._show(self._verifier.check(seen[0]))
+
+    def _show(self, result: CheckResult) -> None:
+        """Called with the local verdict by `_check`, and perhaps once more from the thread of the look-up."""
+        number = self._numbers.get(result.check_id)
+        late = number is not None
+        if number is None:
+            number = self._numbers[result.check_id] = self._number
+            if len(self._numbers) > _REMEMBERED:
+                self._numbers.popitem(last=False)
+        self._post(Checked(number=number, results=(result,), late=late))

@@ -1,0 +1,218 @@
+"""The self-test: every part tested for itself, each within its time, and told in lines for the panel."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from firmware.probes import Doubting
+from hw.errors import HardwareError
+from hw.power.sysfs import read_power
+from verifier.audit import read_log
+from verifier.cache.store import StatusStore
+from verifier.clock import Clock
+from verifier.errors import VerifierError
+from verifier.online import Centre
+from verifier.trust import load_trust_list
+from verifier.wording import Language, Text
+
+LIMIT_S = 10.0  # for one part
+LOW_DISK = 64 << 20  # bytes free
+LOW_BATTERY = 10  # percent
+_EXPECTED = (VerifierError, HardwareError, OSError, sqlite3.Error)
+_COLUMNS = 20
+
+NAMES: dict[str, Text] = {
+    "camera": Text("相机", "CAMERA"),
+    "barcode": Text("扫码器", "ENGINE"),
+    "reader": Text("读写器", "READER"),
+    "panel": Text("显示屏", "PANEL"),
+    "keys": Text("按键", "KEYS"),
+    "sound": Text("声音", "SOUND"),
+    "cache": Text("缓存", "CACHE"),
+    "trust": Text("信任表", "TRUST"),
+    "clock": Text("时钟", "CLOCK"),
+    "network": Text("网络", "NETWORK"),
+    "battery": Text("电池", "BATTERY"),
+    "disk": Text("磁盘", "DISK"),
+    "audit": Text("记录", "AUDIT"),
+}
+_ALL_WELL = Text("{}项全部正常", "{} PARTS WELL")
+_FAILED = Text("故障{} 正常{}", "FAIL {} PASS {}")
+
+
+class State(StrEnum):
+    """How a part's test ended."""
+
+    PASS = "PASS"  # noqa: S105 - no password
+    NOTE = "NOTE"  # works, with something missing
+    FAIL = "FAIL"
+
+
+Answer = tuple[State, str]
+Test = Callable[[], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """One part: how its test ended, in how many milliseconds, and what was found, for a technician."""
+
+    part: str
+    state: State
+    ms: int
+    detail: str
+
+
+def self_test(tests: Mapping[str, Test], limit_s: float = LIMIT_S) -> list[PartReport]:
+    """Test the parts one after the other. One that does not come back within its time has failed, and is left alone."""
+    return [_tested(part, test, limit_s) for part, test in tests.items()]
+
+
+def _tested(part: str, test: Test, limit_s: float) -> PartReport:
+    answers: deque[Answer] = deque(maxlen=1)
+    began = time.monotonic()
+    thread = threading.Thread(target=lambda: answers.append(_guarded(test)), name=f"test {part}", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    state, detail = answers[0] if answers else (State.FAIL, f"no answer within {limit_s:g} s")
+    return PartReport(part, state, round((time.monotonic() - began) * 1000), detail)
+
+
+def _guarded(test: Test) -> Answer:
+    try:
+        return test()
+    except _EXPECTED as exc:
+        return State.FAIL, exc.strerror or "error" if isinstance(exc, OSError) else str(exc)
+
+
+def panel_lines(tested: Iterable[PartReport], language: Language) -> tuple[str, ...]:
+    """The sum, then the parts that failed, in lines of at most 20 columns."""
+    failed = [NAMES[one.part].in_(language) for one in tested if one.state is State.FAIL]
+    well = sum(1 for one in tested if one.state is not State.FAIL)
+    if not failed:
+        return (_ALL_WELL.in_(language).format(well),)
+    lines = [_FAILED.in_(language).format(len(failed), well)]
+    wide = 2 if language == "zh" else 1
+    for name in failed:
+        fits = len(lines) > 1 and (len(lines[-1]) + len(name)) * wide + 1 <= _COLUMNS
+        lines[-1:] = [f"{lines[-1]} {name}"] if fits else [lines[-1], name]
+    return tuple(lines)
+
+
+# ------------------------------------------------------------------------------------------------- the tests
+
+
+def standing(part: str, faults: Callable[[], Mapping[str, str]]) -> Test:
+    """A part that is watched all the time: its standing fault, if there is one."""
+
+    def test() -> Answer:
+        problem = faults().get(part, "")
+        return (State.FAIL, problem) if problem else (State.PASS, "no fault stands")
+
+    return test
+
+
+def camera(frame_s: Callable[[], float | None], clock: Callable[[], float], oldest_s: float) -> Test:
+    """Whether frames come; while nobody looks, one every few seconds."""
+
+    def test() -> Answer:
+        last = frame_s()
+        if last is None:
+            return State.FAIL, "no frame yet"
+        age_s = clock() - last
+        return State.PASS if age_s <= oldest_s else State.FAIL, f"last frame {age_s:.1f} s ago"
+
+    return test
+
+
+def cache(store: StatusStore) -> Test:
+    """Whether there are data in use, and whether anything is the matter with their files."""
+
+    def test() -> Answer:
+        info = store.info()
+        told = "; ".join([f"no. {info.seq} of {info.as_of.isoformat(timespec='minutes')}", *info.notes])
+        return State.NOTE if info.notes else State.PASS, told
+
+    return test
+
+
+def trust(store: StatusStore) -> Test:
+    """Whether the list of issuers' keys can be read."""
+
+    def test() -> Answer:
+        keys = len(load_trust_list(store.trust_entries()).keys)
+        return State.PASS if keys else State.FAIL, f"{keys} keys"
+
+    return test
+
+
+def clock(time: Doubting, now: Clock) -> Test:
+    """Whether the clock is believed."""
+
+    def test() -> Answer:
+        doubts = time.doubts(now())
+        return State.FAIL if doubts else State.PASS, "; ".join(map(str, doubts)) or "believed"
+
+    return test
+
+
+def network(centre: Centre | None) -> Test:
+    """How the centre answered last. Without one, and off the network, a device works too."""
+
+    def test() -> Answer:
+        if centre is None:
+            return State.NOTE, "no centre is set"
+        reason = centre.link.reason
+        return State.PASS if reason is None else State.NOTE, "no failure" if reason is None else reason.value
+
+    return test
+
+
+def battery(sysfs: Path) -> Test:
+    """The charge."""
+
+    def test() -> Answer:
+        reading = read_power(sysfs)
+        if reading.percent is None:
+            return State.NOTE, "none, or on mains"
+        low = reading.percent <= LOW_BATTERY and not reading.charging
+        return State.FAIL if low else State.PASS, f"{reading.percent} %"
+
+    return test
+
+
+def disk(folder: Path) -> Test:
+    """Whether a byte reaches the disk, and how much room is left."""
+
+    def test() -> Answer:
+        descriptor = os.open(folder / ".selftest", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(descriptor, b"1", 0)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        (folder / ".selftest").unlink()
+        free = os.statvfs(folder)
+        room = free.f_bavail * free.f_frsize
+        return State.FAIL if room < LOW_DISK else State.PASS, f"{room >> 20} MiB free"
+
+    return test
+
+
+def audit(path: Path) -> Test:
+    """Whether the chain of records is whole."""
+
+    def test() -> Answer:
+        if not path.exists():
+            return State.PASS, "no record yet"
+        records = sum(1 for _ in read_log(path))
+        return State.PASS, f"{records} records in one chain"
+
+    return test
