@@ -34,7 +34,7 @@ from verifier.types import PlateSeen
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when every check ended in the verdict it was prepared for."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description="Show the main job on prepared pictures.")
-    parser.add_argument("--batch", action="store_true", help="print and end (the only mode for now)")
+    parser.add_argument("--batch", action="store_true", help="print and end (without it: the handheld in a browser)")
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for pictures (default: demo-out)")
     parser.add_argument("--scale", type=int, default=20_000, help="vehicles of the sandbox (default: 20000)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the sandbox's vehicles (default: 1)")
