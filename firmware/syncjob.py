@@ -36,9 +36,10 @@ def sync(home: Home, source: str, region: str, *, hot: bool = False) -> Outcome:
     time = trusted_time(home, system_clock)
     with ExitStack() as stack:
         try:
-            fetcher: Fetcher = FolderFetcher(Path(source))
-            if "://" in source:
-                fetcher = stack.enter_context(HttpFetcher(source, on_date=time.heard))
+            fetcher: Fetcher = (
+                stack.enter_context(HttpFetcher(source, on_date=time.heard))
+                if "://" in source else FolderFetcher(Path(source))
+            )  # fmt: skip
             client = SyncClient(
                 home.cache, fetcher, system_clock, home.root.read_bytes(), region,
                 epoch_key=epoch_key(home)[0], trusted_time=time,

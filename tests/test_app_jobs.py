@@ -24,6 +24,8 @@ from firmware.probes import Probing, Tally
 from firmware.views import columns
 from hw.power.fake import write_power
 from scripts.bench import appliance
+from scripts.sandbox.folder_store import FolderStore
+from scripts.sandbox.server import serve
 from tests.centres import START, OnlineWorld
 from tests.officer import home_of
 from verifier.cache.store import StatusStore
@@ -44,17 +46,19 @@ def world() -> OnlineWorld:
 # ------------------------------------------------------------------------------------------------- the sync
 
 
-def test_a_sync_of_its_own_process_brings_new_data_and_says_of_when_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("over", ["folder", "http"])
+def test_a_sync_of_its_own_process_brings_new_data_and_says_of_when_they_are(tmp_path: Path, over: str) -> None:
     world = OnlineWorld(now=datetime.now(UTC))
     home = home_of(world, tmp_path / "home")
     folder = tmp_path / "published"
     for name, data in world.store.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    job = SyncProcess(("--home", str(home), "--from", str(folder)))
-    outcome = job.run()
-    assert outcome["kind"] == "done", outcome
-    assert job("en")[0] == "SYNC DONE"
+    with serve(FolderStore(folder)) as server:
+        job = SyncProcess(("--home", str(home), "--from", str(folder) if over == "folder" else server.url))
+        outcome = job.run()
+        assert outcome["kind"] == "done", outcome
+        assert job("en")[0] == "SYNC DONE"
 
 
 def test_a_sync_that_finds_nobody_leaves_the_old_data_in_use(world: OnlineWorld, tmp_path: Path) -> None:
