@@ -500,7 +500,8 @@ def test_a_trust_list_between_two_nights_leaves_the_last_index_as_it_is(world):
     world.trust_reaches_the_device()
     assert [path for path in world.store if path.endswith("index.cbor")] == index
     assert world.device.store.info().seq == before
-    assert len(load_trust_list(world.device.store.trust_entries()).keys) == 2 * len(CITIES) + 2  # credentials and tags; the platform; the former one
+    # Credentials and tags of each city; the platform; the former one.
+    assert len(load_trust_list(world.device.store.trust_entries()).keys) == 2 * len(CITIES) + 2
     first = new_authority({}, clock=world.clock, scale=16, seed=1)
     with pytest.raises(RegistryError, match="nothing is published yet"):
         first.publish_trust()
