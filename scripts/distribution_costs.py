@@ -49,12 +49,12 @@ class Cost:
     vehicles: int
     credentials: int  # in the status list, which is national whatever the region
     regions: int  # that share the repository
-    tags: float = 0.0  # share of vehicles with a tag: each is one more row
+    tags: float = 0.0  # share of vehicles with a tag: each is two more rows, its TID and its card number
 
     @property
     def rows(self) -> int:
         """Rows of the base."""
-        return round(self.vehicles * (1 + self.tags))
+        return round(self.vehicles * (1 + 2 * self.tags))
 
     @property
     def base(self) -> int:

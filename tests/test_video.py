@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from firmware.build import EPOCH_KEY_IN_A_FILE
+from firmware.build import EPOCH_KEY_IN_A_FILE, PLAIN_LOG
 from firmware.config import REGION, Home
 from firmware.scan_words import FAULTS, hint_text
 from firmware.scanner import Event, FaultReason, Heartbeat, Scanner
@@ -307,4 +307,4 @@ def test_a_bad_video_is_an_error_and_its_good_part_counts(
 
 
 def remarks_of(text: str) -> str:
-    return f"markcheck: note: {EPOCH_KEY_IN_A_FILE}\nmarkcheck: {text}\n"
+    return f"markcheck: note: {EPOCH_KEY_IN_A_FILE}\nmarkcheck: note: {PLAIN_LOG}\nmarkcheck: {text}\n"
