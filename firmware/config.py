@@ -145,7 +145,7 @@ def load_online(home: Home) -> OnlineSettings | None:
             raise ConfigError(f"online.{name}: not a text")
     if _REQUIRED not in raw:
         raise ConfigError("online.url: missing")
-    if raw["url"].startswith("https:") and (missing := [name for name in _FILES if name not in raw]):
+    if raw["url"].lower().startswith("https:") and (missing := [name for name in _FILES if name not in raw]):
         raise ConfigError(f"online.{missing[0]}: missing")
     files = {name: home.folder / raw[name] for name in _FILES if name in raw}
     return OnlineSettings(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from firmware.config import REGION
+from scripts.sandbox.folder_store import MemoryFetcher
 from tests import fault_proxy as faults
 from tests.centres import OLD, START, Handset, OnlineWorld, at_once, status_key
 from tests.fault_proxy import fault_proxy
@@ -23,6 +25,7 @@ from verifier.late import LateAnswers, wants_centre
 from verifier.link import Ask, Mode
 from verifier.online import MAX_AT_WORK
 from verifier.plates import kinds_of
+from verifier.sync import SyncClient
 from verifier.types import (
     CredentialState,
     CredentialStatus,
@@ -35,6 +38,8 @@ from verifier.types import (
     PresentationMode,
     SignatureState,
     StatusAnswer,
+    TagAuth,
+    TagEvidence,
 )
 from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 
@@ -391,6 +396,69 @@ def test_an_answer_is_not_used_again_under_another_trust_list(tmp_path):
     assert (late.evidence.online.state, late.verdict.code) == (OnlineState.BAD_SIGNATURE, V.VALID_STALE)
 
 
+def test_an_answer_from_before_never_clears_a_car_that_the_hot_list_has_stopped_since(tmp_path):
+    world = OnlineWorld()
+    vehicle = world.vehicle()
+    world.sync(tmp_path)
+    world.now = START + OLD  # so that the centre is asked
+    with world.serving() as upstream, fault_proxy(faults.clean, upstream) as proxy:
+        hand = Handset(world, tmp_path, proxy.url)
+        assert hand.check(vehicle.plate)[-1].verdict.code is V.VALID
+        world.authority.registry.set_status(vehicle.plate, "AC")
+        world.authority.publish_hot()
+        SyncClient(
+            tmp_path / "cache", MemoryFetcher(world.store), world.clock, world.authority.publisher.root_bytes(), REGION
+        ).refresh_hot()
+        shown = hand.check(vehicle.plate)
+        hand.close()
+    assert (len(shown), shown[-1].verdict.code, len(proxy.requests)) == (2, V.WANTED, 2)
+
+
+def test_a_centre_that_lags_behind_the_set_on_the_device_clears_no_stolen_car(tmp_path):
+    world = OnlineWorld()
+    vehicle = world.vehicle()
+    with world.serving() as url:
+        world.authority.registry.set_status(vehicle.plate, "AC")
+        world.authority.publish()
+        world.sync(tmp_path)
+        world.authority.registry.set_status(vehicle.plate, "A")  # as the centre's copy still has it
+        world.now = START + timedelta(minutes=20)
+
+        def lagging(answer: OnlineAnswer) -> OnlineAnswer:
+            rows = tuple(replace(row, as_of=START - timedelta(minutes=10)) for row in answer.rows)
+            return replace(answer, rows=rows)
+
+        world.spoil = lagging
+        hand = Handset(world, tmp_path, url)
+        local, late = hand.check(vehicle.plate)
+        world.spoil = lambda answer: answer
+        found = hand.check(vehicle.plate, fresh=True)[-1]
+        hand.close()
+    assert (local.verdict.code, late.verdict.code) == (V.WANTED, V.WANTED)
+    assert late.evidence.online.state is OnlineState.UNREACHABLE
+    assert found.verdict.code is V.VALID  # a copy of now does
+
+
+def test_a_centre_that_lags_behind_the_hot_list_on_the_device_clears_no_stolen_car(tmp_path):
+    world = OnlineWorld()
+    vehicle = world.vehicle()
+    world.sync(tmp_path)
+    world.now = START + OLD
+    with world.serving() as url:
+        world.authority.registry.set_status(vehicle.plate, "AC")
+        world.authority.publish_hot()
+        SyncClient(
+            tmp_path / "cache", MemoryFetcher(world.store), world.clock, world.authority.publisher.root_bytes(), REGION
+        ).refresh_hot()
+        world.authority.registry.set_status(vehicle.plate, "A")  # as the centre's copy still has it
+        before = world.now - timedelta(minutes=10)
+        world.spoil = lambda answer: replace(answer, rows=tuple(replace(row, as_of=before) for row in answer.rows))
+        hand = Handset(world, tmp_path, url)
+        shown = hand.check(vehicle.plate)
+        hand.close()
+    assert shown[-1].verdict.code is V.WATCH_CONFIRM  # the night is three days old: a question, and never cleared
+
+
 def test_an_answer_that_came_too_late_serves_the_next_scan(world, home, url):
     vehicle, go = world.vehicle(), threading.Event()
 
@@ -533,3 +601,33 @@ def test_an_upgrade_keeps_what_the_local_verdict_knew(world, hand):
     assert replace(late.evidence, online=local.evidence.online) == local.evidence
     assert Action.RELEASE in late.verdict.actions
     assert Reason.DATA_STALE not in late.verdict.reasons
+
+
+def test_a_tag_that_names_no_plate_does_not_have_the_plate_of_an_unproven_code_looked_up(
+    world: OnlineWorld, home: Path, url: str
+) -> None:
+    hand = Handset(world, home, url)
+    code = bytearray(code_of(world, world.vehicle().plate))
+    unproven = Observation(code=bytes(code), tag=TagEvidence(auth=TagAuth.UNSUPPORTED, tid="E280", plate=None))
+    result = hand.verifier.check(unproven)
+    assert result.evidence.code is not None
+    forged = replace(result.evidence, code=replace(result.evidence.code, signature=SignatureState.INVALID))
+    result = replace(result, evidence=forged)
+    assert result.plates  # the code names one
+    assert not wants_centre(result)
+    hand.queue.add(result)
+    assert hand.rechecker.run(hand.verifier.standing()).gone == 1
+    named = replace(forged, tag=replace(unproven.tag, plate=world.vehicle().plate))
+    assert wants_centre(replace(result, evidence=named))
+    hand.close()
+
+
+def test_who_is_told_of_rechecks_hears_each_verdict_as_it_is_now(world: OnlineWorld, home: Path, url: str) -> None:
+    hand, heard = Handset(world, home, url, mode=Mode.OFFLINE), []
+    (local,) = hand.check(world.vehicle().plate)
+    assert local.verdict.code is V.VALID_STALE
+    hand.centre.choose(Mode.AUTO)
+    hand.rechecker.tells(heard.append)
+    hand.rechecker.run(hand.verifier.standing())
+    assert [(one.check_id, one.verdict.code, one.late) for one in heard] == [(local.check_id, V.VALID, True)]
+    hand.close()

@@ -201,6 +201,7 @@ def test_settings_have_defaults_and_files_beside_them(tmp_path):
         ("nonsense", "online:"),
         ('ask = "always"', "online.url:"),
         ('url = "https://centre.example"', "online.ca:"),
+        ('url = "HTTPS://centre.example"', "online.ca:"),
         (GOOD + 'ask = "sometimes"', "online.ask:"),
         (GOOD + 'mode = "on"', "online.mode:"),
         (GOOD + "retries = 3", "online.'retries'"),

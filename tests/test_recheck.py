@@ -189,6 +189,32 @@ def test_a_report_that_is_never_taken_does_not_hold_up_the_others(world, tmp_pat
     assert (len(refused), len(world.reports)) == (1, 1)
 
 
+def test_a_report_of_another_version_does_not_hold_up_the_others(world, hand, tmp_path):
+    hand.check(world.vehicle().plate)
+    with closing(sqlite3.connect(tmp_path / "rechecks.db")) as connection, connection:
+        connection.execute("INSERT INTO outbox VALUES (?, 1, ?)", (bytes(16), b"of another version"))
+    assert run(hand).unreported == 0
+    assert len(world.reports) == 1
+
+
+def test_offline_mode_ends_the_sending_of_reports_at_once(world, tmp_path, hand, url):
+    for _ in range(3):
+        hand.check(world.vehicle().plate)
+
+    def switches_off(wire: faults.Wire) -> None:
+        wire.read_request()
+        answer = wire.forward()
+        if wire.path == "/v1/reports":
+            other.centre.choose(Mode.OFFLINE)
+        wire.send(faults.http(200, answer.content, answer.headers["Content-Type"]))
+
+    with fault_proxy(switches_off, url) as proxy:
+        other = Handset(world, tmp_path, proxy.url)
+        assert other.rechecker.run(other.verifier.standing()).unreported == 2
+        other.close()
+    assert len(world.reports) == 1
+
+
 def test_many_checks_are_asked_in_requests_of_fifty(world, tmp_path, hand, url):
     plates = list(world.authority.registry.vehicles)[:65]
     for plate in plates:

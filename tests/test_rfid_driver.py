@@ -566,9 +566,33 @@ def test_a_reader_that_goes_on_talking_is_stopped_or_given_up_and_never_waited_f
         return True
 
     clock.turn = babble
-    with pytest.raises((ReaderTimeoutError, UnsupportedError)):
+    with pytest.raises(ReaderTimeoutError, match="another protocol or speed"):
         driver.open()
     assert clock.ns < 20e9
+
+
+def test_what_is_left_of_a_scan_ends_though_the_reader_cannot_be_stopped():
+    world = World("m100", tags=[tag(EPCS[0])])
+    world.driver.open()
+    inventory = world.driver.inventory()
+    inventory.start()
+    line, clock = ScriptedLine(lambda _: b""), world.clock
+    line.received = world.driver.session._received
+
+    def babble() -> bool:
+        line.received(m100_notice(EPCS[0]))
+        return True
+
+    clock.turn = babble
+    inventory.close()
+    assert world.driver.scanning
+    rest = []
+    for event in inventory:
+        rest.append(event)
+        clock.ns += 1_000_000
+        babble()
+        assert len(rest) <= 5000
+    assert rest
 
 
 @protocols

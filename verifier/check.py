@@ -180,7 +180,9 @@ class Verifier:
                 rules = _new_rules(rules, info, self._status)
         except CacheError:
             return None
-        return Standing(trust=rules.trust, as_of=info.as_of, seq=info.seq, hot_seq=info.hot_seq or 0)
+        # What the hot list knows, an answer from before it must not take back.
+        as_of = max(info.as_of, info.hot_as_of or info.as_of)
+        return Standing(trust=rules.trust, as_of=as_of, seq=info.seq, hot_seq=info.hot_seq or 0)
 
     def check_pair(self, a: Observation, b: Observation) -> tuple[CheckResult, CheckResult]:
         """Two vehicles of one accident (自行协商), checked one after the other and kept in one record."""

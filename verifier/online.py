@@ -170,10 +170,12 @@ def meaning(inquiry: Inquiry, exchange: Exchange, hasher: KeyHasher, now: int) -
     if not all(exchange.key.covers(plate.text) for plate in inquiry.plates[:1]):
         return OnlineEvidence(state=OnlineState.BAD_SIGNATURE)
     asked = set(questions(inquiry, hasher))
+    # A register that lags behind the set on the device does not know what that says: of a theft, for one.
+    oldest = max(exchange.issued_at - OLDEST_ROW, inquiry.standing.as_of - SKEW)
     rows = {
         one: row
         for one, row in zip(exchange.ids, exchange.rows, strict=True)
-        if one in asked and row.status is not RowStatus.UNKNOWN and exchange.issued_at - row.as_of <= OLDEST_ROW
+        if one in asked and row.status is not RowStatus.UNKNOWN and row.as_of >= oldest
     }
     document = _document(rows, inquiry.plates, hasher)
     vehicles = _vehicles(inquiry, hasher)
@@ -239,7 +241,7 @@ class Centre:
         self._total_ms = total_ms
         self._lock = threading.Lock()
         self._link = Link(mode=mode)
-        self._remembered: OrderedDict[tuple[AskedId, ...], tuple[TrustList, Exchange]] = OrderedDict()
+        self._remembered: OrderedDict[tuple[AskedId, ...], tuple[Standing, Exchange]] = OrderedDict()
         self._free = threading.BoundedSemaphore(MAX_AT_WORK)
 
     @property
@@ -268,16 +270,14 @@ class Centre:
         An answer that is still good is taken again, unless it is to be `fresh`.
         """
         ids = questions(inquiry, self._hasher)
-        remembered = None if fresh else self._recall(ids, inquiry.standing.trust)
+        standing = inquiry.standing
+        remembered = None if fresh else self._recall(ids, standing)
         if remembered is not None:
             return self._outcome(inquiry, remembered)
         if not ids or not self.link.asks:
             return NOT_ASKED
-        trust = inquiry.standing.trust
         # One that comes too late for this check is remembered all the same: the next scan has it at once.
-        return self._bounded(
-            lambda: self._outcome(inquiry, self._remember(self._exchange(ids, inquiry.standing), trust))
-        )
+        return self._bounded(lambda: self._outcome(inquiry, self._remember(self._exchange(ids, standing), standing)))
 
     def look_up(self, ids: tuple[AskedId, ...], standing: Standing) -> Outcome:
         """Ask about several vehicles at once, within the same time; `exchange` has the answer, None without one."""
@@ -378,21 +378,22 @@ class Centre:
     def _outcome(self, inquiry: Inquiry, exchange: Exchange) -> Outcome:
         return Outcome(evidence=self.understand(inquiry, exchange), exchange=exchange)
 
-    def _remember(self, exchange: Exchange, trust: TrustList) -> Exchange:
+    def _remember(self, exchange: Exchange, standing: Standing) -> Exchange:
         with self._lock:
-            self._remembered[exchange.ids] = trust, exchange
+            self._remembered[exchange.ids] = standing, exchange
             self._remembered.move_to_end(exchange.ids)
             while len(self._remembered) > MAX_REMEMBERED:
                 self._remembered.popitem(last=False)
         return exchange
 
-    def _recall(self, ids: tuple[AskedId, ...], trust: TrustList) -> Exchange | None:
-        """An answer to the same questions that is still good, and was judged by the trust list in force."""
+    def _recall(self, ids: tuple[AskedId, ...], standing: Standing) -> Exchange | None:
+        """An answer to the same questions that is still good: no list or set has come since that may know better."""
         with self._lock:
-            judged_by, exchange = self._remembered.get(ids, (None, None))
-        if exchange is None or judged_by is not trust or self._now() >= exchange.at + exchange.life_ms:
+            before, exchange = self._remembered.get(ids, (None, None))
+        if before is None or exchange is None or self._now() >= exchange.at + exchange.life_ms:
             return None
-        return exchange
+        same_data = (before.seq, before.hot_seq) == (standing.seq, standing.hot_seq)
+        return exchange if before.trust is standing.trust and same_data else None
 
 
 def at_once(work: Callable[[], None]) -> bool:

@@ -152,9 +152,9 @@ class RecheckQueue:
 
     def outbox(self) -> list[Report]:
         """What the centre has given no receipt for yet, oldest first."""
-        with suppress(sqlite3.Error, OSError, OnlineFormatError), self._transaction() as connection:
+        with suppress(sqlite3.Error, OSError), self._transaction() as connection:
             rows = connection.execute("SELECT report FROM outbox ORDER BY at, id").fetchall()
-            return [decode_report(data) for (data,) in rows]
+            return [report for (data,) in rows if (report := _readable(data)) is not None]
         return []
 
     def delivered(self, report: Report) -> None:
@@ -193,6 +193,14 @@ class RecheckQueue:
                 for statement in _SCHEMA:
                     connection.execute(statement)
                 yield connection
+
+
+def _readable(data: bytes) -> Report | None:
+    """None for another version's, which must not hold up the others."""
+    try:
+        return decode_report(data)
+    except OnlineFormatError:
+        return None
 
 
 def _post(connection: sqlite3.Connection, report: Report) -> None:
@@ -253,6 +261,11 @@ class Rechecker:
 
     def __init__(self, queue: RecheckQueue, centre: Centre, verifier: Verifier, clock: Clock) -> None:
         self._queue, self._centre, self._verifier, self._clock = queue, centre, verifier, clock
+        self._tell: Callable[[CheckResult], None] = lambda result: None
+
+    def tells(self, tell: Callable[[CheckResult], None]) -> None:
+        """From now on each check that is settled is handed over, as it is decided now; from the thread of `run`."""
+        self._tell = tell
 
     def run(self, standing: Standing) -> Recheck:
         """One round; nothing is asked in offline mode."""
@@ -305,6 +318,8 @@ class Rechecker:
         result = CheckResult(
             check_id=record["id"], verdict=verdict, evidence=evidence, now=now, policy=policy, earliest=now
         )
+        if not names_a_vehicle(result):
+            return None
         serial = result.credential.serial if result.credential is not None else None
         inquiry = Inquiry(plates=result.plates, serial=serial, standing=standing)
         ids = questions(inquiry, self._centre.hasher)
@@ -318,12 +333,17 @@ class Rechecker:
         late = self._verifier.upgrade(case.result, outcome.evidence, outcome.sources)
         news = News(check_id=late.check_id, at=case.at, then=case.then, now=late.verdict.code)
         report = report_of(news, case.ids[0], self._centre.hasher.check_value)
-        return news if self._queue.settle(news, report) else None
+        if not self._queue.settle(news, report):
+            return None
+        self._tell(late)
+        return news
 
     def _deliver(self) -> int:
         """Send what is in the outbox; how much of it stays there."""
         reports = self._queue.outbox()
         for number, report in enumerate(reports):
+            if not self._centre.link.asks:  # the officer chose offline mode meanwhile
+                return len(reports) - number
             try:
                 self._centre.report(report)
             except FetchError as exc:
@@ -360,6 +380,13 @@ class Upkeep:
         if self._centre.link.asks:
             self._due = self._now() + RECHECK_EVERY_MS
             self._rechecker.run(standing)
+
+
+def names_a_vehicle(result: CheckResult) -> bool:
+    """Whether something else than an unproven code names the vehicle: that is looked up for no verdict (R1)."""
+    seen = result.evidence
+    by_tag = seen.tag is not None and seen.tag.plate is not None
+    return seen.plate_seen is not None or by_tag or result.credential is not None
 
 
 def report_of(news: News, vehicle: AskedId, key_check: bytes) -> Report:

@@ -79,6 +79,7 @@ class Driver(ABC):
     speaks_when_empty = True
     rounds = False  # whether every round must be asked for
     watchdog_s = 2.0  # without a frame while scanning: stop, identify, begin again
+    session_type: type[Session] = Session
     wake = b""  # sent before the first command: the byte that a sleeping module eats
 
     def __init__(
@@ -123,7 +124,7 @@ class Driver(ABC):
     def connect(self) -> Caps:
         """Open the line (again), as `open` does; not after `close`."""
         self.disconnect()
-        self._session = Session(
+        self._session = self.session_type(
             self._connect, self.codec, self._health, monotonic_ns=self.monotonic_ns, wait=self._wait
         )
         try:
@@ -136,7 +137,8 @@ class Driver(ABC):
         """End what runs, make sure of the reader and of its radio: after opening, and again after every silence."""
         if self.wake:
             self.session.send(self.wake)
-        self.stop()
+        if not self.stop():
+            raise ReaderTimeoutError(COMPONENT, "talks on and answers nothing: another protocol or speed?")
         caps = self._identified()
         self._set_radio(caps)
         return caps

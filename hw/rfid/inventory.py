@@ -37,6 +37,7 @@ class Inventory:
         self._last: Packet | None = None
         self._asked_ns = 0
         self._again_ns: int | None = None  # when the next round is asked for
+        self._ended_ns: int | None = None  # when a reader that could not be stopped was given up
 
     def start(self) -> None:
         """Begin to scan; UnsupportedError when a scan runs or the reader cannot do what is configured."""
@@ -53,7 +54,7 @@ class Inventory:
         self._running = False
         if self._down is None:
             try:
-                self._driver.stop()
+                self._ended_ns = None if self._driver.stop() else self._driver.monotonic_ns()
             except HardwareError:
                 self._down = GapReason.LINK_LOST
 
@@ -94,9 +95,10 @@ class Inventory:
             raise
 
     def _rest(self) -> Event | None:
-        """What came until the scan was ended."""
+        """What came until the scan was ended: a reader that cannot be stopped goes on for ever."""
+        end = self._ended_ns
         try:
-            while (heard := self._driver.session.take(0.0)) is not None:
+            while (heard := self._driver.session.take(0.0)) is not None and (end is None or heard[1] <= end):
                 if (event := self._event(heard)) is not None:
                     return event
         except LinkLostError:

@@ -246,8 +246,8 @@ def wipe(yes: bool, home: Home) -> int:
     Examples:
       markcheck device wipe --yes
 
-    What erases is the destruction of the keys; a card may keep blocks of deleted files. The audit log is not
-    encrypted on the card: its blocks too.
+    What erases is the destruction of the keys; a card may keep blocks of deleted files, those of an audit log that is
+    not sealed among them.
     """
     if not yes:
         problem(f"this erases all keys and data below {home.folder}: say --yes")
