@@ -114,12 +114,13 @@ def wipe_files(home: Home, run: Path | None) -> WipeFiles:
     wrapped, memory, identity = wrap_files(home), held_file(home, run), _identity_files(home)
     keys = [
         *([memory] if memory is not None else []), home.epoch_key, wrapped.wrapped, wrapped.tries,
-        *(path for files in identity for path in (files.key, files.next_key)),
+        *(path for files in identity for path in (files.key, files.next_key)), home.folder / "console-keys",
     ]  # fmt: skip
     queue = [home.rechecks.with_name(home.rechecks.name + more) for more in ("", "-journal")]
     data = [
         *queue, home.rechecks.with_suffix(".bad"), home.audit, home.audit_sent, home.photos, home.lookups,
-        home.officers, home.folder / "fault-frames", *(files.certificate for files in identity),
+        home.officers, home.folder / "fault-frames", home.folder / "console-tries.json", home.folder / "log.jsonl",
+        home.folder / "log.jsonl.old", home.folder / "export", *(files.certificate for files in identity),
     ]  # fmt: skip
     return WipeFiles(
         record=home.wiped, keys=(*keys, *map(_unfinished, keys)), cache=home.cache,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -121,3 +122,11 @@ def test_a_key_that_is_down_at_the_start_is_reported() -> None:
 def test_pins_that_cannot_be_used_are_a_named_fault(factory: MockFactory) -> None:
     with pytest.raises(HardwareError, match="keys"):
         GpioKeys({Key.OK: 4000}, lambda key, closed: None, factory)
+
+
+def test_a_pin_library_that_is_not_there_is_a_named_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPIOZERO_PIN_FACTORY", "lgpio")
+    monkeypatch.setitem(sys.modules, "lgpio", None)
+    monkeypatch.setattr(Device, "pin_factory", None)
+    with pytest.raises(HardwareError, match="keys"):
+        GpioKeys(PINS, lambda key, closed: None)

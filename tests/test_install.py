@@ -354,7 +354,7 @@ PACKAGES = "systemd,systemd-sysv,dbus,udev,ca-certificates"
 
 # Runs as a unit of its own in the booted system, and switches it off at the end by the word of the program's user.
 PROBE = """#!/bin/bash
-exec >/root/told 2>&1
+exec >/srv/told 2>&1
 pid() { systemctl show --property=MainPID --value markcheck; }
 back() {
     for _ in {1..300}; do systemctl is-active --quiet markcheck && [[ $(pid) != "$1" ]] && return; sleep 0.1; done
@@ -375,9 +375,7 @@ runuser -u markcheck -- systemctl reboot || echo "no reboot"
 echo "asking to switch off"
 runuser -u markcheck -- systemctl poweroff || echo "no power-off"
 """
-PROBE_UNIT = (
-    "[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/root/probe\n[Install]\nWantedBy=multi-user.target\n"
-)
+PROBE_UNIT = "[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/srv/probe\n[Install]\nWantedBy=multi-user.target\n"
 
 
 @pytest.fixture(scope="module")
@@ -398,14 +396,14 @@ def bookworm(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def install_inside(root: Path, sources: Path) -> None:
-    shutil.copytree(sources, root / "root/sources")
+    shutil.copytree(sources, root / "srv/sources")
     for name in ("etc/resolv.conf", "etc/hosts", "etc/ssl/certs/ca-certificates.crt"):  # the network of this machine
         shutil.copy(f"/{name}", root / name)
     subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
     try:
-        run = inside(root, "/root/sources/scripts/install")
+        run = inside(root, "/srv/sources/scripts/install")
         assert run.returncode == 0, run.stderr
-        assert "nothing to do" in inside(root, "/root/sources/scripts/install").stderr
+        assert "nothing to do" in inside(root, "/srv/sources/scripts/install").stderr
     finally:
         subprocess.run(["umount", "--lazy", root / "proc"], check=True)
     shutil.copy(ROOT / "docs/examples/demo.toml", root / "etc/markcheck/markcheck.toml")
@@ -438,8 +436,8 @@ def test_a_bare_bookworm_becomes_an_appliance_whose_program_starts(bookworm: Pat
     shutil.which("systemd-nspawn") is None, reason="systemd-nspawn (systemd-container) is not installed"
 )
 def test_under_the_real_service_manager_it_is_confined_comes_back_and_may_switch_off(bookworm: Path) -> None:
-    (bookworm / "root/probe").write_text(PROBE)
-    (bookworm / "root/probe").chmod(0o755)
+    (bookworm / "srv/probe").write_text(PROBE)
+    (bookworm / "srv/probe").chmod(0o755)
     (bookworm / "etc/systemd/system/probe.service").write_text(PROBE_UNIT)
     assert inside(bookworm, "systemctl", "enable", "probe.service").returncode == 0
     began = time.monotonic()
@@ -448,7 +446,7 @@ def test_under_the_real_service_manager_it_is_confined_comes_back_and_may_switch
          "-D", bookworm],
         stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=240,
     )  # fmt: skip
-    told = (bookworm / "root/told").read_text()
+    told = (bookworm / "srv/told").read_text()
     assert "seccomp 2\nbounding 0000000000000000\nread-only\ntimers 3\n" in told
     assert int(re.search(r"hang_ms (\d+)", told)[1]) <= 15_000
     assert int(re.search(r"crash_ms (\d+)", told)[1]) <= 15_000

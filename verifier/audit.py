@@ -28,7 +28,7 @@ from verifier.verdict import Verdict
 
 FORMAT = 1
 COUNTED = ("check", "accident")  # the kinds of records that count in the day's figures
-OTHER_KINDS = ("photo",)  # those that hold no check
+OTHER_KINDS = ("photo", "event")  # those that hold no check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

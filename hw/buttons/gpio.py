@@ -30,7 +30,7 @@ class GpioKeys:
                 button.when_released = lambda key=key: edge(key, False)
                 if button.is_pressed:
                     edge(key, True)
-        except (GPIOZeroError, OSError) as exc:
+        except (GPIOZeroError, ImportError, OSError) as exc:  # a pin library named and not there is an ImportError
             self.close()
             raise HardwareError("keys", f"pin {pin}: {exc}") from exc
 

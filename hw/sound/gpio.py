@@ -34,7 +34,7 @@ class GpioOutputs:
             self._green, self._red, self._motor = (
                 DigitalOutputDevice(pin, pin_factory=factory) for pin in (pins.green, pins.red, pins.motor)
             )
-        except (GPIOZeroError, OSError) as exc:
+        except (GPIOZeroError, ImportError, OSError) as exc:
             raise HardwareError("sound", str(exc)) from exc
 
     def put(self, beat: Beat) -> None:

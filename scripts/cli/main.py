@@ -43,6 +43,7 @@ COMMANDS = {
     "shift": ("scripts.cli.enrol:shift", "The epoch key during a shift: fetched, held in memory, wrapped under a PIN."),
     "device": ("scripts.cli.enrol:device", "This device as a whole."),
     "run": ("scripts.cli.run:run", "Run the handheld's program until it is switched off, or Ctrl-C."),
+    "console": ("scripts.cli.console_tty:console", "The technician's console: on a serial line, or in this terminal."),
     "bench": ("scripts.cli.bench:bench", "Measure on this machine."),
     "doctor": ("scripts.cli.doctor:doctor", "Whether the parts of this installation work."),
 }

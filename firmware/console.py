@@ -1,0 +1,321 @@
+"""The technician's serial console: `python -m firmware.console --config FILE` on a terminal.
+
+A closed table of commands, and no shell behind it. Nothing that is slow to load is loaded before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from firmware.console_line import HangUpError, RefusedLineError, Terminal
+
+if TYPE_CHECKING:
+    from firmware.config import Home
+    from firmware.console_login import Login
+    from firmware.settings import Settings
+    from verifier.audit import RecordLog
+
+PROMPT = "markcheck> "
+KEYS, TRIES = "console-keys", "console-tries.json"  # in the home
+WIDTH = 120  # characters: a serial line does not tell its size
+_MOST_FREE = 60  # records of commands before a login, in an hour: nobody at the plug may fill the card
+_HOUR_S = 3600.0
+
+
+class AwayError(Exception):
+    """Nobody was there for so long that the line does not count."""
+
+
+class UsageError(Exception):
+    """A command that was called in another way; the text is its usage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of output: the same for people and as facts for machines."""
+
+    text: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What may be asked for. `words`: what may stand behind it, for completion. `free`: before a login, too.
+
+    `unrecorded`: also when the audit log cannot be written, because it changes nothing or is the way out.
+    """
+
+    run: Callable[[Session, list[str]], Iterator[Row]]
+    help: str
+    words: tuple[str, ...] = ()
+    free: bool = False
+    unrecorded: bool = True
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """What the commands work with."""
+
+    settings: Settings
+    remark: str
+    config: Path
+    home: Home
+    run: Path | None  # the folder in memory
+    login: Login
+    terminal: Terminal
+    clock: Callable[[], datetime]
+    switch: Callable[[Sequence[str]], int]  # runs a program of the system: its exit status
+    audit: RecordLog | None = field(default=None)
+    freed: list[float] = field(default_factory=list)  # when commands before a login were recorded
+
+
+class Console:
+    """Reads lines and runs commands, until the line hangs up or somebody leaves."""
+
+    def __init__(
+        self, session: Session, commands: Mapping[str, Command], now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._session, self._commands, self._now_s = session, commands, now_s
+        self._told: str | None = None  # who was logged in when the last line was told
+
+    def serve(self) -> None:
+        """Until it is over; nobody is logged in afterwards."""
+        terminal, login = self._session.terminal, self._session.login
+        try:
+            with terminal.opened():
+                self._say("markcheck console; 'help' lists the commands")
+                while self._one():
+                    pass
+        except (HangUpError, KeyboardInterrupt):  # ^C between two lines: there will be a new console
+            pass
+        finally:
+            login.end()
+
+    def _one(self) -> bool:
+        """One line; False for the last one."""
+        terminal, login = self._session.terminal, self._session.login
+        try:
+            line = terminal.read(self._prompt(), self._complete, self._idle)
+            self._idle()
+            login.active()
+            words = line.split()
+            if words[:1] in (["quit"], ["exit"]):
+                return False
+            if words:
+                self._run(words)
+            login.active()
+            self._idle()
+        except RefusedLineError as exc:
+            self._say(f"line ignored: {exc.why.value}")
+        except AwayError:
+            pass
+        except KeyboardInterrupt:
+            self._say("^C")
+        return True
+
+    def _prompt(self) -> str:
+        name = self._told = self._session.login.technician
+        return PROMPT if name is None else f"{name}@{PROMPT}"
+
+    def _idle(self) -> None:
+        """Tell who was away for too long; what was typed before does not stay."""
+        if self._told is not None and self._session.login.technician is None:
+            self._told = None
+            self._session.terminal.forget()
+            self._say("\nlogged out: nothing was typed for 5 minutes")
+            raise AwayError
+
+    def _say(self, text: str) -> None:
+        self._session.terminal.write(text + "\n")
+
+    def _complete(self, text: str) -> list[str]:
+        first, _, rest = text.lstrip().partition(" ")
+        if not rest and text == text.rstrip():
+            return sorted(name for name in (*self._commands, "quit") if name.startswith(first))
+        command = self._commands.get(first)
+        words = (*self._commands,) if first == "help" else () if command is None else command.words
+        return sorted(word for word in words if word.startswith(rest.rpartition(" ")[2]))
+
+    # ------------------------------------------------------------------------------------------- one command
+
+    def _run(self, words: list[str]) -> None:
+        name, arguments = words[0], words[1:]
+        command = self._commands.get(name)
+        if command is None:
+            self._say("no such command; 'help' lists them")
+            return
+        technician = self._session.login.technician
+        if technician is None and not command.free:
+            self._note(name, "refused")
+            self._say(f"{name}: log in first")
+            return
+        if not self._note(name, "asked") and not command.unrecorded:
+            self._say(f"{name}: refused, because it could not be recorded")
+            return
+        as_json = "-j" in arguments
+        self._told_rows(name, command, [word for word in arguments if word != "-j"], as_json=as_json)
+
+    def _told_rows(self, name: str, command: Command, arguments: list[str], *, as_json: bool) -> None:
+        import sqlite3  # noqa: PLC0415 - with the first command
+
+        from firmware.console_link import LinkError  # noqa: PLC0415
+        from hw.errors import HardwareError  # noqa: PLC0415
+        from verifier.errors import VerifierError  # noqa: PLC0415
+
+        try:
+            for row in command.run(self._session, arguments):
+                self._say(json.dumps(row.facts) if as_json else plain(row.text))
+        except UsageError as exc:
+            self._say(f"usage: {exc}")
+        except (VerifierError, HardwareError, LinkError, sqlite3.Error) as exc:
+            self._say(plain(f"{name}: {exc}"))
+        except OSError as exc:
+            self._say(plain(f"{name}: {exc.strerror or 'error'}"))
+
+    def _note(self, name: str, outcome: str) -> bool:
+        """Record who asked for what; whether that is on the card. Words that were typed are no part of it."""
+        session, now_s = self._session, self._now_s()
+        if session.login.technician is None:
+            session.freed[:] = [moment for moment in session.freed if now_s - moment < _HOUR_S]
+            if len(session.freed) >= _MOST_FREE:
+                return False
+            session.freed.append(now_s)
+        return record(session, name, outcome)
+
+
+def plain(text: str) -> str:
+    """As a terminal may get it: printable ASCII, on one line of bounded length."""
+    line = "".join(char if " " <= char <= "~" else "?" for char in text[: WIDTH + 1])
+    return line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."
+
+
+def record(session: Session, command: str, outcome: str) -> bool:
+    """Put into the audit log who asked for what, and when; no word behind the command. Whether it is on the card."""
+    import secrets  # noqa: PLC0415 - with the first record
+
+    from firmware.build import audit_log, software_version  # noqa: PLC0415
+    from verifier.errors import AuditError  # noqa: PLC0415
+
+    if session.audit is None:
+        session.audit = audit_log(session.home, session.clock)[0]
+    event = {
+        "v": 1, "kind": "event", "id": secrets.token_hex(8), "software": software_version(), "event": "console",
+        "command": command, "outcome": outcome, "technician": session.login.technician,
+        "at": session.clock().isoformat(timespec="seconds"),
+    }  # fmt: skip
+    try:
+        session.audit.append(event)
+    except AuditError:
+        return False
+    return True
+
+
+# --------------------------------------------------------------------------------------------------- running
+
+
+def open_session(config: Path, home: Path | None, terminal: Terminal, **parts: Any) -> Session:
+    """A session on this configuration; SettingsError. `parts` stand in place of clocks and the system's programs."""
+    from firmware.config import Home, default_home  # noqa: PLC0415 - not for --help
+    from firmware.console_login import Login  # noqa: PLC0415
+    from firmware.settings import load_settings  # noqa: PLC0415
+    from firmware.start import LAST_GOOD  # noqa: PLC0415
+    from verifier.clock import system_clock  # noqa: PLC0415
+
+    settings, remark = load_settings(config, (home or default_home()) / LAST_GOOD)
+    named = Path(settings.paths.home).expanduser() if settings.paths.home else default_home()
+    house = Home(home or named)
+    clock = parts.pop("clock", None) or system_clock
+    login = Login(
+        plain(settings.device.name)[:40] or "unnamed", house.folder / KEYS, house.folder / TRIES,
+        clock=clock, now_s=parts.pop("now_s", None) or _boottime_s,
+    )  # fmt: skip
+    return Session(
+        settings=settings, remark=remark, config=config, home=house, login=login, terminal=terminal, clock=clock,
+        run=parts.pop("run", None) or _run_folder(), switch=parts.pop("switch", None) or _switch, **parts,
+    )  # fmt: skip
+
+
+def _boottime_s() -> float:
+    """Seconds since the start, those asleep included."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _run_folder() -> Path | None:
+    from firmware.keeper import default_run  # noqa: PLC0415
+
+    return default_run()
+
+
+def _switch(command: Sequence[str]) -> int:
+    import subprocess  # noqa: PLC0415
+
+    try:
+        return subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode  # noqa: S603 - our own words
+    except OSError:
+        return 127
+
+
+def run_console(config: Path, home: Path | None) -> int:
+    """Serve the terminal of this process: 0 when it has hung up or was left, 1 when the settings cannot be used."""
+    from firmware.console_commands import COMMANDS  # noqa: PLC0415 - not for --help
+    from firmware.settings import SettingsError  # noqa: PLC0415
+
+    def hung_up(_: int, __: FrameType | None) -> None:
+        raise HangUpError
+
+    terminal = Terminal(sys.stdin.fileno(), sys.stdout.fileno())
+    try:
+        session = open_session(config, home, terminal)
+    except SettingsError as exc:
+        print(f"markcheck: {exc}", file=sys.stderr)
+        return 1
+    former = {number: signal.signal(number, hung_up) for number in (signal.SIGHUP, signal.SIGTERM)}
+    # A library's warning, and a mistake of ours, may carry text from anywhere: the line gets a name and a place.
+    hook, threading.excepthook = threading.excepthook, lambda args: _mistake(args.exc_type, args.exc_traceback)
+    try:
+        with warnings.catch_warnings(), suppress(HangUpError):
+            warnings.simplefilter("ignore")
+            Console(session, COMMANDS).serve()
+    finally:
+        threading.excepthook = hook
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _mistake(kind: type[BaseException], trace: TracebackType | None) -> None:
+    import traceback  # noqa: PLC0415 - with the first mistake
+
+    place = traceback.extract_tb(trace)[-1] if trace else None
+    where = f" in {Path(place.filename).name}, line {place.lineno}" if place else ""
+    print(f"markcheck: our mistake: {kind.__name__}{where}", file=sys.stderr)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status is that of `run_console`."""
+    import argparse  # noqa: PLC0415 - not for who calls `run_console`
+
+    parser = argparse.ArgumentParser(prog="python -m firmware.console", description="The technician's console.")
+    parser.add_argument("--config", type=Path, required=True, help="settings (TOML)")
+    parser.add_argument("--home", type=Path, help="folder of the device's files")
+    options = parser.parse_args(argv)
+    sys.excepthook = lambda kind, _, place: _mistake(kind, place)
+    return run_console(options.config, options.home)
+
+
+if __name__ == "__main__":
+    from firmware.console import main as _main  # not this copy of the module: the commands know the other one
+
+    sys.exit(_main())

@@ -1,0 +1,182 @@
+"""The self-test of a device whose program does not run: the console opens each part itself, and lets it go again."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from firmware import diagnostics
+from firmware.build import open_store, trusted_time
+from firmware.config import ConfigError, Home, load_online
+from firmware.diagnostics import Answer, PartReport, State, Test
+from firmware.settings import Settings
+from hw.errors import one_line
+from verifier.cache.store import StatusStore
+from verifier.clock import Clock
+
+# Seconds; together less than the minute that a technician waits. A camera's process loads its libraries first.
+_LIMITS = {"camera": 20.0, "reader": 6.0, "audit": 6.0, "cache": 4.0}
+_USUAL_LIMIT = 2.5
+_CONNECT_S = 2.0
+_NOT_SET = State.NOTE, "none is set"
+
+Ask = Callable[[str], PartReport]
+
+
+def limit_of(part: str) -> float:
+    """In seconds."""
+    return _LIMITS.get(part, _USUAL_LIMIT)
+
+
+def own_tests(settings: Settings, home: Home, clock: Clock, beside: Path) -> dict[str, Test]:
+    """A test for each part, in the order in which they are told. Relative files as in the program: `beside` the
+    settings, else in the home."""
+
+    def file(name: str) -> Path:
+        return beside / name if (beside / name).exists() else home.folder / name
+
+    sysfs = Path(settings.paths.sysfs)
+    time_known = trusted_time(home, clock)
+    return {
+        "camera": lambda: _camera(settings, file),
+        **({"barcode": lambda: _barcode(settings)} if settings.barcode.port else {}),
+        "reader": lambda: _reader(settings),
+        "panel": lambda: _panel(settings),
+        "keys": lambda: _keys(settings),
+        **({"sound": lambda: _sound(settings)} if settings.sound.source != "none" else {}),
+        "cache": lambda: _with_store(home, diagnostics.cache),
+        "trust": lambda: _with_store(home, diagnostics.trust),
+        "clock": diagnostics.clock(time_known, clock),
+        "network": lambda: _network(home),
+        "battery": diagnostics.battery(sysfs if sysfs.is_absolute() else file(str(sysfs))),
+        "disk": diagnostics.disk(home.folder),
+        "audit": diagnostics.audit(home.audit),
+    }
+
+
+def reports(tests: Mapping[str, Test], parts: list[str]) -> Iterator[PartReport]:
+    """One after the other, each as soon as it is known."""
+    return (report_of(part, tests[part]) for part in parts)
+
+
+def report_of(part: str, test: Test) -> PartReport:
+    """Of one part. While a test of it has not come back, no other begins: threads that hang must not add up."""
+    if any(thread.name == f"test {part}" for thread in threading.enumerate()):
+        return PartReport(part, State.FAIL, 0, "another test of it has not come back")
+    return diagnostics.self_test({part: _loaded(test)}, limit_of(part))[0]
+
+
+def _loaded(test: Test) -> Test:
+    """A library that is not there is a finding, too."""
+
+    def loaded() -> Answer:
+        try:
+            return test()
+        except ImportError as exc:
+            return State.FAIL, one_line(f"a library is missing: {exc.name}")
+
+    return loaded
+
+
+def _with_store(home: Home, make: Callable[[StatusStore], Test]) -> Answer:
+    store, _ = open_store(home)
+    with closing(store):
+        return make(store)()
+
+
+def _camera(settings: Settings, file: Callable[[str], Path]) -> Answer:
+    """Whether a frame comes and can be read."""
+    from firmware.cameras import camera_source  # noqa: PLC0415 - parts are loaded when they are tested
+    from firmware.scanner import FaultEvent, Heartbeat, Scanner  # noqa: PLC0415
+
+    camera = settings.camera
+    if camera.kind == "none":
+        return _NOT_SET
+    path = str(file(camera.path)) if camera.kind in ("window", "video", "files") and camera.path else camera.path
+    end_s = time.monotonic() + limit_of("camera") - 1
+    with closing(Scanner(camera_source(camera.kind, path))) as scanner:
+        while time.monotonic() < end_s:
+            for event in scanner.poll(0.2):
+                if isinstance(event, FaultEvent):
+                    return State.FAIL, one_line(f"{event.reason.value} {event.component}: {event.problem}")
+                if isinstance(event, Heartbeat):
+                    return State.PASS, f"{camera.kind}, a frame read in {event.ms:.0f} ms"
+    return State.FAIL, "no frame came"
+
+
+def _barcode(settings: Settings) -> Answer:
+    from hw.barcode import serial_port  # noqa: PLC0415
+
+    serial_port(Path(settings.barcode.port), settings.barcode.baud)().close()
+    return State.PASS, "the port can be opened; engines do not answer"
+
+
+def _reader(settings: Settings) -> Answer:
+    """Who is there, and whether it takes the lawful band and power."""
+    from hw.rfid.models import MODELS  # noqa: PLC0415
+    from hw.rfid.transport import serial_line  # noqa: PLC0415
+    from hw.rfid.types import RadioConfig  # noqa: PLC0415
+
+    reader = settings.reader
+    if not reader.port:
+        return _NOT_SET if not reader.scene else (State.NOTE, "an emulated one: it exists in the program only")
+    line, radio = serial_line(Path(reader.port), reader.baud), RadioConfig(power_dbm=reader.power_dbm)
+    with closing(MODELS[reader.protocol].driver(line, radio, reader_id=reader.protocol)) as driver:
+        caps = driver.open()
+    return State.PASS, one_line(f"{reader.protocol} {caps.model} {caps.firmware}")
+
+
+def _panel(settings: Settings) -> Answer:
+    """Whether it takes a picture; whether it is to be seen, is for who stands before it."""
+    from PIL import Image  # noqa: PLC0415
+
+    from firmware.start import PanelAtHand  # noqa: PLC0415
+
+    with closing(PanelAtHand(settings.panel)) as panel:
+        panel.show(Image.new("1", panel.size, 1))
+    return State.PASS, f"{settings.panel.model} on {settings.panel.bus} took a picture"
+
+
+def _keys(settings: Settings) -> Answer:
+    if settings.keys.source == "none":
+        return _NOT_SET
+    from hw.buttons.gpio import GpioKeys  # noqa: PLC0415
+    from hw.buttons.keys import Key  # noqa: PLC0415
+
+    pins = {key: getattr(settings.keys, key.value) for key in Key}
+    closed: set[Key] = set()
+    with closing(GpioKeys(pins, lambda key, down: closed.add(key) if down else None)):
+        pass
+    return State.PASS, f"{len(pins)} pins"
+
+
+def _sound(settings: Settings) -> Answer:
+    from hw.sound.gpio import GpioOutputs, SoundPins  # noqa: PLC0415
+
+    pins = settings.sound
+    outputs = SoundPins(buzzer=pins.buzzer, green=pins.green, red=pins.red, motor=pins.motor)
+    with closing(GpioOutputs(outputs)):
+        pass
+    return State.PASS, "4 pins"
+
+
+def _network(home: Home) -> Answer:
+    """Whether the centre takes a connection. Off the network a device works too."""
+    try:
+        online = load_online(home)
+    except ConfigError as exc:
+        return State.FAIL, one_line(str(exc))
+    if online is None:
+        return State.NOTE, "no centre is set"
+    address = urlsplit(online.url)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), _CONNECT_S).close()
+    except OSError as exc:
+        return State.NOTE, f"the centre is not reached: {one_line(exc.strerror or 'no address')}"
+    return State.PASS, "the centre takes connections"
