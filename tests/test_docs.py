@@ -90,7 +90,7 @@ def test_every_document_that_the_code_names_exists():
 def test_every_command_in_the_documents_parses(page):
     for line in re.findall(r"^ *(?:\$ )?markcheck (.+?)(?:   .*)?$", page.read_text(encoding="utf-8"), re.MULTILINE):
         command, words = cli, line.split()
-        while isinstance(command, click.Group) and words:
+        while isinstance(command, click.Group) and words and not words[0].startswith("--"):
             name = words.pop(0)
             command = command.get_command(click.Context(command), name)
             assert command is not None, line

@@ -199,6 +199,12 @@ def test_a_port_that_is_not_there_is_one_line_on_stderr(capsys):
     assert capsys.readouterr().err == "markcheck: tag reader: port cannot be opened (errno 2)\n"
 
 
+@pytest.mark.parametrize("epc", ["zz", "ab" * 63, "ab" * 300, "abcdef"])
+def test_a_code_that_no_tag_can_have_is_wrong_usage(capsys, epc):
+    assert main(["reader", "read", "--protocol", "a0", "--port", "/nowhere", "--epc", epc]) == 2
+    assert "--epc" in capsys.readouterr().err
+
+
 def test_power_beyond_the_band_is_refused_before_the_port_is_opened(capsys):
     assert main(["reader", "identify", "--protocol", "m100", "--port", "/nowhere", "--power", "40"]) == 1
     assert "33 dBm" in capsys.readouterr().err

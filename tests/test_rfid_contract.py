@@ -39,7 +39,7 @@ from hw.rfid.types import (
 )
 
 REAL = os.environ.get("MARKCHECK_READER")
-EMULATED = sorted(MODELS)
+EMULATED = sorted(set(MODELS) - {"llrp"})  # behind a pseudo-terminal; of llrp: tests/test_rfid_llrp.py
 TAGS = tuple(Tag(epc=bytes((n,)) * 12, tid=b"\xe2\x80\x11\x60" + bytes((n,)) * 8) for n in (0xA0, 0xBB, 0x5A))
 
 

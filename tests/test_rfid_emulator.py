@@ -568,7 +568,7 @@ def test_gx_refuses_to_write_to_a_tag():
 
 
 def test_every_model_starts_in_a_foreign_band_so_that_a_host_must_set_its_own():
-    assert set(MODELS) == {"m100", "a0", "gx"}
+    assert set(MODELS) == {"m100", "a0", "gx", "llrp"}  # of llrp: tests/test_rfid_llrp.py
     assert Talk("m100", EMPTY)(m100(0x08)) == m100_reply(0x08, "02")
     assert Talk("a0", EMPTY)(a0(0x79)) == a0(0x79, "01073b")
     assert Talk("gx", EMPTY)(gx(0x04)) == gx(0x04, "03")

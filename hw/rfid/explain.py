@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hw.rfid.framing import Refusal, Splitter
-from hw.rfid.packets import Answer, Codec, End, Fault, Packet, Refused, Request, Sighting
+from hw.rfid.packets import Answer, Codec, End, Fault, Packet, Refused, Report, Request, Sighting
 
 Fields = dict[str, Any]
 
@@ -45,7 +45,8 @@ class Explainer:
     def _trace(self, offset: int, refusal: Refusal | None, data: bytes) -> None:
         if refusal is None:
             packet = self._codec.decode(data)
-            self._found.append({"offset": offset, **fields_of(packet), "hex": data.hex()})
+            for part in packet.parts if isinstance(packet, Report) else (packet,):
+                self._found.append({"offset": offset, **fields_of(part), "hex": data.hex()})
         elif offset + len(data) > self._covered:
             self._covered = offset + len(data)
             self._found.append({"offset": offset, "refused": refusal.value, "hex": data.hex()})

@@ -68,7 +68,13 @@ class Refused(NamedTuple):
     refusal: Refusal
 
 
-Packet = Sighting | Answer | Fault | End | Request | Refused
+class Report(NamedTuple):
+    """Several tags in one frame."""
+
+    parts: tuple[Sighting | Refused, ...]
+
+
+Packet = Sighting | Answer | Fault | End | Request | Refused | Report
 
 
 class Codec(Protocol):

@@ -21,7 +21,6 @@ from firmware.machine.events import Alarm, Event, PartFault
 from firmware.tags import FAST_BAUD, TC1_WORDS, Field, TagThread
 from firmware.views import printable
 from hw.rfid.models import MODELS
-from hw.rfid.transport import serial_line
 from hw.rfid.types import AirProtocol, RadioConfig
 from scripts.cli.console import home_option, json_option, print_json, problem, progress_bar
 from verifier.clock import system_clock
@@ -38,7 +37,7 @@ MAX_WATCHED = 100_000  # plates
 
 @click.command()
 @click.option("--protocol", type=click.Choice(sorted(MODELS)), required=True, help="Family of the reader.")
-@click.option("--port", type=click.Path(path_type=Path), help="Serial port of the reader.")
+@click.option("--port", type=click.Path(path_type=Path), help="Serial port, or HOST[:PORT].")
 @click.option("--baud", type=click.IntRange(9_600, 921_600), help="Speed of the line.  [default: 115200]")
 @click.option("--power", type=float, default=30.0, show_default=True, help="Power in dBm.")
 @click.option("--antenna", "antennas", type=click.IntRange(1, 32), multiple=True, help="Antenna of a lane, in order.")
@@ -73,6 +72,7 @@ def checkpoint(
     Examples:
       markcheck checkpoint --protocol a0 --port /dev/ttyUSB0 --antenna 1 --antenna 2
       markcheck checkpoint --protocol gx --port /dev/ttyUSB0 --json
+      markcheck checkpoint --protocol llrp --port 192.0.2.7 --antenna 1 --antenna 2
       markcheck checkpoint --protocol a0 --port /dev/ttyUSB0 --watch-list tonight.json
       markcheck checkpoint --protocol a0 --simulate             1,000 cars on four lanes at 120 km/h
 
@@ -145,7 +145,7 @@ class _Run:
         """Watch the lanes; the exit status."""
         given, model = self._given, MODELS[protocol]
         baud = given["baud"] or model.baudrate
-        line = serial_line(port, baud)
+        line = model.line(port, baud, None)
         radio = RadioConfig(power_dbm=given["power"])
         antennas = given["antennas"] or (1,)
         watch_list = None if given["watch_list"] is None else load_watch_list(given["watch_list"])

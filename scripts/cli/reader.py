@@ -18,8 +18,9 @@ from hw.rfid.explain import Explainer, explain
 from hw.rfid.models import MODELS
 from hw.rfid.tracker import Arrived, Left, Tracker
 from hw.rfid.traffic import Traffic, TrafficError, TrafficWriter
-from hw.rfid.transport import Tap, monotonic_tap, serial_line
+from hw.rfid.transport import Tap, monotonic_tap
 from hw.rfid.types import (
+    MAX_EPC_BYTES,
     AirProtocol,
     Bank,
     Event,
@@ -50,7 +51,7 @@ class _Reader(click.Group):
 
 @click.group(cls=_Reader)
 def reader() -> None:
-    """A tag reader on a serial port: ask it, read tags, look at its bytes.
+    """A tag reader on a serial port, or in the network (llrp): ask it, read tags, look at its bytes.
 
     \b
     Examples:
@@ -72,7 +73,7 @@ _PORT_OPTIONS: tuple[Callable[[F], F], ...] = (
     click.option("--power", type=float, default=20.0, show_default=True, help="Power in dBm."),
     click.option("--baud", type=click.IntRange(9_600, 921_600), help="Speed of the line.  [default: 115200]"),
     _protocol_option,
-    click.option("--port", type=click.Path(path_type=Path), required=True, help="Serial port of the reader."),
+    click.option("--port", type=click.Path(path_type=Path), required=True, help="Serial port, or HOST[:PORT]."),
 )
 
 
@@ -110,7 +111,7 @@ def _scanning(function: F) -> F:
 @contextmanager
 def _opened(port: Path, protocol: str, baud: int | None, power: float, tap: Tap | None = None) -> Iterator[Driver]:
     model = MODELS[protocol]
-    line = serial_line(port, baud or model.baudrate, tap)
+    line = model.line(port, baud or model.baudrate, tap)
     with model.driver(line, RadioConfig(power_dbm=power), reader_id=protocol) as driver:
         yield driver
 
@@ -264,9 +265,12 @@ def _config(air: str, antennas: tuple[int, ...], tid: int) -> InventoryConfig:
 
 def _selector(epc: str | None, air: str) -> Selector | None:
     try:
-        return None if epc is None else Selector(bytes.fromhex(epc), AirProtocol(air))
+        code = None if epc is None else bytes.fromhex(epc)
     except ValueError as exc:
         raise click.UsageError("--epc: not hexadecimal bytes") from exc
+    if code is not None and (len(code) > MAX_EPC_BYTES or len(code) % 2):
+        raise click.UsageError(f"--epc: whole words, at most {MAX_EPC_BYTES} bytes")
+    return None if code is None else Selector(code, AirProtocol(air))
 
 
 def _events(driver: Driver, seconds: float, config: InventoryConfig) -> Iterator[Event]:

@@ -14,9 +14,13 @@ import click
 
 from hw.rfid.emulator.device import MODELS, EmulatedReader
 from hw.rfid.emulator.faults import FaultKind
+from hw.rfid.emulator.llrp_messages import greeting
 from hw.rfid.emulator.port import PortEmulator, PtyPort
 from hw.rfid.emulator.scene import SceneError
 from hw.rfid.emulator.scene_file import fault_from_text, load_scene
+from hw.rfid.emulator.tcp_port import TcpPort
+from hw.rfid.llrp import PORT
+from hw.rfid.tcp import address_of
 
 _STATUS_S = 10.0
 
@@ -35,6 +39,7 @@ _STATUS_S = 10.0
     type=click.Path(dir_okay=False, path_type=Path),
     help="Make a link to the port at this path.",
 )
+@click.option("--listen", metavar="HOST:PORT", help="Where an llrp reader listens.  [default: 127.0.0.1:5084]")
 @click.option("--baud", type=click.IntRange(9_600, 921_600), help="Speed of the line.  [default: 115200]")
 @click.option("--seed", type=click.IntRange(min=0), help="Play the scene with another seed.")
 @click.option(
@@ -44,17 +49,19 @@ def emulate(
     protocol: str,
     scene_file: Path,
     link: Path | None,
+    listen: str | None,
     baud: int | None,
     seed: int | None,
     fault_texts: tuple[str, ...],
 ) -> int:
-    """Play a tag reader: open the path it names as you would open a serial port.
+    """Play a tag reader: open the path or the address it names as you would a real one's.
 
     \b
     Examples:
       markcheck reader emulate --protocol m100 --scene docs/examples/scene-roadside.toml --link /tmp/reader
       markcheck reader emulate --protocol a0 --scene docs/examples/scene-lanes.toml
       markcheck reader emulate --protocol gx --scene docs/examples/scene-roadside.toml --baud 921600
+      markcheck reader emulate --protocol llrp --scene docs/examples/scene-lanes.toml --listen 127.0.0.1:5084
       markcheck reader emulate --protocol m100 --scene scene.toml --faults unplug@10,seconds=3
       markcheck reader emulate --protocol m100 --scene scene.toml --faults bit_flip,rate=0.001 --faults lost_ack
 
@@ -68,11 +75,16 @@ def emulate(
         raise click.UsageError(f"--faults: {exc.problem}") from exc
     scene = load_scene(scene_file)
     scene = replace(scene, faults=scene.faults + faults, seed=scene.seed if seed is None else seed)
-    reader = EmulatedReader(protocol, scene)
+    in_network = protocol == "llrp"
+    if (link or baud) if in_network else listen:
+        raise click.UsageError("--listen is for llrp readers, --link and --baud for all others")
+    port = _tcp_port(listen or "127.0.0.1") if in_network else PtyPort(link)
+    reader = EmulatedReader(protocol, scene, paced=not in_network)
     if baud is not None:
         reader.engine.baud = baud
-    emulator = PortEmulator(reader, PtyPort(link))
-    click.echo(f"{protocol} reader at {emulator.port.path}, {reader.engine.baud} baud; Ctrl-C ends it")
+    emulator = PortEmulator(reader, port)
+    speed = "" if in_network else f", {reader.engine.baud} baud"
+    click.echo(f"{protocol} reader at {emulator.port.path}{speed}; Ctrl-C ends it")
     try:
         with _stopped_by_signals() as stop:
             emulator.run(time.monotonic, stop, _teller(emulator))
@@ -80,6 +92,13 @@ def emulate(
         emulator.port.unplug()
     click.echo(status_line(emulator))
     return 0
+
+
+def _tcp_port(listen: str) -> TcpPort:
+    try:
+        return TcpPort(*address_of(listen, PORT), greeting)
+    except ValueError as exc:
+        raise click.UsageError(f"--listen: {exc}") from exc
 
 
 def status_line(emulator: PortEmulator) -> str:

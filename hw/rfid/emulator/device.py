@@ -12,6 +12,7 @@ from hw.rfid.emulator.a0 import A0
 from hw.rfid.emulator.engine import Engine, Sent
 from hw.rfid.emulator.faults import FaultKind, FaultPlan
 from hw.rfid.emulator.gx import Gx
+from hw.rfid.emulator.llrp import Llrp
 from hw.rfid.emulator.m100 import M100
 from hw.rfid.emulator.scene import Scene
 
@@ -27,7 +28,7 @@ class Model:
     header: int
 
 
-MODELS = {"m100": Model(M100, 5), "a0": Model(A0, 4), "gx": Model(Gx, 7)}
+MODELS = {"m100": Model(M100, 5), "a0": Model(A0, 4), "gx": Model(Gx, 7), "llrp": Model(Llrp, 6)}
 
 
 class Fifo:

@@ -11,6 +11,7 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from hw.rfid.emulator.device import EmulatedReader
 from hw.rfid.emulator.faults import FaultKind
@@ -19,6 +20,38 @@ TICK_S = 0.002
 _IDLE_S = 0.02  # while nothing is under way: the host's bytes end the wait, a due fault may be late by this
 _NO_HOST_S = 0.01
 _READ_BYTES = 4096
+
+
+class Port(Protocol):
+    """Where a host finds an emulated reader."""
+
+    lost: int
+
+    @property
+    def path(self) -> str:
+        """What a host is to open."""
+        ...
+
+    @property
+    def master(self) -> int:
+        """The file descriptor that tells of the host's bytes; -1 while unplugged."""
+        ...
+
+    def plug(self) -> None:
+        """Come (back)."""
+        ...
+
+    def unplug(self) -> None:
+        """Go away like a pulled plug; harmless twice."""
+        ...
+
+    def read(self) -> bytes | None:
+        """What the host has sent since; None while there is no host."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Give bytes to the host."""
+        ...
 
 
 class PtyPort:
@@ -100,7 +133,7 @@ class PtyPort:
 class PortEmulator:
     """An emulated reader and its port. `turn` is one step at a given moment; `run` steps until it is told to stop."""
 
-    def __init__(self, reader: EmulatedReader, port: PtyPort) -> None:
+    def __init__(self, reader: EmulatedReader, port: Port) -> None:
         self.reader, self.port = reader, port
         self.hosts = 0  # how often a host opened the port
         self._open = False
@@ -160,9 +193,11 @@ class PortEmulator:
 
 
 @contextmanager
-def running(reader: EmulatedReader, clock: Callable[[], float], link: Path | None = None) -> Iterator[PortEmulator]:
-    """An emulator in a thread of its own; the port is gone afterwards."""
-    emulator = PortEmulator(reader, PtyPort(link))
+def running(
+    reader: EmulatedReader, clock: Callable[[], float], link: Path | None = None, port: Port | None = None
+) -> Iterator[PortEmulator]:
+    """An emulator in a thread of its own, behind a pseudo-terminal or `port`, which is gone afterwards."""
+    emulator = PortEmulator(reader, port or PtyPort(link))
     stop = threading.Event()
     thread = threading.Thread(target=emulator.run, args=(clock, stop), name="reader-emulator", daemon=True)
     thread.start()
