@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,7 +56,13 @@ class Online:
     ask: Ask
     verifier: Verifier
     upkeep: Upkeep  # `run` is for a thread of its own
+    rechecker: Rechecker
     keeper: Keeper | None = None  # without a certificate and its CA there is nothing to keep
+
+    @property
+    def changed(self) -> threading.Event | None:
+        """Set when the device is to be put together anew; None without a keeper, which nobody tells."""
+        return self.upkeep.changed if isinstance(self.upkeep, DeviceUpkeep) else None
 
     def prepare(self) -> None:
         """Load the library for it, in the background: that takes longer than an officer waits for an answer."""
@@ -139,7 +146,7 @@ def _online(
         upkeep = Upkeep(centre, verifier, rechecker)
     else:
         upkeep = DeviceUpkeep(centre, verifier, rechecker, keeper)
-    return Online(centre, poster, queue, settings.ask, verifier, upkeep, keeper)
+    return Online(centre, poster, queue, settings.ask, verifier, upkeep, rechecker, keeper)
 
 
 def _poster(settings: OnlineSettings) -> Poster:

@@ -9,6 +9,8 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from firmware.machine.events import Checked, Event
 from firmware.machine.states import Network
@@ -17,11 +19,26 @@ from verifier.late import LateAnswers
 from verifier.link import Mode
 from verifier.online import Centre
 
+if TYPE_CHECKING:
+    from firmware.build import Online
+
 _REMEMBERED = 100  # checks whose late answer is still told apart
 _MODES = {Network.AUTO: Mode.AUTO, Network.OFF: Mode.OFFLINE}
 _END_S = 5.0  # for which a check under way is waited at the end: its record is to reach the disk
 
-Asked = tuple[int, tuple[Observation, ...]]
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    number: int
+    seen: tuple[Observation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """From now on by these."""
+
+    verifier: Verifier
+    online: Online | None
 
 
 class RunChecks:
@@ -30,25 +47,38 @@ class RunChecks:
     def __init__(self, verifier: Verifier, post: Callable[[Event], None]) -> None:
         self._verifier, self._post = verifier, post
         self._late: LateAnswers | None = None
+        self._lock = threading.Lock()
         self._centre: Centre | None = None
+        self._network: Network | None = None  # as the officer chose
         self._number = 0
         self._numbers: OrderedDict[str, int] = OrderedDict()  # by check id
-        self._asked: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[_Asked | _Use | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="checks", daemon=True)
         self._thread.start()
 
-    def with_centre(self, centre: Centre, late: Callable[[Callable[[CheckResult], None]], LateAnswers]) -> None:
-        """From now on the centre is asked where the local verdict leaves something open."""
-        self._centre, self._late = centre, late(self._show)
+    def use(self, verifier: Verifier, online: Online | None = None) -> None:
+        """From the next check on this verifier; the centre is asked where its verdict leaves something open.
+
+        The officer's word on the network holds for a new centre at once.
+        """
+        with self._lock:
+            self._centre = None if online is None else online.centre
+            if self._centre is not None and self._network is not None:
+                self._centre.choose(_MODES[self._network])
+        if online is not None:
+            online.rechecker.tells(self._settled)
+        self._asked.put(_Use(verifier, online))
 
     def run(self, number: int, seen: tuple[Observation, ...]) -> None:
         """Begin a check: its local verdict is posted, and perhaps a late answer under the same number."""
-        self._asked.put((number, seen))
+        self._asked.put(_Asked(number, seen))
 
     def use_network(self, network: Network) -> None:
         """Follow the network and try at once, or keep off it."""
-        if self._centre is not None:
-            self._centre.choose(_MODES[network])
+        with self._lock:
+            self._network = network
+            if self._centre is not None:
+                self._centre.choose(_MODES[network])
 
     def close(self) -> None:
         """Finish what was asked for, unless the disk holds it."""
@@ -57,7 +87,12 @@ class RunChecks:
 
     def _work(self) -> None:
         while (asked := self._asked.get()) is not None:
-            self._check(*asked)
+            match asked:
+                case _Asked(number, seen):
+                    self._check(number, seen)
+                case _Use(verifier, online):
+                    self._verifier = verifier
+                    self._late = None if online is None else online.late(self._show)
 
     def _check(self, number: int, seen: tuple[Observation, ...]) -> None:
         self._number = number
@@ -77,3 +112,9 @@ class RunChecks:
             if len(self._numbers) > _REMEMBERED:
                 self._numbers.popitem(last=False)
         self._post(Checked(number=number, results=(result,), late=late))
+
+    def _settled(self, result: CheckResult) -> None:
+        """Called by the upkeep's thread with a check of earlier that the centre has spoken of since."""
+        number = self._numbers.get(result.check_id)
+        if number is not None:
+            self._post(Checked(number=number, results=(result,), late=True))

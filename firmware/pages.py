@@ -15,10 +15,11 @@ from firmware.machine import states as st
 from firmware.machine.states import MenuItem, Mode, Network, State
 from firmware.plate_entry import Group, choices, ends
 from firmware.views import LIST_COLUMNS, age_words, printable
+from verifier.decide import CAUTION_REASONS
 from verifier.plates import PLATE_KINDS, display_text
 from verifier.types import Hint, Plate
-from verifier.verdict import Age, Tone
-from verifier.wording import HINTS, VERDICTS, Text
+from verifier.verdict import Age, Tone, Verdict
+from verifier.wording import HINTS, REASONS, VERDICTS, Text
 
 ROW_COLUMNS = LIST_COLUMNS
 ROWS = 3  # that every panel has room for
@@ -97,6 +98,7 @@ _SEEN, _MISSING, _NOW_SCAN = (
     Text("待采集", "MISSING"),
     Text("确认:扫码 上:号牌", "OK SCAN  UP PLATE"),
 )
+_DOUBTFUL, _DOUBT = Text("存疑请核实", "IN DOUBT: CHECK"), Text("存疑", "DOUBT")
 _NONE_YET, _BUSY = Text("暂无记录", "NO CHECKS YET"), Text("进行中", "WORKING")
 _AUTO, _OFF = Text("自动", "AUTO"), Text("关", "OFF")
 TEST = (Text("测试数据", "TEST DATA"), Text("测试数据", "TEST"))
@@ -320,12 +322,25 @@ def _checkpoint(state: State, page: st.Checkpoint, room: int) -> tuple[Row, ...]
         return Row(_WATCHING.in_(state.language), big=True), counts
     outcome, lane = page.waiting[0]
     verdict = outcome.result.verdict
-    words = VERDICTS[verdict.code].text.in_(state.language)
+    words = _alarm_words(verdict).in_(state.language)
     return (
         Row(_plate(verdict.plate), big=True),
         Row(words),
         Row(_LANE.in_(state.language).format(lane), _ALARMS.in_(state.language).format(page.alarms)),
     )
+
+
+def _is_raised(verdict: Verdict) -> bool:
+    """Whether something else than the verdict's own words makes it loud, as the suspicion of a copied tag does."""
+    return verdict.tone in (Tone.CAUTION, Tone.STOP) and VERDICTS[verdict.code].tone in (Tone.PASS, Tone.NOTE)
+
+
+def _alarm_words(verdict: Verdict) -> Text:
+    """What the alarm is about: never that a vehicle is in order."""
+    if not _is_raised(verdict):
+        return VERDICTS[verdict.code].text
+    loud = next((reason for reason in verdict.reasons if reason in CAUTION_REASONS), None)
+    return _DOUBTFUL if loud is None else REASONS[loud]
 
 
 def _accident(state: State, page: st.Accident, room: int) -> tuple[Row, ...]:
@@ -343,7 +358,7 @@ def _history(state: State, page: st.HistoryList, room: int) -> tuple[Row, ...]:
     rows = []
     for at, outcome in enumerate(state.history):
         verdict = outcome.result.verdict
-        word = VERDICTS[verdict.code].headline.in_(state.language)
+        word = (_DOUBT if _is_raised(verdict) else VERDICTS[verdict.code].headline).in_(state.language)
         rows.append(Row(_plate(verdict.plate), word, chosen=at == page.cursor, outside=True))
     today = _TODAY.in_(state.language).format(sum(state.counts.values()))
     bad = sum(count for code, count in state.counts.items() if VERDICTS[code].tone is Tone.STOP)

@@ -82,10 +82,12 @@ def battery(sysfs: Path) -> Probe:
     return probe
 
 
-def network(centre: Centre) -> Probe:
-    """Whether the centre has answered last, and when it is asked again."""
+def network(centre: Centre | None) -> Probe:
+    """Whether the centre has answered last, and when it is asked again; without one nobody is reached."""
 
     def probe() -> tuple[Event, ...]:
+        if centre is None:
+            return (NetworkRead(online=False),)
         link, wait_ms = centre.link, centre.next_try_ms()
         retry_ms = None if wait_ms is None else -(-wait_ms // _RETRY_STEP_MS) * _RETRY_STEP_MS
         return (NetworkRead(online=link.asks and link.reason is None and link.successes > 0, retry_ms=retry_ms),)

@@ -25,10 +25,14 @@ from firmware.build import Device, audit_log, build_device, device_context, epoc
 from firmware.cameras import camera_source
 from firmware.checks import RunChecks
 from firmware.config import Home, default_home
+from firmware.console_link import listen
 from firmware.draw import draw
 from firmware.eyes import CAMERA, ENGINE, IDLE_S, Eyes, Trigger
 from firmware.fault_frames import FaultFrames
+from firmware.in_use import HOT_S, DeviceInUse, FetchHot, HotThread
 from firmware.jobs import Running, SyncProcess
+from firmware.keeper import default_run
+from firmware.logs import LogRing, fault_notes
 from firmware.machine import states as st
 from firmware.machine.events import PartFault
 from firmware.machine.states import State, Status
@@ -39,11 +43,15 @@ from hw.buttons.keys import Key
 from hw.errors import HardwareError
 from hw.interfaces import CameraSettings
 from verifier.audit import CheckContext
-from verifier.check import Verifier
+from verifier.cache import schema
+from verifier.check import CheckResult, Observation, Verifier
 from verifier.clock import Clock, system_clock
 from verifier.codec.credential import decode, parse_claims
 from verifier.errors import CodeError, PlateError
+from verifier.hot_follow import HotFollower
+from verifier.online import Centre
 from verifier.plates import display_text
+from verifier.types import TagEvidence, TagSeen
 
 if TYPE_CHECKING:
     from gpiozero import Factory
@@ -248,22 +256,47 @@ class _Builder:
     home: Home
     beside: Path
     tests: dict[str, diagnostics.Test] = field(default_factory=dict)
+    for_tags: Verifier | None = None  # of the device in use
 
     def build(self, panel: Panel) -> tuple[Parts, Probing]:
         """Eyes first: their process takes longest until it is ready."""
         eyes = self._eyes()
-        device = build_device(self.home, self.inputs.clock, context=self._context())
-        self.stack.callback(device.store.close)
         time_known = trusted_time(self.home, self.inputs.clock)
-        checks = self._checks(device)
+        in_use = self._in_use(time_known)
+        checks = self._checks(in_use)
         self._engine()
-        tags = self._reader(device)
+        tags = self._reader()
         play = self._sound()
-        probing = self._probing(device, time_known)
+        probing = self._probing(in_use, time_known)
         self._disk()
         self._keys()
-        self._tests(device, time_known)
+        self._tests(in_use, time_known)
         return Parts(checks=checks, jobs=self._jobs(), panel=panel, eyes=eyes, tags=tags, play=play), probing
+
+    def _in_use(self, time_known: TrustedTime) -> DeviceInUse:
+        """The device, with the hot list followed where there is a source. A child goes by the machine's clock, so by
+        another one nothing is fetched."""
+        clock, made = self.inputs.clock, list[DeviceInUse]()
+        hint = None
+        if self.settings.sync.source and clock is system_clock:
+            process = SyncProcess((*self._sync_arguments(), "--hot"), HOT_S)
+            follower = HotFollower(FetchHot(process, lambda: made[0].device if made else None), self.inputs.now_ms)
+            self.stack.callback(HotThread(follower, process, self._may_fetch).close)
+            hint = follower.hint
+        in_use = DeviceInUse(
+            lambda: build_device(self.home, clock, context=self._context(), hot_hint=hint),
+            lambda: epoch_key(self.home, clock, time_known)[0],
+        )
+        made.append(in_use)
+        self.stack.callback(in_use.close)
+        return in_use
+
+    def _may_fetch(self) -> bool:
+        return self.program.state.network is not st.Network.OFF and (self.home.cache / schema.CURRENT).exists()
+
+    def _sync_arguments(self) -> tuple[str, ...]:
+        sync = self.settings.sync
+        return ("--home", str(self.home.folder), "--from", sync.source, "--region", sync.region)
 
     def _context(self) -> Callable[[], CheckContext]:
         """Who checks with which device, and what the officer is at."""
@@ -299,16 +332,24 @@ class _Builder:
         path = self.beside / name
         return path if path.exists() else self.home.folder / name
 
-    def _checks(self, device: Device) -> RunChecks:
-        checks = RunChecks(device.verifier, self.program.post)
+    def _checks(self, in_use: DeviceInUse) -> RunChecks:
+        checks = RunChecks(in_use.device.verifier, self.program.post)
         self.stack.callback(checks.close)
-        if device.online is not None:
-            checks.with_centre(device.online.centre, device.online.late)
-            device.online.prepare()
-            over, upkeep = threading.Event(), device.online.upkeep
-            threading.Thread(target=upkeep.run, args=(over,), name="upkeep", daemon=True).start()
-            self.stack.callback(over.set)
+
+        def use(device: Device) -> None:
+            self.for_tags = self._tag_verifier(device)
+            checks.use(device.verifier, device.online)
+
+        in_use.start(use)
         return checks
+
+    def _tag_verifier(self, device: Device) -> Verifier:
+        """One more, because the tags are checked in their own thread."""
+        clock = self.inputs.clock
+        return Verifier(
+            device.store, clock=clock, audit=audit_log(self.home, clock)[0], software=software_version(),
+            time=trusted_time(self.home, clock), context=self._context(),
+        )  # fmt: skip
 
     def _engine(self) -> None:
         barcode = self.settings.barcode
@@ -321,7 +362,7 @@ class _Builder:
         self.stack.callback(Trigger(engine, self.program.post, label=mark_label).close)
         self._watch(ENGINE)
 
-    def _reader(self, device: Device) -> TagThread | None:
+    def _reader(self) -> TagThread | None:
         reader = self.settings.reader
         if not (reader.port or reader.scene):
             return None
@@ -334,20 +375,27 @@ class _Builder:
         self._watch("reader")
         model, radio = MODELS[reader.protocol], RadioConfig(power_dbm=reader.power_dbm)
         port = reader.port or self._emulated_reader()
-        verifier = Verifier(  # one more, because the tags are checked in their own thread
-            device.store, clock=self.inputs.clock, audit=audit_log(self.home, self.inputs.clock)[0],
-            software=software_version(), time=trusted_time(self.home, self.inputs.clock), context=self._context(),
-        )  # fmt: skip
+
+        def check(seen: Observation) -> CheckResult:
+            return self._tags_by().check(seen)
+
+        def look_at(seen: TagSeen) -> TagEvidence:
+            return self._tags_by().look_at(seen)
+
         tags = TagThread(
             lambda: model.driver(serial_line(Path(port), reader.baud), radio, reader_id=reader.protocol),
             self.program.post,
-            verifier.look_at,
-            lambda with_memory: Checkpoint(verifier.check, verifier.look_at, with_memory=with_memory),
+            look_at,
+            lambda with_memory: Checkpoint(check, look_at, with_memory=with_memory),
             field=Field(antennas=tuple(range(1, reader.antennas + 1))),
         )
         tags.start()
         self.stack.callback(tags.close)
         return tags
+
+    def _tags_by(self) -> Verifier:
+        assert self.for_tags is not None  # noqa: S101 - set before the reader's thread begins
+        return self.for_tags
 
     def _emulated_reader(self) -> str:
         """The path of a reader that plays the scene of the settings; one that leads nowhere when it cannot be read."""
@@ -396,17 +444,17 @@ class _Builder:
         else:
             self.stack.callback(keys.close)
 
-    def _probing(self, device: Device, time_known: TrustedTime) -> Probing:
+    def _probing(self, in_use: DeviceInUse, time_known: TrustedTime) -> Probing:
         clock = self.inputs.clock
-        has_key = epoch_key(self.home, clock, time_known)[0] is not None
-        asked = [
+        ring = LogRing(self.home.folder / "log.jsonl", clock)
+        asked: tuple[probes.Probe, ...] = (
+            fault_notes(ring, lambda: self.program.state.faults),
             probes.counts(self.home.audit, clock),
-            probes.data(device.store, time_known, clock, has_key=has_key),
+            lambda: probes.data(in_use.device.store, time_known, clock, has_key=in_use.has_key)(),
             probes.battery(self._sysfs()),
-        ]
-        if device.online is not None:
-            asked.append(probes.network(device.online.centre))
-        probing = Probing(tuple(asked), self.program.post)
+            lambda: probes.network(_centre(in_use))(),
+        )
+        probing = Probing(asked, self.program.post)
         self.stack.callback(probing.close)
         return probing
 
@@ -418,9 +466,7 @@ class _Builder:
         self.stack.callback(DiskCheck(self.home.folder, told).close)
 
     def _jobs(self) -> Running:
-        sync = self.settings.sync
-        arguments = ("--home", str(self.home.folder), "--from", sync.source, "--region", sync.region)
-        process = SyncProcess(arguments if sync.source else ())
+        process = SyncProcess(self._sync_arguments() if self.settings.sync.source else ())
         self.stack.callback(process.close)
         tests = MappingProxyType(self.tests)
         return Running(
@@ -428,17 +474,19 @@ class _Builder:
             self_test=lambda language: diagnostics.panel_lines(diagnostics.self_test(tests), language),
         )  # fmt: skip
 
-    def _tests(self, device: Device, time_known: TrustedTime) -> None:
+    def _tests(self, in_use: DeviceInUse, time_known: TrustedTime) -> None:
         self._watch("panel")
         self.tests |= {
-            "cache": diagnostics.cache(device.store),
-            "trust": diagnostics.trust(device.store),
+            "cache": lambda: diagnostics.cache(in_use.device.store)(),
+            "trust": lambda: diagnostics.trust(in_use.device.store)(),
             "clock": diagnostics.clock(time_known, self.inputs.clock),
-            "network": diagnostics.network(device.online.centre if device.online else None),
+            "network": lambda: diagnostics.network(_centre(in_use))(),
             "battery": diagnostics.battery(self._sysfs()),
             "disk": diagnostics.disk(self.home.folder),
             "audit": diagnostics.audit(self.home.audit),
         }
+        asked = MappingProxyType(self.tests)
+        self.stack.callback(listen(default_run(), lambda: self.program.state, asked))
 
     def _watch(self, part: str) -> None:
         self.tests[part] = diagnostics.standing(part, lambda: self.program.state.faults)
@@ -446,6 +494,11 @@ class _Builder:
     def _sysfs(self) -> Path:
         path = Path(self.settings.paths.sysfs)
         return path if path.is_absolute() else self._file(str(path))
+
+
+def _centre(in_use: DeviceInUse) -> Centre | None:
+    online = in_use.device.online
+    return None if online is None else online.centre
 
 
 def _key_pins(keys: KeySettings) -> dict[Key, int]:

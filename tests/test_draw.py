@@ -29,7 +29,7 @@ from firmware.screens import page_ink
 from firmware.sheet import LayoutError, label, words
 from firmware.views import result_view
 from tests import make_screens
-from tests.hand import Hand
+from tests.hand import Hand, result_of
 from tests.make_screens import (
     AGES,
     NOW,
@@ -54,7 +54,7 @@ from verifier.check import Observation
 from verifier.plates import kinds_of
 from verifier.types import Hint, Plate, TagAuth, TagEvidence
 from verifier.verdict import Action, Reason, Tone, VerdictCode
-from verifier.wording import LANGUAGES, VERDICTS, Language
+from verifier.wording import LANGUAGES, REASONS, VERDICTS, Language
 
 SMALL, WIDE, COLOUR = SIZES
 EVERYTHING = Status(
@@ -375,3 +375,22 @@ def test_ages_of_the_page_and_the_bar_are_those_of_the_data() -> None:
     for age, text in zip(AGES[:4], ("刚刚", "8时", "5天", "12天"), strict=True):
         state = make_state("zh", page=st.Ready(), status=Status(data_as_of=NOW - age))
         assert page_view(state, NOW).age == text
+
+
+@pytest.mark.parametrize("code", [code for code in VerdictCode if VERDICTS[code].tone in (Tone.PASS, Tone.NOTE)])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_alarm_for_a_suspected_copy_says_why_and_never_that_the_car_is_in_order(
+    code: VerdictCode, language: Language
+) -> None:
+    raised = result_of("x", code, tone=Tone.CAUTION, reasons=[Reason.DATA_STALE, Reason.TAG_AUTH_FAILED])
+    doubted = result_of("y", code, tone=Tone.CAUTION)
+    lane = replace(make_state(language), page=st.Checkpoint(), mode=Mode.CHECKPOINT)
+    for result, words_of in ((raised, REASONS[Reason.TAG_AUTH_FAILED]), (doubted, None)):
+        alarmed = Hand(lane).happens(ev.Alarm(number=-1, result=result, lane=2)).state
+        listed = replace(alarmed, page=st.HistoryList())
+        for state in (alarmed, listed):
+            texts = page_view(state, NOW).texts
+            assert not {VERDICTS[code].text.in_(language), VERDICTS[code].headline.in_(language)} & set(texts)
+            assert [draw(state, NOW, 0, size) for size in SIZES]
+        if words_of is not None:
+            assert words_of.in_(language) in page_view(alarmed, NOW).texts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from verifier.codec import cbor
 from verifier.codec import online as codec
@@ -13,23 +13,32 @@ from verifier.codec.index import MAX_NUMBER
 from verifier.errors import CodeError, SyncError
 from verifier.online import Poster
 
-if TYPE_CHECKING:
-    from verifier.sync import HotReport  # loads the library of the signed distribution
-
 EVERY_MS = 60_000
 LEAST_MS = 5_000  # between two fetches, whatever anybody hints
 MOST_MS = 300_000  # the longest wait after failures in a row
 
 
-class HotFollower:
-    """Calls `refresh` (`SyncClient.refresh_hot`) when that is due. Hints may come from other threads.
+class Fetched(Protocol):
+    """What came of a fetch, as `verifier.sync.HotReport`: not named here, because that module is slow to load."""
+
+    @property
+    def seq_after(self) -> int:
+        """The number of the hot list that counts now."""
+        ...
+
+
+F_co = TypeVar("F_co", bound=Fetched, covariant=True)
+
+
+class HotFollower(Generic[F_co]):
+    """Calls `refresh` (as `SyncClient.refresh_hot`) when that is due. Hints may come from other threads.
 
     After failures in a row it waits twice as long each time, up to 5 minutes: a minute's delay matters, a publisher
     that is down must not be hammered by a province's devices.
     """
 
     def __init__(
-        self, refresh: Callable[[], HotReport], monotonic_ms: Callable[[], int], *, every_ms: int = EVERY_MS
+        self, refresh: Callable[[], F_co], monotonic_ms: Callable[[], int], *, every_ms: int = EVERY_MS
     ) -> None:
         self._refresh, self._now, self._every = refresh, monotonic_ms, every_ms
         self._lock = threading.Lock()
@@ -51,7 +60,7 @@ class HotFollower:
         with self._lock:
             return 0 if self._due is None else max(0, self._due - self._now())
 
-    def step(self) -> HotReport | None:
+    def step(self) -> F_co | None:
         """Fetch when it is due, None when not; waits for the network. SyncError, and it will be tried again."""
         if self.due_in_ms() > 0:
             return None
@@ -65,7 +74,7 @@ class HotFollower:
         self._ended(report)
         return report
 
-    def _ended(self, report: HotReport | None) -> None:
+    def _ended(self, report: Fetched | None) -> None:
         with self._lock:
             self._failures = 0 if report is not None else min(self._failures + 1, 10)
             self._seq = self._seq if report is None else max(self._seq, report.seq_after)

@@ -13,7 +13,7 @@ from verifier.check import CheckResult, Observation, Verifier
 from verifier.facts import GOOD_GRADES
 from verifier.link import Ask
 from verifier.online import Centre, Inquiry, in_background
-from verifier.recheck import RecheckQueue
+from verifier.recheck import RecheckQueue, names_a_vehicle
 from verifier.verdict import Tone, VerdictCode
 
 Show = Callable[[CheckResult], None]
@@ -29,10 +29,8 @@ _SETTLED = frozenset({VerdictCode.VALID, VerdictCode.SUPERSEDED})
 
 def wants_centre(result: CheckResult, ask: Ask = Ask.WHEN_NEEDED) -> bool:
     """Whether a local verdict is one to ask the centre about: all but a good one on fresh data (R4, R8)."""
-    verdict, seen = result.verdict, result.evidence
-    # What only an unproven code names is not looked up for a verdict, here or there (R1).
-    named = seen.plate_seen is not None or seen.tag is not None or result.credential is not None
-    if verdict.code is VerdictCode.OUT_OF_SCOPE or not named:
+    verdict = result.verdict
+    if verdict.code is VerdictCode.OUT_OF_SCOPE or not names_a_vehicle(result):
         return False
     fresh = verdict.grade in GOOD_GRADES and verdict.tone in (Tone.PASS, Tone.NOTE)
     return ask is Ask.ALWAYS or not (fresh and verdict.code in _SETTLED)

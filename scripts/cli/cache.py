@@ -150,7 +150,7 @@ def _attempt(
     return client(root).refresh_hot if hot else partial(client(root).refresh, recheck=recheck)
 
 
-def _follow_hot(follower: HotFollower, as_json: bool) -> int:
+def _follow_hot(follower: HotFollower[HotReport], as_json: bool) -> int:
     """Until Ctrl-C; each failure is told, and the next fetch is due as ever."""
     while True:
         time.sleep(follower.due_in_ms() / 1000)

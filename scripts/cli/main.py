@@ -38,7 +38,10 @@ COMMANDS = {
         "scripts.cli.checkpoint:checkpoint",
         "Check every car that passes a tag reader; only a finding is told.",
     ),
-    "reader": ("scripts.cli.reader:reader", "A tag reader on a serial port: ask it, read tags, look at its bytes."),
+    "reader": (
+        "scripts.cli.reader:reader",
+        "A tag reader on a serial port, or in the network (llrp): ask it, read tags, look at its bytes.",
+    ),
     "enrol": ("scripts.cli.enrol:enrol", "Make this device known at its centre: a key and a certificate of its own."),
     "shift": ("scripts.cli.enrol:shift", "The epoch key during a shift: fetched, held in memory, wrapped under a PIN."),
     "device": ("scripts.cli.enrol:device", "This device as a whole."),

@@ -50,19 +50,23 @@ class TcpPort:
             self._listener = None
 
     def read(self) -> bytes | None:
-        """What the host has sent since; None while there is no host."""
-        self._accept()
-        client = self._client
-        if client is None:
+        """What the host has sent since; None while there is no host.
+
+        Who comes is looked at only after the host has said all: one that left makes room for the next.
+        """
+        if self._client is None:
+            self._accept()
             return None
         try:
-            if data := client.recv(_READ_BYTES):
+            if data := self._client.recv(_READ_BYTES):
                 return data
         except BlockingIOError:
+            self._accept()
             return b""
         except OSError:
             pass  # reset by the host
         self._let_go()
+        self._accept()
         return None
 
     def write(self, data: bytes) -> None:
