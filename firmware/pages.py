@@ -19,7 +19,7 @@ from verifier.decide import CAUTION_REASONS
 from verifier.plates import PLATE_KINDS, display_text
 from verifier.types import Hint, Plate
 from verifier.verdict import Age, Tone, Verdict
-from verifier.wording import HINTS, REASONS, VERDICTS, Text
+from verifier.wording import HINTS, REASONS, TAG_LEVELS, VERDICTS, Text
 
 ROW_COLUMNS = LIST_COLUMNS
 ROWS = 3  # that every panel has room for
@@ -88,7 +88,7 @@ _WHICH = Text("有多个码,请选择", "WHICH CODE?")
 _CHECKING = Text("正在核查", "CHECKING")
 _KIND, _ANY_KIND = Text("种类{}", "KIND {}"), Text("种类不明", "KIND UNKNOWN")
 _KIND_KEYS = Text("左右:种类 确认:核查", "< > KIND   OK: GO")
-_NO_TAG = Text("未读到标识", "NO TAG")
+_NO_TAG, _TAG = Text("未读到标识", "NO TAG"), Text("{}个标识", "{} TAGS")
 _PASSED, _ALARMS = Text("已通过{}", "PASSED {}"), Text("报警{}", "ALARMS {}")
 _WATCHING, _LANE = Text("持续读取中", "READING"), Text("{}车道", "LANE {}")
 CARS = (Text("甲车", "CAR A"), Text("乙车", "CAR B"))
@@ -308,7 +308,12 @@ def _tags(state: State, page: st.Tags, room: int) -> tuple[Row, ...]:
         )
         for at, tag in enumerate(page.tags)
     ]  # fmt: skip
-    return _window(rows, page.cursor, room)
+    # What the tag under the cursor proves so far: a read alone proves nothing.
+    proven = Row(
+        TAG_LEVELS[page.tags[page.cursor].evidence.level].in_(state.language),
+        _TAG.in_(state.language).format(len(page.tags)),
+    )  # fmt: skip
+    return *_window(rows, page.cursor, room - 1), proven
 
 
 def _bars(rssi_dbm: float) -> int:
