@@ -239,6 +239,15 @@ def test_only_what_the_reader_says_makes_a_tag_a_trusted_identity(world):
     assert (authenticated.code, authenticated.tone, authenticated.reasons) == (VerdictCode.VALID, Tone.PASS, ())
 
 
+@pytest.mark.parametrize("tid", [b"", bytes.fromhex("E28011600000020712345678")])
+def test_a_genuine_chip_with_another_cars_plate_written_into_it_is_not_trusted(world, tid):
+    """The reader proves the chip, and anybody may write an EPC into one."""
+    written = world.tag(world.tagged[0], TagForm.TC0).epc
+    result = world.check(TagSeen(epc=written, tid=tid, auth=TagAuth.OK))
+    assert tag_of(result).auth is not TagAuth.OK
+    assert result.verdict.tone is not Tone.PASS
+
+
 def test_a_tid_alone_names_no_plate_and_gives_no_good_verdict(world):
     tag = world.tag(world.tagged[0])
     result = world.check(TagSeen(epc=tag.epc, tid=tag.tid))

@@ -188,7 +188,8 @@ def tag_evidence(seen: TagSeen, trust: TrustList, now: datetime) -> TagEvidence:
     try:
         signed = decode(seen.tid or b"", seen.epc, seen.user or b"")
     except CodeError as exc:
-        return replace(tag, plate=_told_by_epc(seen.epc), fault=exc.fault if seen.user else None)
+        told = _told_by_epc(seen.epc)
+        return replace(tag, plate=told, fault=exc.fault if seen.user else None, auth=_of_the_chip_alone(seen.auth))
     try:
         certificate = verify_tag(signed, trust, now).certificate
     except UntrustedError as exc:
@@ -199,12 +200,17 @@ def tag_evidence(seen: TagSeen, trust: TrustList, now: datetime) -> TagEvidence:
 
 def _unproven(tag: TagEvidence, claimed: Plate, fault: CodeFault) -> TagEvidence:
     if fault not in _AGAINST_TAG:
-        return replace(tag, plate=claimed, fault=fault)
+        return replace(tag, plate=claimed, fault=fault, auth=_of_the_chip_alone(tag.auth))
     copied = (TagSuspicion.OTHER_TAG,) if fault is CodeFault.SIGNATURE else ()
     suspicions = tuple(dict.fromkeys(tag.suspicions + copied))
     return replace(
         tag, plate=claimed, fault=fault, auth=TagAuth.FAIL, level=TagLevel.READ, suspicions=suspicions
     )  # fmt: skip
+
+
+def _of_the_chip_alone(auth: TagAuth) -> TagAuth:
+    """Authentication proves the chip. For a plate that anybody may have written into it, it says nothing."""
+    return TagAuth.UNSUPPORTED if auth is TagAuth.OK else auth
 
 
 def _told_by_epc(epc: bytes) -> Plate | None:
@@ -231,6 +237,9 @@ def registered_tag(
         tag = _compared(tag, store, plates)
     except CacheError:
         tag = replace(tag, record=None)
+    authentic = tag.seen is not None and tag.seen.auth is TagAuth.OK
+    if authentic and tag.record is TagRecord.BOUND and tag.auth is TagAuth.UNSUPPORTED:
+        tag = replace(tag, auth=TagAuth.OK)  # the register says whose chip it is
     known = tag.record is TagRecord.BOUND or (tag.record is None and tag.tid_matches is True)
     return replace(tag, level=max(tag.level, TagLevel.BOUND)) if known else tag
 
