@@ -114,6 +114,7 @@ def console(home: Path) -> Iterator[Line]:
     pid, fd = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores it, and that is inherited
         environment = {**os.environ, "TERM": "vt220", "MARKCHECK_RUN": str(home.parent / "run")}
         os.execve(words[0], words, environment)  # noqa: S606
     line = Line(fd, pid)

@@ -57,7 +57,7 @@ def camera(manager: CameraManager) -> Iterator[Open]:
     cameras: list[PiCamera] = []
 
     def make(**options: Any) -> PiCamera:
-        cameras.append(PiCamera(**options))
+        cameras.append(PiCamera(**{"wait_s": PATIENCE_S, **options}))  # a busy machine is no silent camera
         return cameras[-1]
 
     yield make
