@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import segno
 
 from firmware import scan_process
 from firmware.build import NO_EPOCH_KEY
@@ -108,3 +109,24 @@ def test_the_age_of_the_data_is_told(home: Path) -> None:
         section = doctor._data(device, lambda age=age: as_of + age)
         assert (section.state, section.facts["age_s"]) == (state, int(age.total_seconds())), section.detail
     assert "behind" in section.detail
+
+
+@pytest.mark.parametrize(("border", "state"), [(4, "PASS"), (1, "NOTE")])
+def test_how_a_code_is_made_is_told_and_a_narrow_quiet_zone_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], border: int, state: str
+) -> None:
+    segno.make("VM0:A CODE THAT IS NOT REPEATED", version=7).save(tmp_path / "code.png", scale=8, border=border)
+    assert main(["doctor", "--picture", str(tmp_path / "code.png"), "--json"]) == 0
+    told = capsys.readouterr().out
+    section = json.loads(told)
+    assert (section["state"], section["codes"][0]["version"]) == (state, 7)
+    assert section["codes"][0]["quiet_zone_missing"] is (border == 1)
+    assert "NOT REPEATED" not in told
+
+
+def test_a_picture_without_a_code_or_that_is_none_is_said_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    assert main(["doctor", "--picture", str(tmp_path / "none.png")]) == 1
+    assert "none.png" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -19,9 +19,13 @@ import click
 
 from firmware.build import EPOCH_KEY_IN_A_FILE, SOFTWARE, open_store, software_version
 from firmware.config import Home
+from firmware.scan import STILL_BUDGET_S
 from firmware.scanner import CodeEvent, FaultEvent, HintEvent, Scanner, pictures
-from hw.errors import HardwareError
-from hw.qr.decoders import decoder_report
+from hw.camera.files import FileSource
+from hw.errors import FrameError, HardwareError
+from hw.qr.decoders import available_decoders, decoder_report
+from hw.qr.pipeline import decode_frame
+from hw.qr.symbol import QUIET_ZONE, measure_symbol
 from scripts.cli.console import home_option, json_option, print_json
 from scripts.sandbox.codes import any_qr_picture
 from verifier.clock import Clock, system_clock
@@ -53,20 +57,25 @@ class Section:
 
 
 @click.command()
+@click.option(
+    "--picture", type=click.Path(path_type=Path), help="Examine the codes in this picture instead: how they are made."
+)
 @json_option
 @home_option
-def doctor(as_json: bool, home: Home) -> int:
+def doctor(picture: Path | None, as_json: bool, home: Home) -> int:
     """Whether the parts of this installation work.
 
     \b
     Examples:
       markcheck doctor
       markcheck doctor --json
+      markcheck doctor --picture photo.png    symbol version, size of a module, quiet zone
 
-    Exit status: 0 when everything that is needed works, 1 when not.
+    Exit status: 0 when everything that is needed works, 1 when not; of a picture, 1 when no code is read in it.
     """
     failed = 0
-    for name, examine in _SECTIONS.items():
+    sections = _SECTIONS if picture is None else {"codes": lambda _: _codes(picture)}
+    for name, examine in sections.items():
         section = _examined(examine, home)
         failed += section.state is State.FAIL
         if as_json:
@@ -74,7 +83,7 @@ def doctor(as_json: bool, home: Home) -> int:
         else:
             click.echo(f"{section.state:5} {name:10} {section.detail}")
     if not as_json:
-        click.echo(f"FAILED {failed} of {len(_SECTIONS)}" if failed else "OK")
+        click.echo(f"FAILED {failed} of {len(sections)}" if failed else "OK")
     return 1 if failed else 0
 
 
@@ -83,6 +92,33 @@ def _examined(examine: Callable[[Home], Section], home: Home) -> Section:
         return examine(home)
     except _EXPECTED as exc:
         return Section(State.FAIL, str(exc) or type(exc).__name__)
+
+
+def _codes(picture: Path) -> Section:
+    """How the codes of a picture are made (ISO/IEC 18004); what they say is not told."""
+    found: list[dict[str, Any]] = []
+    for frame in FileSource(picture).frames():
+        if isinstance(frame, FrameError):
+            raise frame
+        for code in decode_frame(frame.gray, available_decoders(), budget_s=STILL_BUDGET_S):
+            symbol = measure_symbol(frame.gray, code)
+            faulty = symbol is not None and symbol.quiet_zone_missing
+            facts = {} if symbol is None else asdict(symbol)
+            found.append({"picture": frame.name, "decoder": code.decoder, "quiet_zone_missing": faulty, **facts})
+    if not found:
+        return Section(State.FAIL, "no code is read")
+    faulty = any(code["quiet_zone_missing"] for code in found)
+    return Section(State.NOTE if faulty else State.PASS, "; ".join(map(_made, found)), {"codes": found})
+
+
+def _made(code: Mapping[str, Any]) -> str:
+    if code.get("version") is None:
+        return f"version unknown ({code['decoder']})"
+    zone = "unknown" if code["quiet_zone"] is None else f"{code['quiet_zone']:g} of {QUIET_ZONE} modules"
+    short = ", too narrow" if code["quiet_zone_missing"] else ""
+    return (
+        f"version {code['version']}, {code['module_px']:.1f} px a module, quiet zone {zone}{short} ({code['decoder']})"
+    )
 
 
 def _software(_: Home) -> Section:
