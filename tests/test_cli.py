@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from firmware.scanner import Scanner
-from scripts import batch_demo
 from scripts.cli.main import COMMANDS, EXPECTED, cli, main
+from scripts.demonstration import batch
 from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.codes import any_qr_picture
 from scripts.sandbox.folder_store import FolderStore
@@ -545,7 +545,7 @@ def test_a_mark_beside_an_advertisement_is_one_check(synced, sandbox, tmp_path, 
 
 
 def test_the_demo_ends_as_prepared(tmp_path, capsys):
-    assert batch_demo.main(["--batch", "--out", str(tmp_path), "--scale", "500"]) == 0
+    assert batch.main(["--batch", "--out", str(tmp_path), "--scale", "500"]) == 0
     out = capsys.readouterr().out
     assert "sync done (snapshot): 500 vehicles" in out
     assert "15 checks, 15 as expected" in out

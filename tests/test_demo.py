@@ -24,9 +24,9 @@ import pytest
 from PIL import Image
 
 from firmware.settings import read_settings
-from scripts.demo_app import Demo, main, running
-from scripts.demo_handheld import settings_text
-from scripts.demo_road import Fault, Road
+from scripts.demonstration.app import Demo, main, running
+from scripts.demonstration.handheld import settings_text
+from scripts.demonstration.road import Fault, Road
 from scripts.sandbox.server import serve
 from tests.browser import Browser, browser, find_browser
 from tests.conftest import ROOT
@@ -395,7 +395,7 @@ def test_a_road_carries_what_it_is_given_and_spoils_it_as_it_is_told():
 
 
 def test_the_command_tells_its_address_and_ends_cleanly(tmp_path):
-    command = [sys.executable, "-m", "scripts.demo_app", "--no-browser", "--scale", "300"]
+    command = [sys.executable, "-m", "scripts.demonstration.app", "--no-browser", "--scale", "300"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -416,7 +416,7 @@ def test_the_command_tells_its_address_and_ends_cleanly(tmp_path):
 @pytest.mark.long
 def test_in_a_terminal_the_panel_is_drawn_and_q_ends_it(tmp_path):
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "scripts.demo_app", "--term", "--scale", "300"]
+    command = [sys.executable, "-m", "scripts.demonstration.app", "--term", "--scale", "300"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)

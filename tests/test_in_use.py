@@ -17,7 +17,7 @@ from firmware.config import Home
 from firmware.keeper import held_file
 from firmware.machine import states as st
 from hw.rfid.emulator.scene import Tag
-from scripts.demo_handheld import PROTOCOL, Parts
+from scripts.demonstration.handheld import PROTOCOL, Parts
 from scripts.sandbox.republish import Republisher
 from scripts.sandbox.server import serve as serve_files
 from tests.centres import OLD, OnlineWorld

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from firmware.config import REGION, Home
-from scripts.demo_clock import MovableClock
-from scripts.demo_road import Fault, Road
+from scripts.demonstration.clock import MovableClock
+from scripts.demonstration.road import Fault, Road
 from scripts.sandbox.authority import Authority, AuthorityFolder, Progress
 from scripts.sandbox.database import sqlite_database
 from scripts.sandbox.device_ca import DeviceCa, make_csr, requested_key_hash

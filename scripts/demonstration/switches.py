@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 from firmware.demo.server import OrderError
-from scripts.demo_cards import Cards, named
-from scripts.demo_clock import MovableClock
-from scripts.demo_handheld import CHARGED, LOW, PANELS, Handheld, Parts
-from scripts.demo_road import Fault
-from scripts.demo_world import World
+from scripts.demonstration.cards import Cards, named
+from scripts.demonstration.clock import MovableClock
+from scripts.demonstration.handheld import CHARGED, LOW, PANELS, Handheld, Parts
+from scripts.demonstration.road import Fault
+from scripts.demonstration.world import World
 from scripts.sandbox.nightly import PublicationError
 from scripts.sandbox.registry import RegistryError
 from verifier.errors import SyncError

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from scripts.demo_pictures import Carrier, scene
-from scripts.demo_world import Happen
+from scripts.demonstration.pictures import Carrier, scene
+from scripts.demonstration.world import Happen
 from scripts.sandbox.authority import Authority
 from scripts.sandbox.fleet import Vehicle
 from scripts.sandbox.keys import SigningKey, make_private_key, signing_key

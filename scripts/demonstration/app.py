@@ -18,14 +18,14 @@ from firmware.demo.feed import Feed
 from firmware.demo.server import Page, serve_page
 from firmware.fonts import FontMissingError
 from hw.errors import HardwareError
-from scripts import batch_demo
 from scripts.cli.terminal import Terminal
-from scripts.demo_cards import Cards
-from scripts.demo_clock import MovableClock
-from scripts.demo_handheld import Handheld, Parts
-from scripts.demo_stage import DemoStage
-from scripts.demo_switches import Switches, pair
-from scripts.demo_world import Happen, World, make_world
+from scripts.demonstration import batch
+from scripts.demonstration.cards import Cards
+from scripts.demonstration.clock import MovableClock
+from scripts.demonstration.handheld import Handheld, Parts
+from scripts.demonstration.stage import DemoStage
+from scripts.demonstration.switches import Switches, pair
+from scripts.demonstration.world import Happen, World, make_world
 from scripts.sandbox.authority import Authority
 from verifier.errors import VerifierError
 from verifier.wording import Text
@@ -75,7 +75,7 @@ def running(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until ^C: 0, or 1 when it could not begin. `--batch` is `scripts.batch_demo`."""
+    """Run until ^C: 0, or 1 when it could not begin. `--batch` is `scripts.demonstration.batch`."""
     parser = argparse.ArgumentParser(
         prog="scripts/demo", description="The handheld's own program in a browser, with everything it works with."
     )
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--term", action="store_true", help="draw the panel in this terminal too, with keys (q ends)")
     given = list(sys.argv[1:] if argv is None else argv)
     if "--batch" in given:
-        return batch_demo.main(given)
+        return batch.main(given)
     options = parser.parse_args(given)
     try:
         with _stopped() as stop, tempfile.TemporaryDirectory(prefix="markcheck-demo-") as folder:

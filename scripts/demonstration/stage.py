@@ -13,10 +13,10 @@ from firmware.demo.feed import Feed
 from firmware.demo.server import OrderError
 from hw.buttons.keys import Key
 from hw.rfid.emulator.scene import Tag
-from scripts.demo_cards import Card, Cards
-from scripts.demo_handheld import Handheld, Parts
-from scripts.demo_switches import Switches, pair
-from scripts.demo_world import World
+from scripts.demonstration.cards import Card, Cards
+from scripts.demonstration.handheld import Handheld, Parts
+from scripts.demonstration.switches import Switches, pair
+from scripts.demonstration.world import World
 from scripts.sandbox.tags import personalised
 from verifier.plates import display_text
 from verifier.types import Plate
