@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from scripts.bench import qr_report
+from scripts.bench.figures import Verdict
 from scripts.bench.guarded import Attempt, Decode, GuardedDecoder
 from scripts.bench.picture_sets import FolderSet, PictureSetError, RoadsideSet, Sample
 from scripts.bench.qr import ALL, FITTED, FULL, NATIVE, QrResult, Tally, fitted, measure, targets
@@ -182,7 +183,7 @@ def test_the_json_holds_every_decoder_category_and_target(result):
     assert set(found["decoders"][FULL][NATIVE]) == {*result.categories, ALL}
     assert found["decoders"][FULL][NATIVE]["size"]["success_percent"] == 100
     assert found["not_installed"] == ["absent"]
-    assert {target["met"] for target in found["targets"]} <= {True, False}
+    assert {target["verdict"] for target in found["targets"]} <= {"met", "missed"}
 
 
 def test_the_page_stands_with_its_pictures_and_names_no_machine(result, tmp_path):
@@ -210,12 +211,9 @@ def test_pictures_of_others_are_read_at_two_sizes_and_false_texts_are_counted(tm
         tally = result.tally(FULL, "c", size)
         assert (tally.with_code, tally.read, tally.false, len(tally.ms)) == (2, 1, 2, 3)
         assert (tally.missed, tally.misread) == (["wrong.png"], ["wrong.png", "none.png"])
-    assert {target.name: target.met for target in targets(result)} == {
-        f"{FULL}: success, %": False,
-        f"{CARD}: success, %": False,
-        f"{FULL}: false decodes": False,
-        f"{CARD}: false decodes": False,
-    }
+    assert {target.name: target.verdict for target in targets(result)} == dict.fromkeys(
+        (f"{FULL}: read", f"{CARD}: read", f"{FULL}: false decodes", f"{CARD}: false decodes"), Verdict.MISSED
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,7 +248,7 @@ def test_roadside_targets_ask_to_be_ahead(ours, single, margin_met, condition_me
 
     tallies = {(NATIVE, c, n): tally(r) for c in ("glare", ALL) for n, r in ((FULL, ours), ("zxing-cpp", single))}
     found = targets(QrResult(True, tallies, (FULL, "zxing-cpp"), ()))
-    assert [target.met for target in found] == [condition_met, margin_met, True]
+    assert [target.verdict is Verdict.MET for target in found] == [condition_met, margin_met, True]
 
 
 def test_a_condition_that_no_single_decoder_reads_has_no_target():
@@ -263,7 +261,7 @@ def test_the_camera_s_times_stand_beside_their_targets():
     tallies = {(NATIVE, ALL, FULL): Tally(with_code=1, read=1, ms=[1.0])}
     video = VideoTimes(2.0, 1.0, 2.0, 30.0)
     *_, ratio, empty = targets(QrResult(True, tallies, (FULL,), (), video))
-    assert (ratio.met, empty.met) == (False, True)
+    assert (ratio.verdict, empty.verdict) == (Verdict.MISSED, Verdict.MET)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from firmware.start import PanelAtHand
 from firmware.wiring import Appliance, Inputs, build_program
 from hw.buttons.keys import Key
 from hw.display.simulator import SimulatedPanel
-from scripts.bench.cache_figures import Figure, machine_line
+from scripts.bench.figures import Figure, machine_line
 from scripts.sandbox.authority import Authority, new_authority
 from scripts.sandbox.codes import qr_picture
 from scripts.sandbox.folder_store import MemoryFetcher

@@ -17,7 +17,7 @@ import numpy as np
 from scripts.bench.cache_cuts import VEHICLES, cuts_figure
 from scripts.bench.cache_dead_server import dead_server_figures
 from scripts.bench.cache_distribution import BASE_SEQ, REGION, Distribution, Publication, base_meta, status_list
-from scripts.bench.cache_figures import CacheResult, Figure
+from scripts.bench.cache_figures import CacheResult
 from scripts.bench.cache_lookups import (
     SELECT,
     WHOLE_TARGET,
@@ -48,6 +48,7 @@ from scripts.bench.cache_sync import (
     reader_figures,
     wire_figure,
 )
+from scripts.bench.figures import Figure
 from scripts.sandbox.national import National, Numbers
 from scripts.sandbox.national_churn import Churn
 from scripts.sandbox.national_rows import Rows, SortedFleet, pack_blocks, sort_fleet

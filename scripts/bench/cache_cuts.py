@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from scripts.bench.cache_distribution import BASE_SEQ, REGION, Distribution, Publication, base_meta, status_list
-from scripts.bench.cache_figures import Figure
 from scripts.bench.cache_lookups import WrongAnswerError
 from scripts.bench.cache_nights import facts, make_nights
 from scripts.bench.cache_sync import Device, check_answers
+from scripts.bench.figures import Figure
 from scripts.bench.replay import Disk, ReplayError, contents, in_hex, strace
 from scripts.sandbox.national import National
 from scripts.sandbox.national_churn import Churn

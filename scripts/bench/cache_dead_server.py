@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 
-from scripts.bench.cache_figures import Figure
 from scripts.bench.cache_lookups import WrongAnswerError
 from scripts.bench.cache_sync import Device
+from scripts.bench.figures import Figure
 from verifier.cache.store import StatusStore
 from verifier.errors import FetchError, SyncError
 from verifier.net import HttpFetcher

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scripts.bench.cache_figures import Figure
+from scripts.bench.figures import Figure
 from scripts.sandbox.national_rows import Rows
 from verifier.cache.schema import open_base
 from verifier.cache.tables import Table

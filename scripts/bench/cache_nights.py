@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from scripts.bench.cache_figures import Figure
+from scripts.bench.figures import Figure
 from scripts.sandbox.national import Numbers
 from scripts.sandbox.national_churn import NIGHTLY, NO_VEHICLE, Churn
 from verifier.cache.changes import write_changes

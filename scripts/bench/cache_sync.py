@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from scripts.bench.cache_distribution import Distribution
-from scripts.bench.cache_figures import Figure
 from scripts.bench.cache_lookups import WrongAnswerError
+from scripts.bench.figures import Figure
 from scripts.sandbox.national_churn import OF_FLEET
 from verifier.cache.store import StatusStore
 from verifier.cache.swap import file_digest

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from scripts.bench.qr import ALL, FITTED, NATIVE, QrResult, Tally, Target, targets
+from scripts.bench import figures
+from scripts.bench.qr import ALL, FITTED, NATIVE, QrResult, Tally, targets
 from scripts.bench.rivals import CARD, FULL, LIMIT_S
 from scripts.bench.roadside import CONDITIONS, make, middle
 from scripts.bench.timing import machine
@@ -62,12 +63,6 @@ def time_table(result: QrResult, categories: Iterable[str]) -> list[Row]:
         for size in sizes:
             rows.append((category, size, *(_ms(result.tally(name, category, size)) for name in result.names)))
     return rows
-
-
-def target_table(found: Sequence[Target]) -> list[Row]:
-    """Each promise beside its figure; the head comes first."""
-    rows = [(t.name, f"{t.value:.4g}", t.wanted, "met" if t.met else "missed") for t in found]
-    return [("target", "found", "wanted", ""), *rows]
 
 
 def video_lines(result: QrResult) -> list[str]:
@@ -120,7 +115,7 @@ def text_report(result: QrResult) -> str:
         aligned(success_table(result)),
         aligned(time_table(result, (ALL,))),
         "\n".join([*video_lines(result), *missing]),
-        aligned(target_table(targets(result))),
+        "\n".join(figures.aligned(targets(result))),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -140,7 +135,7 @@ def json_report(result: QrResult, settings: dict[str, Any]) -> dict[str, Any]:
         },
         "not_installed": list(result.missing),
         "video": result.video._asdict() if result.video else None,
-        "targets": [target._asdict() for target in targets(result)],
+        "targets": [figures.to_json(target) for target in targets(result)],
     }
 
 
@@ -181,7 +176,7 @@ def _page(result: QrResult, name: str, command: str, now: datetime) -> str:
         _markdown(success_table(result)),
         _markdown(time_table(result, (ALL, *result.categories))),
         *(f"{line[0].upper()}{line[1:]}.\n" for line in video_lines(result)),
-        _markdown(target_table(targets(result))),
+        "\n".join([*figures.table(targets(result)), ""]),
     ]
     return "\n".join(parts)
 

@@ -33,7 +33,7 @@ from hw.rfid.session import Session
 from hw.rfid.tracker import Tracker
 from hw.rfid.transport import serial_line
 from hw.rfid.types import Event, Gap, Health, TagRead
-from scripts.bench.cache_figures import Figure
+from scripts.bench.figures import Figure
 
 Progress = Callable[[str, int, int], None]
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from scripts.bench.cache_figures import machine_line
+from scripts.bench.figures import machine_line
 from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.database import sqlite_database
 from scripts.sandbox.device_ca import DeviceCa, make_csr

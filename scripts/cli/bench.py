@@ -6,17 +6,18 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from scripts.bench import appliance, cache_figures, status_server
+from scripts.bench import appliance, cache_figures, everything, status_server
 from scripts.bench.audit import TARGET as AUDIT_TARGET
 from scripts.bench.audit import bench_audit
 from scripts.bench.cache import DISK_BYTES, LARGEST, SMALLEST, bench_cache
 from scripts.bench.credential import IMPORT_TARGET, IMPORT_TARGET_ES256, Row, bench_credential, bench_import
 from scripts.bench.decision import TARGET, bench_decision
+from scripts.bench.figures import Verdict, aligned, to_json
 from scripts.bench.picture_sets import FolderSet, PictureSetError, RoadsideSet
 from scripts.bench.qr import measure
 from scripts.bench.qr_report import json_report, text_report, write_page
@@ -41,6 +42,7 @@ def bench() -> None:
       markcheck bench qr --per-condition 4
       markcheck bench cache
       markcheck bench status-server
+      markcheck bench all --quick
     """
 
 
@@ -287,12 +289,12 @@ def bench_reader_command(seconds: float, as_json: bool) -> int:
         figures = bench_reader(seconds, progress)
     if as_json:
         for figure in figures:
-            print_json({**asdict(figure), "target": figure.target, "verdict": figure.verdict})
+            print_json(to_json(figure))
     else:
         click.echo(machine())
         for figure in figures:
             click.echo(f"{figure.name:52}{figure.target:24}{figure.measured:44}{figure.verdict}")
-    return 1 if any(figure.verdict is cache_figures.Verdict.MISSED for figure in figures) else 0
+    return 1 if any(figure.verdict is Verdict.MISSED for figure in figures) else 0
 
 
 @bench.command("appliance")
@@ -311,10 +313,56 @@ def bench_appliance_command(target: Path | None, as_json: bool) -> int:
         figures = appliance.bench_appliance(progress)
     if as_json:
         for figure in figures:
-            print_json({**asdict(figure), "target": figure.target, "verdict": figure.verdict})
+            print_json(to_json(figure))
     else:
         click.echo(appliance.text_report(figures))
     if target:
         command = "markcheck bench appliance --write DIR"
         click.echo(appliance.write_page(figures, target, command, system_clock()), err=True)
-    return 1 if any(figure.verdict is cache_figures.Verdict.MISSED for figure in figures) else 0
+    return 1 if any(figure.verdict is Verdict.MISSED for figure in figures) else 0
+
+
+def _parts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    if value is None:
+        return tuple(everything.PARTS)
+    names = tuple(value.split(","))
+    for name in names:
+        if name not in everything.PARTS:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(everything.PARTS)}")
+    return names
+
+
+@bench.command("all")
+@click.option("--only", "parts", callback=_parts, help="Some parts alone, with commas between them.")
+@click.option("--quick", is_flag=True, help="Little of everything: to see that it runs.")
+@click.option("--write", "target", type=click.Path(file_okay=False, path_type=Path), help="Folder for page and plot.")
+@json_option
+def bench_all_command(parts: tuple[str, ...], quick: bool, target: Path | None, as_json: bool) -> int:
+    """Every figure beside its target, and with --write one page for all of them.
+
+    Each part is printed when it is measured, and the page is written anew after each: a run that is broken off keeps
+    what it has. Exit status 1 when a target is missed.
+
+    \b
+    Examples:
+      markcheck bench all --quick                     some minutes
+      markcheck bench all --only decide,audit
+      markcheck bench all --write docs/benchmarks     about 40 minutes, better on a machine that does nothing else
+    """
+    found: everything.Found = {}
+    only = "" if parts == tuple(everything.PARTS) else f" --only {','.join(parts)}"
+    command = f"markcheck bench all{' --quick' if quick else ''}{only} --write DIR"
+    with progress_bar() as progress:
+        for name, figures in everything.bench_everything(parts, _EFFORT[quick], progress):
+            found[name] = figures
+            if as_json:
+                for figure in figures:
+                    print_json({"part": name, **to_json(figure)})
+            else:
+                click.echo("\n".join([f"== {everything.PARTS[name][0]}", *aligned(figures), ""]))
+            if target:
+                everything.write_page(found, target, command, system_clock())
+    return 1 if any(f.verdict is Verdict.MISSED for figures in found.values() for f in figures) else 0
+
+
+_EFFORT = {False: everything.Effort(), True: everything.QUICK}
