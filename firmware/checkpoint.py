@@ -17,7 +17,7 @@ from firmware.machine.events import Alarm, Passed
 from hw.rfid.tracker import CAP, HOLD_OFF_S, Arrived, Key, Left, Tracker
 from hw.rfid.types import Event, RoundEnd, TagRead
 from verifier.check import CheckResult, Observation
-from verifier.types import Plate, Purpose, TagEvidence, TagSeen, TagSuspicion, WatchHit
+from verifier.types import Plate, Purpose, TagAuth, TagEvidence, TagSeen, TagSuspicion, WatchHit
 from verifier.verdict import Reason, Tone, VerdictCode
 
 Check = Callable[[Observation], CheckResult]
@@ -25,13 +25,18 @@ LookAt = Callable[[TagSeen], TagEvidence]
 WatchList = Callable[[Plate], tuple[WatchHit, ...]]
 """What a list for this place says of a plate."""
 
-PATIENCE_S = 0.12  # for which the memory of a tag that names no plate is waited for, where the reader reads it along
+PATIENCE_S = 0.12  # for which the memory of a tag is waited for, where the reader reads it along
 TWO_PLACES_S = 10.0  # within which no car gets from one lane to the next but one unseen in between
 SPREADS = 3.0  # standard deviations below the usual peak, a tag may still be in an antenna's own lane
 LEARNT = 32  # passings, until it is known what is usual
 STRONG_READS = 2  # on each of two antennas: one alone may be a damaged frame
+MEMORIES = 8  # different ones of one EPC that are counted, where one read alone may be damaged
 
 _LOUD = frozenset({Tone.CAUTION, Tone.STOP})
+_FINDINGS = frozenset({Reason.TAG_AUTH_FAILED, Reason.WATCH_LEAD})  # that count whatever else is not known
+
+Memory = tuple[bytes | None, bytes | None]  # TID and user bank, None where it was not read
+Shown = tuple[bytes | None, bytes | None, TagAuth | None]  # with what the reader's security module says of the tag
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -67,13 +72,20 @@ class _Known:
 
     tid: bytes | None = None
     user: bytes | None = None
+    auth: TagAuth | None = None
+    heard: dict[Memory, int] = field(default_factory=dict)  # how often, where one read does not count
     places: dict[int, _Place] = field(default_factory=dict)
     suspicions: tuple[TagSuspicion, ...] = ()
     last_ns: int = 0
     waits_since: int | None = None  # ns; it has arrived, and its memory has not been read yet
-    checked_ns: int | None = None
+    checked: Shown | None = None  # what the last check knew of it
+    unchecked: bool = False  # it could not say anything
     alarmed_ns: int | None = None
     lane: int = 0
+
+    @property
+    def shown(self) -> Shown:
+        return self.tid, self.user, self.auth
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,7 +111,10 @@ class Checkpoint:
         with_memory: bool = False,
         hold_off_s: float = HOLD_OFF_S,
     ) -> None:
-        """`with_memory`: the reader reads TID and user memory along, so a tag that names no plate is given a moment."""
+        """`with_memory`: the reader reads TID and user memory along, so every tag is given a moment to show it.
+
+        Without, a tag that names no plate may well be that of a car in order.
+        """
         self._check, self._look_at = check, look_at
         self._tracker = tracker or Tracker(hold_off_s=hold_off_s)
         self._watch_list = watch_list
@@ -144,7 +159,7 @@ class Checkpoint:
         if arrived is not None:
             known.lane = arrived.passing.lane
         if arrived is not None and arrived.alert:
-            if self._with_memory and known.user is None and self._look_at(_seen(key, known)).plate is None:
+            if self._with_memory and known.user is None:
                 known.waits_since = read.mono_ns
                 self._waiting[key] = known
             else:
@@ -152,8 +167,8 @@ class Checkpoint:
         elif key in self._waiting:
             if known.user is not None:
                 yield from self._checked(key, known, read.mono_ns)
-        elif new and known.checked_ns is not None:
-            yield from self._suspected(key, known, read.mono_ns)
+        elif known.checked is not None and (new or _has_shown_more(known, known.checked)):
+            yield from self._checked_again(key, known, read.mono_ns)
 
     def _left(self, event: Left) -> None:
         self._antennas.left(self._known.get((event.passing.first.protocol, event.passing.first.epc)))
@@ -162,22 +177,25 @@ class Checkpoint:
 
     def _leads(self, key: Key, known: _Known, read: TagRead) -> bool:
         """Keep what a read adds, and whether it is a new reason to suspect a copy."""
-        leads = (self._other_tid(key, known, read), self._antennas.two_places(known, read))
+        tid, user = _that_counts(known, read)
+        leads = (self._other_tid(key, known, tid), self._antennas.two_places(known, read))
         found = [lead for lead in leads if lead is not None]
-        known.user = read.user or known.user
+        known.user = user or known.user
+        if known.auth is not TagAuth.FAIL:  # that stands: a copy may answer beside its original
+            known.auth = read.auth or known.auth
         new = [s for s in found if s not in known.suspicions]
         known.suspicions += tuple(new)
         return bool(new)
 
-    def _other_tid(self, key: Key, known: _Known, read: TagRead) -> TagSuspicion | None:
-        if read.tid is None:
+    def _other_tid(self, key: Key, known: _Known, tid: bytes | None) -> TagSuspicion | None:
+        if tid is None:
             return None
-        before, known.tid = known.tid, read.tid
-        if before not in (None, read.tid):
+        before, known.tid = known.tid, tid
+        if before not in (None, tid):
             known.user = None  # it was the other one's
             return TagSuspicion.TWO_TAGS
-        other = self._epcs.get(read.tid)
-        self._epcs.put(read.tid, key)
+        other = self._epcs.get(tid)
+        self._epcs.put(tid, key)
         return TagSuspicion.TWO_EPCS if other not in (None, key) else None
 
     def _plate_twice(self, key: Key, tag: TagEvidence | None, now_ns: int) -> bool:
@@ -191,25 +209,36 @@ class Checkpoint:
     # ------------------------------------------------------------------------------------------ checks
 
     def _checked(self, key: Key, known: _Known, now_ns: int) -> Iterator[Passed | Alarm]:
-        """The one check of a passing."""
+        """The first check of a passing, and mostly the only one."""
         self._waiting.pop(key, None)
-        known.waits_since, known.checked_ns = None, now_ns
+        known.waits_since, known.unchecked = None, False
         self.counts.vehicles += 1
+        result = self._judged(key, known, now_ns)
+        yield self._alarm(known, result, now_ns) if self._is_loud(result) else Passed(1)
+
+    def _checked_again(self, key: Key, known: _Known, now_ns: int) -> Iterator[Alarm]:
+        """A vehicle that was checked already has come under suspicion, or has shown its memory only now."""
+        result = self._judged(key, known, now_ns)
+        told = known.alarmed_ns is not None and now_ns - known.alarmed_ns < self._hold_off_ns
+        if self._is_loud(result) and not told:
+            yield self._alarm(known, result, now_ns)
+
+    def _judged(self, key: Key, known: _Known, now_ns: int) -> CheckResult:
+        known.checked = known.shown
         result = self._check(self._observation(key, known))
         if TagSuspicion.TWO_TAGS not in known.suspicions and self._plate_twice(key, result.evidence.tag, now_ns):
             known.suspicions += (TagSuspicion.TWO_TAGS,)
             result = self._check(self._observation(key, known))
-        if _is_loud(result):
-            yield self._alarm(known, result, now_ns)
-        else:
-            self.counts.unchecked += result.verdict.tone in _LOUD
-            yield Passed(1)
+        before, known.unchecked = known.unchecked, result.verdict.tone in _LOUD and not self._is_loud(result)
+        self.counts.unchecked += known.unchecked - before
+        return result
 
-    def _suspected(self, key: Key, known: _Known, now_ns: int) -> Iterator[Passed | Alarm]:
-        """A vehicle that was checked already has come under suspicion."""
-        result = self._check(self._observation(key, known))
-        if known.alarmed_ns is None or now_ns - known.alarmed_ns >= self._hold_off_ns:
-            yield self._alarm(known, result, now_ns)
+    def _is_loud(self, result: CheckResult) -> bool:
+        """Whether a check is worth an alarm: that our data, or this reader, cannot say anything is none."""
+        verdict = result.verdict
+        if verdict.code is not VerdictCode.UNDECIDED or not _FINDINGS.isdisjoint(verdict.reasons):
+            return verdict.tone in _LOUD
+        return self._with_memory and not result.plates
 
     def _observation(self, key: Key, known: _Known) -> Observation:
         seen = _seen(key, known)
@@ -227,8 +256,27 @@ class Checkpoint:
         return Alarm(number=next(self._numbers), result=result, lane=known.lane)
 
 
+def _that_counts(known: _Known, read: TagRead) -> Memory:
+    """The memory that came along with a read, once it was read as often as its frame's checksum asks for."""
+    memory: Memory = (read.tid, read.user)
+    if memory == (None, None) or read.integrity.reads_needed == 1:
+        return memory
+    times = known.heard.pop(memory, 0) + 1
+    if len(known.heard) >= MEMORIES:
+        del known.heard[next(iter(known.heard))]
+    known.heard[memory] = times
+    return memory if times >= read.integrity.reads_needed else (None, None)
+
+
+def _has_shown_more(known: _Known, checked: Shown) -> bool:
+    """Whether TID, user bank or proof have come that the last check had to do without, or a proof has failed since."""
+    pairs = list(zip(known.shown, checked, strict=True))
+    return any(now is not None and then is None for now, then in pairs) or pairs[-1] == (TagAuth.FAIL, TagAuth.OK)
+
+
 def _seen(key: Key, known: _Known) -> TagSeen:
-    return TagSeen(epc=key[1], tid=known.tid, user=known.user, suspicions=known.suspicions)
+    auth = known.auth or TagAuth.UNSUPPORTED
+    return TagSeen(epc=key[1], tid=known.tid, user=known.user, auth=auth, suspicions=known.suspicions)
 
 
 class _Antennas:
@@ -272,10 +320,3 @@ class _Antennas:
         """Whether an antenna heard a tag like one in its own lane."""
         learnt = self._passings >= LEARNT and place.reads >= STRONG_READS
         return learnt and place.peak >= self._mean - SPREADS * math.sqrt(self._variance)
-
-
-def _is_loud(result: CheckResult) -> bool:
-    """Whether a check is worth an alarm. That our own data cannot say anything is no reason to stop a car."""
-    verdict = result.verdict
-    silent_data = verdict.code is VerdictCode.UNDECIDED and bool(result.plates)
-    return verdict.tone in _LOUD and (not silent_data or Reason.TAG_AUTH_FAILED in verdict.reasons)

@@ -1,4 +1,5 @@
-"""Typing a plate with five keys: every press takes one of at most five groups, until one character is left.
+"""Typing a plate, or a card's number, with five keys: every press takes one of at most five groups, until one character
+is left.
 
 The keys stand for their places on the panel: up, left, middle, right, down. A character takes two presses, a rare one
 three, the device's own province one; moving a cursor over 34 characters would take four and more.
@@ -9,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hw.buttons.keys import Key
+from verifier.cache.keys import CARD_DIGITS
 from verifier.plates import PROVINCES, kinds_of
 
 PLACES = (Key.UP, Key.LEFT, Key.OK, Key.RIGHT, Key.DOWN)
 LONGEST = 9  # characters: 川XS1234应急
 
-_DONE = "\n"  # the choice that ends the entry; no character of a plate
+DONE = "\n"  # the choice that ends the entry; no character of a plate
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,16 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A plate as far as it is typed; `path` holds the groups taken for the next character, `done` the officer's OK."""
+    """A plate as far as it is typed; `path` holds the groups taken for the next character, `done` the officer's OK.
+
+    `card`: the number on the card of a tag instead, which has a fixed length and no check digit.
+    """
 
     province: str
     text: str = ""
     path: tuple[int, ...] = ()
     done: bool = False
+    card: bool = False
 
     @property
     def complete(self) -> bool:
@@ -57,7 +63,7 @@ def choices(entry: Entry) -> Group:
 
 def ends(choice: str | Group | None) -> bool:
     """Whether this choice is the officer's "that is the plate"."""
-    return choice == _DONE
+    return choice == DONE
 
 
 def pressed(entry: Entry, key: Key) -> Entry:
@@ -72,7 +78,7 @@ def pressed(entry: Entry, key: Key) -> Entry:
         return entry
     if isinstance(choice, Group):
         return replace(entry, path=(*entry.path, place))
-    if choice == _DONE:
+    if choice == DONE:
         return replace(entry, done=True)
     return replace(entry, text=entry.text + choice, path=())
 
@@ -95,11 +101,14 @@ _SERIAL = _five(_DIGITS[0], _DIGITS[1], _five(*_LATE), *_EARLY)
 _LAST = _five(_DIGITS[0], _DIGITS[1], _five(*_LATE, _row("挂学警港澳"), _row("使领")), *_EARLY)
 _NUMBER = _five(_DIGITS[0], _DIGITS[1])
 _EMERGENCY = _five("应急")
-_END = _five(None, None, _DONE)
+_END = _five(None, None, DONE)
+_CARD = _five(*_DIGITS, None, _row("ABC"), _row("DEF"))
 
 
 def _choices_at(entry: Entry) -> Group:
     at = len(entry.text)
+    if entry.card:
+        return _CARD if at < CARD_DIGITS else _END
     if at == 0:
         return _provinces(entry.province)
     if entry.text.startswith("使"):
@@ -116,7 +125,7 @@ def _choices_at(entry: Entry) -> Group:
 def _eighth(entry: Entry) -> Group:
     """After seven characters: the eighth of a new-energy plate, or the end where the seven are a plate."""
     longer = [_only(entry.text, group) for group in (*_DIGITS, *_EARLY)]
-    return Group((longer[0], longer[1], _DONE if entry.complete else None, longer[2], longer[3]))
+    return Group((longer[0], longer[1], DONE if entry.complete else None, longer[2], longer[3]))
 
 
 def _only(text: str, group: Group) -> Group | None:

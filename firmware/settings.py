@@ -87,23 +87,16 @@ class BarcodeSettings:
 class ReaderSettings:
     """The UHF reader; no port, no reader. The band is the national one and no setting (GB/T 29768: 920 to 925 MHz).
 
+    `port`: a serial one, or of a gantry that speaks LLRP its HOST or HOST:PORT; `baud` is for serial ones.
     `scene`: an emulated reader in place of a port, and what comes before it (a scene file).
     """
 
     port: str = ""
     scene: str = ""
-    protocol: Literal["m100", "a0", "gx"] = "m100"
+    protocol: Literal["m100", "a0", "gx", "llrp"] = "m100"
     baud: int = 115_200
     power_dbm: float = 20.0
     antennas: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CentreSettings:
-    """The online look-up; no address, no look-up."""
-
-    url: str = ""
-    budget_ms: int = 1_500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +105,14 @@ class SyncSettings:
 
     source: str = ""
     region: str = "national"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfficerSettings:
+    """Whether somebody must log in before anything is checked, and after how long without a key the device locks."""
+
+    required: bool = False
+    lock_minutes: int = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +134,8 @@ class Settings:
     camera: CameraSettings = field(default_factory=CameraSettings)
     barcode: BarcodeSettings = field(default_factory=BarcodeSettings)
     reader: ReaderSettings = field(default_factory=ReaderSettings)
-    centre: CentreSettings = field(default_factory=CentreSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)
+    officers: OfficerSettings = field(default_factory=OfficerSettings)
     paths: PathSettings = field(default_factory=PathSettings)
 
 
@@ -246,9 +247,23 @@ def _check(settings: Settings) -> None:
         (len(set(pins)) == len(pins), "keys, sound: two parts on one GPIO"),
         (0 <= settings.reader.power_dbm <= 33, "reader.power_dbm: 0 to 33"),
         (1 <= settings.reader.antennas <= 8, "reader.antennas: 1 to 8"),
-        (100 <= settings.centre.budget_ms <= 10_000, "centre.budget_ms: 100 to 10000"),
-        (not settings.centre.url or settings.centre.url.startswith("https://"), "centre.url: https is needed"),
+        (_reachable(settings.reader), "reader.port: HOST or HOST:PORT is needed for llrp"),
+        (1 <= settings.officers.lock_minutes <= 60, "officers.lock_minutes: 1 to 60"),
     )
     for holds, problem in rules:
         if not holds:
             raise SettingsError(problem)
+
+
+def _reachable(reader: ReaderSettings) -> bool:
+    """Whether the port is one that the protocol can have, as far as its text tells."""
+    if reader.protocol != "llrp" or not reader.port:
+        return True
+    from hw.rfid.llrp import PORT  # noqa: PLC0415 - loads the driver, where there is such a reader
+    from hw.rfid.tcp import address_of  # noqa: PLC0415
+
+    try:
+        address_of(reader.port, PORT)
+    except ValueError:
+        return False
+    return True

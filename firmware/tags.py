@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from firmware.checkpoint import Checkpoint
 from firmware.machine.events import Event, PartFault, SeenTag, TagsSeen
-from hw.errors import HardwareError, TagError
+from hw.errors import HardwareError, TagError, UnsupportedError
 from hw.rfid.driver import Driver
 from hw.rfid.inventory import Inventory
 from hw.rfid.session import Wait
-from hw.rfid.tracker import Passing, Tracker
+from hw.rfid.tracker import Arrived, Left, Passing, Tracker
 from hw.rfid.types import (
     AirProtocol,
     AuthResult,
@@ -45,7 +45,6 @@ TRIES = 3  # to read one tag's memory
 REMEMBERED = 256  # tags whose memory is kept
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 5.0  # between two attempts to open the reader
 TID_WORDS = 6
-FAST_BAUD = 460_800
 TC1_WORDS, TC0_WORDS = TC1_BYTES // 2, SIGNATURE_BYTES // 2
 UNHEARD_DBM = -90.0  # of a reader that tells no strength
 
@@ -59,8 +58,8 @@ class _Job(Enum):
 class Field:
     """Where and how a reader looks for tags.
 
-    `user_words` of a checkpoint are read along with every read where the reader can: TC1_WORDS for certificates, on a
-    line fast enough for 170 bytes a read (FAST_BAUD). Of tags that stand, memory is read once and apart.
+    `user_words` of a checkpoint are read along with every read where the reader can: TC1_WORDS for certificates, of
+    which a line of 115200 baud carries 65 a second. Of tags that stand, memory is read once and apart.
     """
 
     antennas: tuple[int, ...] = (1,)
@@ -71,7 +70,9 @@ class Field:
         """TID with every read where the reader gives it, else the EPC alone."""
         tid = TID_WORDS if caps.tid_in_inventory else 0
         user = self.user_words if tid and watching else 0
-        return InventoryConfig(protocol=self.air, antennas=self.antennas, tid=tid, user=user)
+        return InventoryConfig(
+            protocol=self.air, antennas=self.antennas, tid=tid, user=user, authenticate=caps.can_authenticate
+        )  # fmt: skip
 
 
 class _Memory(NamedTuple):
@@ -82,18 +83,35 @@ class _Memory(NamedTuple):
 
 
 class Memories:
-    """What was read of tags' memories, and what the reader says of them, by protocol and EPC."""
+    """What was read of the memories of the tags in the field, and what the reader says of them, by protocol and EPC."""
 
-    def __init__(self, *, authenticates: bool) -> None:
-        """`authenticates`: the reader has a security module for GB/T 29768."""
-        self._authenticates = authenticates
+    def __init__(self, *, authenticates: bool, tid_along: bool, doubted: Callable[[TagSeen], bool]) -> None:
+        """`authenticates`: the reader has a security module for GB/T 29768. `tid_along`: it tells TIDs while scanning.
+
+        What is `doubted` is read once more before it is told: one damaged frame must not accuse anybody.
+        """
+        self._authenticates, self._tid_along, self._doubted = authenticates, tid_along, doubted
         self._kept: OrderedDict[tuple[AirProtocol, bytes], _Memory] = OrderedDict()
+        self._mute: set[AirProtocol] = set()  # of these, the reader reads no memory
 
     def take(self, read: TagRead) -> None:
-        """Keep what came along with a read."""
-        if read.tid is not None or read.user is not None:
+        """Keep what came along with a read.
+
+        Another TID, or a proof that fails after one that did not, is another chip: it has nothing of the one before.
+        """
+        if (read.tid, read.user, read.auth) != (None, None, None):
             old = self._of(read)
-            self._put(read, old._replace(tid=read.tid or old.tid, user=read.user or old.user))
+            other = read.tid is not None and old.tid not in (None, read.tid)
+            if other or (old.auth, read.auth) == (TagAuth.OK, TagAuth.FAIL):
+                old = _Memory(tries=old.tries)
+            auth = old.auth if old.auth is TagAuth.FAIL else read.auth or old.auth  # a failed proof stands
+            self._put(read, old._replace(tid=read.tid or old.tid, user=read.user or old.user, auth=auth))
+
+    def forget(self, moved: Iterable[Arrived | Left]) -> None:
+        """Of tags that have left: who comes with such an EPC must show itself anew."""
+        for event in moved:
+            if isinstance(event, Left):
+                self._kept.pop((event.passing.last.protocol, event.passing.last.epc), None)
 
     def seen(self, read: TagRead) -> TagSeen:
         """All that is known of the tag of a read."""
@@ -102,28 +120,53 @@ class Memories:
 
     def wanting(self, read: TagRead) -> bool:
         """Whether something of it is still to be read or asked."""
-        known = self._of(read)
-        lacking = known.tid is None or known.user is None or (known.auth is None and self._proves(read))
-        return lacking and known.tries < TRIES and bool(read.epc)
+        lacking = self._unread(read) or self._unproven(read)
+        return lacking and self._of(read).tries < TRIES and bool(read.epc)
 
     def fetch(self, driver: Driver, read: TagRead) -> None:
-        """Read what is missing; the reader must not be scanning. HardwareError but TagError, which counts as a try."""
-        known = self._of(read)
-        selector = Selector(read.epc, read.protocol)
-        known = known._replace(tries=known.tries + 1)
-        with suppress(TagError):  # it may answer better next time
-            tid = known.tid or driver.read_memory(selector, Bank.TID, 0, TID_WORDS).data
-            known = known._replace(tid=tid)
-            user = known.user or driver.read_memory(selector, Bank.USER, 0, _user_words(read.epc)).data
-            known = known._replace(user=user)
-        if known.auth is None and self._proves(read):
-            with suppress(TagError):
-                said = driver.authenticate(selector, "safe_mark", b"")
-                known = known._replace(auth=said.state if isinstance(said, AuthResult) else TagAuth.UNSUPPORTED)
-        self._put(read, known)
+        """Read what is missing; the reader must not be scanning.
 
-    def _proves(self, read: TagRead) -> bool:
-        return self._authenticates and read.protocol is AirProtocol.GB29768
+        HardwareError, but neither TagError, which counts as a try, nor UnsupportedError, which says nothing of the tag.
+        """
+        known = self._of(read)
+        self._put(read, known._replace(tries=known.tries + 1))
+        selector = Selector(read.epc, read.protocol)
+        if self._unread(read):
+            try:
+                self._read(driver, selector, read)
+            except TagError:
+                pass  # it may answer better next time
+            except UnsupportedError:
+                self._mute.add(read.protocol)
+        if self._unproven(read):
+            with suppress(TagError):
+                self.take(read._replace(tid=None, user=None, auth=self._asked(driver, selector)))
+
+    def _read(self, driver: Driver, selector: Selector, read: TagRead) -> None:
+        for again in (False, True):
+            tid = self._of(read).tid if self._tid_along and not again else None
+            # Where it does not come along, the TID is read with the bank, so that both are of one chip.
+            tid = tid or driver.read_memory(selector, Bank.TID, 0, TID_WORDS).data
+            self.take(read._replace(tid=tid, user=None, auth=None))
+            user = driver.read_memory(selector, Bank.USER, 0, _user_words(read.epc)).data
+            self.take(read._replace(tid=tid, user=user, auth=None))
+            if not self._doubted(self.seen(read)):
+                return
+
+    def _asked(self, driver: Driver, selector: Selector) -> TagAuth:
+        try:
+            said = driver.authenticate(selector, "safe_mark", b"")
+        except UnsupportedError:
+            return TagAuth.UNSUPPORTED
+        return said.state if isinstance(said, AuthResult) else TagAuth.UNSUPPORTED
+
+    def _unread(self, read: TagRead) -> bool:
+        known = self._of(read)
+        return (known.tid is None or known.user is None) and read.protocol not in self._mute
+
+    def _unproven(self, read: TagRead) -> bool:
+        """Whether the reader is still to be asked what its security module says of the tag."""
+        return self._authenticates and read.protocol is AirProtocol.GB29768 and self._of(read).auth is None
 
     def _of(self, read: TagRead) -> _Memory:
         return self._kept.get((read.protocol, read.epc), _Memory())
@@ -244,12 +287,20 @@ class TagThread:
         if job is _Job.WATCH:
             self._watch(driver, config)
             return
-        tracker, memories = Tracker(), Memories(authenticates=caps.can_authenticate)
+        memories = Memories(
+            authenticates=caps.can_authenticate, tid_along=config.tid > 0, doubted=self._doubted
+        )  # fmt: skip
+        tracker, away_ns = Tracker(), 0
         while self._goes_on(job):
             with driver.inventory(config) as scan:
-                wanting = self._listed(scan, tracker, memories)
+                wanting = self._listed(scan, tracker, memories, away_ns)
+            since_ns = self._monotonic_ns()
             for read in wanting:
                 memories.fetch(driver, read)
+            away_ns += self._monotonic_ns() - since_ns  # nobody can be heard meanwhile, so nobody leaves
+
+    def _doubted(self, seen: TagSeen) -> bool:
+        return self._look_at(seen).fault is not None
 
     # ------------------------------------------------------------------------------------------- the two jobs
 
@@ -264,20 +315,23 @@ class TagThread:
                 for happened in told:
                     self._post(happened)
 
-    def _listed(self, scan: Inventory, tracker: Tracker, memories: Memories) -> list[TagRead]:
-        """Post lists until the memory of some tag is to be read, or the job is over; these tags."""
+    def _listed(self, scan: Inventory, tracker: Tracker, memories: Memories, away_ns: int) -> list[TagRead]:
+        """Post lists until the memory of some tag is to be read, or the job is over; these tags.
+
+        The tracker's clock stood still for `away_ns`.
+        """
         due_ns = self._monotonic_ns() + int(LIST_S * 1e9)
         while self._goes_on(_Job.READ):
             event = scan.poll(POLL_S / 2)
             self._heed(event)
             if isinstance(event, TagRead):
+                memories.forget(tracker.see(event._replace(tid=None, user=None, mono_ns=event.mono_ns - away_ns)))
                 memories.take(event)
-                tracker.see(event._replace(tid=None, user=None))
             now_ns = self._monotonic_ns()
             if now_ns < due_ns:
                 continue
             due_ns = now_ns + int(LIST_S * 1e9)
-            tracker.tick(now_ns)
+            memories.forget(tracker.tick(now_ns - away_ns))
             strongest = sorted(tracker.present, key=_dbm, reverse=True)[:LISTED]
             self._post(TagsSeen(tuple(self._tag(passing, memories) for passing in strongest)))
             wanting = [passing.last for passing in strongest[:FETCHED] if memories.wanting(passing.last)]

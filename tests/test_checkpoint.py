@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from firmware.checkpoint import LEARNT, PATIENCE_S, TWO_PLACES_S, Checkpoint
+from firmware.checkpoint import LEARNT, MEMORIES, PATIENCE_S, TWO_PLACES_S, Checkpoint
 from firmware.machine.events import Alarm, Passed
 from hw.rfid.emulator.port import running
 from hw.rfid.tracker import HOLD_OFF_S
 from hw.rfid.transport import serial_line
 from hw.rfid.types import AirProtocol, Gap, GapReason, Integrity, RoundEnd, TagRead
-from scripts.bench.cache_figures import Verdict
+from scripts.bench.figures import Verdict
 from scripts.bench.lane import (
     BAUD,
     FORMS,
@@ -30,10 +30,11 @@ from scripts.bench.lane import (
     watching,
 )
 from scripts.cli.main import main
-from scripts.sandbox.tags import PersonalisedTag, TagForm, replace_tag
+from scripts.sandbox.tags import PersonalisedTag, TagForm, certificate, replace_tag
 from tests.test_tags import NEW_TID, NOW, World
 from verifier.audit import read_log, replay
-from verifier.types import Purpose, Source, TagLevel, TagSuspicion, WatchHit
+from verifier.codec.tag import tc0_epc
+from verifier.types import Plate, Purpose, Source, TagAuth, TagLevel, TagSuspicion, WatchHit
 from verifier.verdict import Reason, Tone, VerdictCode
 
 SECOND = 1_000_000_000
@@ -83,6 +84,12 @@ class Lanes:
         return LEARNT + 10.0
 
 
+def of_no_vehicle(world: World) -> PersonalisedTag:
+    """A tag whose EPC claims a plate that no vehicle has."""
+    claims = certificate(world.tagged[0], world.authority.registry.credential(world.tagged[0].plate), NOW)
+    return PersonalisedTag(b"", tc0_epc(replace(claims, plate=Plate("京A00000", "02")), bytes(8)), b"")
+
+
 def alarms(told: list[Alarm | Passed]) -> list[Alarm]:
     return [event for event in told if isinstance(event, Alarm)]
 
@@ -120,7 +127,7 @@ def test_an_alarm_names_plate_reason_and_lane_and_is_recorded_before_it_is_told(
 
 def test_a_checksum_of_one_byte_needs_a_second_equal_read(world):
     lanes = Lanes(world)
-    tag = PersonalisedTag(b"", b"\x30" + bytes(11), b"")
+    tag = of_no_vehicle(world)
     assert lanes.see(read_of(tag, 1.0, integrity=Integrity.CHECKSUM8)) == []
     assert len(alarms(lanes.see(read_of(tag, 1.1, integrity=Integrity.CHECKSUM8)))) == 1
 
@@ -135,7 +142,7 @@ def test_one_vehicle_is_one_check_however_often_it_is_read(world):
 
 def test_a_car_in_a_jam_alarms_once_and_once_more_after_the_hold_off(world):
     lanes = Lanes(world)
-    tag = PersonalisedTag(b"", b"\x30" + bytes(11), b"")
+    tag = of_no_vehicle(world)
     jam = [read_of(tag, second) for second in range(100)]
     assert len(alarms(lanes.see(*jam))) == 1  # read all the time
     gone_a_while = lanes.see(read_of(tag, 103.0))
@@ -177,6 +184,115 @@ def test_the_moment_is_short_and_then_it_is_an_unknown_tag(world):
     assert lanes.checkpoint.see(RoundEnd(), int(1.1 * SECOND)) == []
     (alarm,) = lanes.checkpoint.see(RoundEnd(), int((1.001 + PATIENCE_S) * SECOND))
     assert alarm.result.verdict.code is VerdictCode.UNDECIDED
+
+
+def test_a_reader_without_memory_makes_no_alarm_of_a_lawful_tag_whose_plate_is_in_its_memory(world):
+    lanes = Lanes(world)
+    assert lanes.see(read_of(world.tag(world.tagged[0]), 1.0)) == [Passed(1)]
+    counts = lanes.checkpoint.counts
+    assert (counts.vehicles, counts.alarms, counts.unchecked) == (1, 0, 1)
+    (record,) = read_log(world.home.audit)
+    assert record["verdict"]["verdict"] == VerdictCode.UNDECIDED
+
+
+def test_every_time_that_such_a_tag_passes_it_is_counted(world):
+    lanes = Lanes(world)
+    tag = world.tag(world.tagged[0])
+    for passing in range(3):
+        lanes.see(*(read_of(tag, 1.0 + 20 * passing + n) for n in range(14)))
+    assert (lanes.checkpoint.counts.vehicles, lanes.checkpoint.counts.unchecked) == (2, 2)  # one within the hold-off
+
+
+def test_without_memory_a_wanted_or_a_suspicious_tag_is_an_alarm_though_it_names_no_plate(tmp_path):
+    world = World(tmp_path, lambda world: world.authority.registry.set_status(world.tagged[0].plate, "C"))
+    lanes = Lanes(world)
+    wanted, twice = world.tag(world.tagged[0]), world.tag(world.tagged[1])._replace(user=None)
+    (alarm,) = lanes.see(read_of(wanted._replace(user=None), 1.0, memory=True))  # its TID came along
+    assert Reason.WATCH_LEAD in alarm.result.verdict.reasons
+    reads = [read_of(tag, 2.0 + n, memory=True) for n, tag in enumerate([twice, twice._replace(epc=b"\x31" * 12)])]
+    passed, alarm = lanes.see(*reads)
+    assert (passed, TagSuspicion.TWO_EPCS in alarm.result.evidence.tag.suspicions) == (Passed(1), True)
+    world.device.store.close()
+
+
+def test_a_tag_that_names_its_plate_is_not_passed_before_it_has_shown_its_memory(world):
+    lanes = Lanes(world, with_memory=True)
+    copy = world.tag(world.tagged[0], TagForm.TC0)._replace(tid=bytes.fromhex(NEW_TID))
+    assert lanes.see(read_of(copy, 1.0)) == []
+    (alarm,) = lanes.see(read_of(copy, 1.05, memory=True))
+    assert TagSuspicion.OTHER_TAG in alarm.result.evidence.tag.suspicions
+    assert len(lanes.checks) == 1
+
+
+@pytest.mark.parametrize("with_memory", [True, False])
+@pytest.mark.parametrize("user", [True, False], ids=["with its bank", "its TID alone"])
+def test_memory_that_comes_late_is_checked_once_more_and_once_only(world, with_memory, user):
+    lanes = Lanes(world, with_memory=with_memory)
+    tag = world.tag(world.tagged[0], TagForm.TC0)
+    copy = tag._replace(tid=bytes.fromhex(NEW_TID), user=tag.user if user else None)
+    told = lanes.see(read_of(copy, 1.0)) + lanes.checkpoint.see(RoundEnd(), int((1.001 + PATIENCE_S) * SECOND))
+    assert told == [Passed(1)]  # by its EPC alone
+    (alarm,) = lanes.see(*(read_of(copy, 1.2 + n / 10, memory=True) for n in range(5)))
+    assert Reason.TAG_AUTH_FAILED in alarm.result.verdict.reasons
+    assert (len(lanes.checks), lanes.checkpoint.counts.vehicles) == (2, 1)
+
+
+def test_memory_that_comes_late_from_a_lawful_tag_ends_in_silence_and_takes_the_unchecked_back(world):
+    lanes = Lanes(world)
+    tag = world.tag(world.tagged[0])
+    assert lanes.see(read_of(tag, 1.0), read_of(tag, 1.3, memory=True)) == [Passed(1)]
+    counts = lanes.checkpoint.counts
+    assert (counts.vehicles, counts.alarms, counts.unchecked) == (1, 0, 0)
+
+
+def test_a_proof_that_fails_later_is_checked_once_more_and_a_proof_after_it_takes_nothing_back(world):
+    lanes = Lanes(world, with_memory=True)
+    read = read_of(world.tag(world.tagged[0]), 1.0, memory=True)
+    said = [TagAuth.OK, TagAuth.FAIL, TagAuth.OK, TagAuth.FAIL]
+    told = lanes.see(*(read._replace(auth=auth, mono_ns=read.mono_ns + n * 1000) for n, auth in enumerate(said)))
+    assert [type(event) for event in told] == [Passed, Alarm]
+    assert Reason.TAG_AUTH_FAILED in told[1].result.verdict.reasons
+    assert [check.tag.seen.auth for check in lanes.checks] == [TagAuth.OK, TagAuth.FAIL]
+    lanes.see(read._replace(tid=bytes.fromhex(NEW_TID), auth=TagAuth.OK, mono_ns=2 * SECOND))
+    assert [check.tag.seen.auth for check in lanes.checks][2:] == [TagAuth.FAIL]
+
+
+# ------------------------------------------------------------------------------------ one damaged frame in a good line
+
+
+@pytest.mark.parametrize("damaged", [0, 1, 3], ids=["the first", "the second", "a late one"])
+@pytest.mark.parametrize("bank", ["tid", "user", "epc"])
+def test_one_damaged_frame_that_passes_a_checksum_of_one_byte_accuses_nobody(world, damaged, bank):
+    lanes = Lanes(world, with_memory=True)
+    tag = world.tag(world.tagged[0], TagForm.TC0)
+    content = getattr(tag, bank)
+    bad = tag._replace(**{bank: content[:-1] + bytes((content[-1] ^ 1,))})
+    reads = [
+        read_of(bad if n == damaged else tag, 1.0 + n / 50, memory=True, integrity=Integrity.CHECKSUM8)
+        for n in range(6)
+    ]  # fmt: skip
+    assert lanes.see(*reads) == [Passed(1)]
+    assert all(not check.tag.seen.suspicions for check in lanes.checks)
+
+
+def test_a_copy_beside_its_original_is_found_through_a_checksum_of_one_byte_too(world):
+    lanes = Lanes(world)
+    tag = world.tag(world.tagged[0], TagForm.TC0)
+    both = [tag, tag._replace(tid=bytes.fromhex(NEW_TID))] * 3
+    told = lanes.see(
+        *(read_of(t, 1.0 + n / 50, memory=True, integrity=Integrity.CHECKSUM8) for n, t in enumerate(both))
+    )  # fmt: skip
+    (alarm,) = alarms(told)
+    assert TagSuspicion.TWO_TAGS in alarm.result.evidence.tag.suspicions
+
+
+def test_a_tag_that_tells_another_tid_each_time_grows_nothing(world):
+    lanes = Lanes(world)
+    tag = world.tag(world.tagged[0], TagForm.TC0)
+    for n in range(100):
+        lanes.see(read_of(tag._replace(tid=n.to_bytes(12)), 1.0 + n / 100, memory=True, integrity=Integrity.CHECKSUM8))
+    known = lanes.checkpoint._known.get((AirProtocol.GEN2, tag.epc))
+    assert len(known.heard) == MEMORIES
 
 
 def test_with_and_without_its_tid_a_tag_is_one_vehicle(world):
@@ -327,10 +443,11 @@ SOME = Traffic(vehicles=240, seed=4)
 @pytest.mark.parametrize("protocol", FORMS)
 def test_in_dense_traffic_exactly_the_planted_vehicles_alarm_in_time(tmp_path, protocol):
     lane = build_lane(tmp_path, SOME, FORMS[protocol])
-    kinds = set(Planted) - ({Planted.BANK_COPIED} if protocol == "a0" else set())
+    kinds = set(Planted) - ({Planted.BANK_COPIED, Planted.UNKNOWN_TAG} if protocol == "a0" else set())
     assert set(lane.planted.values()) == kinds
     run = simulate(lane, protocol)
     assert set(run.alarms) == set(lane.planted)
+    assert run.counts.unchecked == len(lane.nameless) == (1 if protocol == "a0" else 0)
     assert all(lane.leaves_s[epc] > at_s for epc, at_s in run.alarms.items())
     assert len(run.checked) == len(lane.leaves_s)
     assert Verdict.MISSED not in {figure.verdict for figure in figures(lane, run)}

@@ -27,6 +27,30 @@ def presses(plate: str, province: str = "京") -> list[Key]:
     raise AssertionError("cannot be typed")
 
 
+def card_presses(digits: str) -> list[Key]:
+    """What types these digits of a card's number."""
+    keys: list[Key] = []
+    for digit in digits:
+        groups = choices(Entry("京", card=True)).places
+        place, group = next((at, one) for at, one in enumerate(groups) if isinstance(one, Group) and digit in one.label)
+        keys += [PLACES[place], PLACES[group.places.index(digit)]]
+    return keys
+
+
+def test_every_digit_of_a_cards_number_takes_two_presses_and_only_its_length_ends_it() -> None:
+    number = "0123456789ABCDEF"
+    assert sorted(choices(Entry("京", card=True)).label) == sorted(number)
+    for digits in (number[:12], number[4:]):
+        entry = Entry("京", card=True)
+        for at, key in enumerate(card_presses(digits)):
+            assert (entry.done, ends(choices(entry).places[2])) == (False, False), at
+            entry = pressed(entry, key)
+        assert entry.text == digits
+        assert [ends(choice) for choice in choices(entry).places] == [False, False, True, False, False]
+        assert pressed(entry, Key.UP) == entry  # no thirteenth digit
+        assert pressed(entry, Key.OK).done
+
+
 def test_the_plate_of_the_promise_takes_sixteen_presses() -> None:
     assert len(presses("京AD12345")) == 16
 

@@ -1,7 +1,7 @@
 """What every reader must do, on emulated readers behind a real port, and on a real one where there is one.
 
-With MARKCHECK_READER=/dev/ttyUSB0 and MARKCHECK_READER_PROTOCOL=m100 (a0, gx) the same tests run on that reader;
-a tag must lie before it.
+With MARKCHECK_READER=/dev/ttyUSB0 (a gantry's HOST) and MARKCHECK_READER_PROTOCOL=m100 (a0, gx, llrp) the same tests
+run on that reader; a tag must lie before it.
 """
 
 from __future__ import annotations
@@ -11,20 +11,29 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from hw.errors import DeviceNotFoundError, LinkLostError, RegionRefusedError, UnsupportedError
+from hw.errors import (
+    DeviceNotFoundError,
+    LinkLostError,
+    RegionRefusedError,
+    TagError,
+    TagProblem,
+    UnsupportedError,
+)
 from hw.interfaces import TagReader
 from hw.rfid.driver import Driver
 from hw.rfid.emulator.device import EmulatedReader
 from hw.rfid.emulator.faults import Fault, FaultKind
-from hw.rfid.emulator.port import PortEmulator, running
+from hw.rfid.emulator.llrp_messages import greeting
+from hw.rfid.emulator.port import PortEmulator, PtyPort, running
 from hw.rfid.emulator.scene import Passage, Scene, Tag
+from hw.rfid.emulator.tcp_port import TcpPort
 from hw.rfid.models import MODELS
-from hw.rfid.transport import serial_line
 from hw.rfid.types import (
     AuthResult,
     Bank,
@@ -39,8 +48,12 @@ from hw.rfid.types import (
 )
 
 REAL = os.environ.get("MARKCHECK_READER")
-EMULATED = sorted(set(MODELS) - {"llrp"})  # behind a pseudo-terminal; of llrp: tests/test_rfid_llrp.py
-TAGS = tuple(Tag(epc=bytes((n,)) * 12, tid=b"\xe2\x80\x11\x60" + bytes((n,)) * 8) for n in (0xA0, 0xBB, 0x5A))
+_NEEDS = {"llrp": pytest.mark.skipif(find_spec("pyllrp") is None, reason="the optional extra llrp is not installed")}
+EMULATED = [pytest.param(name, marks=_NEEDS.get(name, ())) for name in sorted(MODELS)]
+USER = bytes(range(102))  # as long as a tag certificate (TC1)
+TAGS = tuple(
+    Tag(epc=bytes((n,)) * 12, tid=b"\xe2\x80\x11\x60" + bytes((n,)) * 8, user=USER) for n in (0xA0, 0xBB, 0x5A)
+)
 
 
 class Place(NamedTuple):
@@ -52,15 +65,16 @@ class Place(NamedTuple):
 
     def driver(self) -> Driver:
         model = MODELS[self.protocol]
-        return model.driver(serial_line(self.path, model.baudrate))
+        return model.driver(model.line(self.path, model.baudrate, None))
 
 
 @contextmanager
 def emulated(protocol: str, folder: Path, *faults: Fault) -> Iterator[Place]:
     scene = Scene(passages=tuple(Passage(tag=tag, rssi_dbm=-50.0) for tag in TAGS), faults=faults)
-    link = folder / "reader"
-    with running(EmulatedReader(protocol, scene), time.monotonic, link) as emulator:
-        yield Place(protocol, link, emulator)
+    in_network = protocol == "llrp"
+    port = TcpPort("127.0.0.1", 0, greeting) if in_network else PtyPort(folder / "reader")
+    with running(EmulatedReader(protocol, scene, paced=not in_network), time.monotonic, port=port) as emulator:
+        yield Place(protocol, Path(port.path), emulator)
 
 
 @pytest.fixture(params=[*EMULATED, *(["real"] if REAL else [])])
@@ -138,6 +152,24 @@ def test_the_tid_of_a_tag_that_was_found_can_be_read(reader):
         assert (read.epc_echo, read.data[:1], len(read.data)) == (tag.epc, b"\xe2", 8)
 
 
+def test_a_tags_user_memory_is_read_in_parts_and_put_together(reader, place):
+    if place.emulator is None:
+        pytest.skip("what a real tag holds is not known")
+    for tag in TAGS[:2]:
+        assert reader.read_memory(Selector(tag.epc), Bank.USER, 0, len(USER) // 2) == (USER, tag.epc)
+    assert reader.read_memory(Selector(TAGS[0].epc), Bank.USER, 3, 5).data == USER[6:16]
+    assert {read.epc for read in reader.read_once(3.0)} == {tag.epc for tag in TAGS}  # it scans as before
+
+
+def test_a_tag_that_is_not_there_and_a_bank_that_is_too_short_are_faults_of_the_tag(reader):
+    with pytest.raises(TagError) as caught:
+        reader.read_memory(Selector(b"\x77" * 12), Bank.TID, 0, 4)
+    assert caught.value.tag_problem is TagProblem.NOT_FOUND
+    with pytest.raises(TagError):
+        reader.read_memory(Selector(TAGS[0].epc), Bank.USER, 200, 8)
+    assert reader.get_region() is Region.CHINA_920  # the reader itself is well
+
+
 def test_authentication_is_the_readers_word_or_unsupported(reader):
     answer = reader.authenticate(Selector(TAGS[0].epc), "safe_mark", b"")
     assert isinstance(answer, AuthResult | Unsupported)
@@ -199,5 +231,5 @@ def test_pulled_and_plugged_in_again_it_reads_within_six_seconds(protocol, tmp_p
 @pytest.mark.parametrize("protocol", EMULATED)
 def test_a_port_that_is_not_there_is_told_without_its_path(protocol, tmp_path):
     with pytest.raises(DeviceNotFoundError) as caught:
-        MODELS[protocol].driver(serial_line(tmp_path / "secret-name", 115_200)).open()
+        MODELS[protocol].driver(MODELS[protocol].line(tmp_path / "secret-name", 115_200, None)).open()
     assert "secret-name" not in str(caught.value)

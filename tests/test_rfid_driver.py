@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -461,16 +462,9 @@ def test_what_the_readers_security_module_says_is_passed_on_as_its_word():
     assert answer == AuthResult(TagAuth.OK, "reader says", 0)
 
 
-def test_a_copy_that_cannot_prove_itself_is_never_proven():
-    tags = [tag(EPCS[0], protocol=EmulatedAir.GB29768, authentication=Authentication.FAILS)]
-    world = World("gx", tags=tags, setup=ReaderSetup(security_module=True))
-    world.driver.open()
-    with pytest.raises(TagError):
-        world.driver.authenticate(Selector(EPCS[0], AirProtocol.GB29768), "safe_mark", b"")
-
-
-def test_a_reader_that_keeps_silent_about_the_result_has_not_authenticated():
-    notice = gx.build(gx.BASE << 8 | 0x30, b"\x00\x0c" + EPCS[0] + b"\x30\x00\x01\x01\x60", flags=gx.FROM_READER)
+def _one_tag_of_gb(told: bytes):
+    """A reader whose every inventory of GB/T 29768 gives this one notice."""
+    notice = gx.build(gx.BASE << 8 | 0x30, told, flags=gx.FROM_READER)
     over = gx.build(gx.BASE << 8 | 0x31, b"\x00", flags=gx.FROM_READER)
     answers = {0x00: b"\x05\x1e\x01\x00\x01\x00\x00\x01\x02", 0x04: b"\x00", 0x02: b"\x01\x14"}
 
@@ -478,7 +472,65 @@ def test_a_reader_that_keeps_silent_about_the_result_has_not_authenticated():
         answer = gx.build(frame[3] << 8 | frame[4], answers.get(frame[4], b"\x00"))
         return answer + (notice + over if frame[4] == 0x50 else b"")
 
-    driver = gx.GxDriver(ScriptedLine(reader).connect)
+    return reader
+
+
+def test_a_copy_that_cannot_prove_itself_is_never_proven():
+    tags = [tag(EPCS[0], protocol=EmulatedAir.GB29768, authentication=Authentication.FAILS)]
+    world = World("gx", tags=tags, setup=ReaderSetup(security_module=True))
+    world.driver.open()
+    answer = world.driver.authenticate(Selector(EPCS[0], AirProtocol.GB29768), "safe_mark", b"")
+    assert answer == AuthResult(TagAuth.FAIL, "reader says", 10)  # "identify failure" of the documents
+
+
+GB = AirProtocol.GB29768
+PROVING = InventoryConfig(protocol=GB, tid=4, authenticate=True)
+
+
+@pytest.mark.parametrize(
+    ("makes", "said", "told"),
+    [
+        (Authentication.REQUIRED, TagAuth.OK, b"\xe2\x80\x11\x60" + EPCS[0][:4]),
+        (Authentication.FAILS, TagAuth.FAIL, None),
+    ],
+)
+def test_in_a_scan_every_read_tells_whether_the_tag_proved_itself(makes, said, told):
+    tags = [tag(EPCS[0], protocol=EmulatedAir.GB29768, authentication=makes)]
+    world = World("gx", tags=tags, setup=ReaderSetup(security_module=True))
+    world.driver.open()
+    reads = reads_of(world.events(1.0, PROVING))
+    assert {(read.auth, read.tid) for read in reads} == {(said, told)}
+    assert {read.auth for read in reads_of(world.events(1.0, replace(PROVING, authenticate=False)))} <= {None}
+
+
+def test_a_statutory_tag_gives_its_memory_to_a_reader_that_proved_itself():
+    tags = [tag(EPCS[0], protocol=EmulatedAir.GB29768, authentication=Authentication.REQUIRED)]
+    world = World("gx", tags=tags, setup=ReaderSetup(security_module=True))
+    world.driver.open()
+    assert reads_of(world.events(1.0, replace(PROVING, authenticate=False))) == []
+    assert reads_of(world.events(1.0, PROVING))
+    assert world.driver.read_memory(Selector(EPCS[0], GB), Bank.USER, 0, 51).data == tags[0].user[:102]
+
+
+def test_a_reader_without_a_security_module_scans_on_and_proves_nobody():
+    world = World("gx", tags=[tag(EPCS[0], protocol=EmulatedAir.GB29768)])
+    world.driver.open()
+    assert {read.auth for read in reads_of(world.events(1.0, PROVING))} == {None}
+    assert isinstance(world.driver.authenticate(Selector(EPCS[0], GB), "safe_mark", b""), Unsupported)
+
+
+@pytest.mark.parametrize("code", [1, 4, 6, 7, 11, 0xFF])
+def test_a_result_that_speaks_of_no_proof_neither_proves_nor_accuses_a_tag(code):
+    notice = b"\x00\x0c" + EPCS[0] + b"\x30\x00\x01\x01\x60\x02" + bytes((code,))
+    driver = gx.GxDriver(ScriptedLine(_one_tag_of_gb(notice)).connect)
+    driver.open()
+    with pytest.raises(TagError):
+        driver.authenticate(Selector(EPCS[0], AirProtocol.GB29768), "safe_mark", b"")
+
+
+def test_a_reader_that_keeps_silent_about_the_result_has_not_authenticated():
+    silent = b"\x00\x0c" + EPCS[0] + b"\x30\x00\x01\x01\x60"
+    driver = gx.GxDriver(ScriptedLine(_one_tag_of_gb(silent)).connect)
     driver.open()
     assert isinstance(driver.authenticate(Selector(EPCS[0], AirProtocol.GB29768), "safe_mark", b""), Unsupported)
 

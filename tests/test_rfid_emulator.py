@@ -527,8 +527,9 @@ SAFE = "0000000100" + "0601"
     [
         (Authentication.REQUIRED, True, SAFE, True, b"\x02\x00"),
         (Authentication.REQUIRED, False, SAFE, False, None),
+        (Authentication.NONE, False, SAFE, False, None),  # without a security module the command is refused
         (Authentication.REQUIRED, True, "0000000100", False, None),
-        (Authentication.FAILS, True, SAFE, True, b"\x02\x06"),
+        (Authentication.FAILS, True, SAFE, True, b"\x02\x0a"),
         (Authentication.FAILS, True, "0000000100", True, b""),
         (Authentication.NONE, True, "0000000100", True, b""),
     ],

@@ -6,10 +6,9 @@ import inspect
 import json
 import struct
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,20 @@ from hypothesis import strategies as st
 
 from hw.errors import (
     DeviceNotFoundError,
+    HardwareError,
     LinkLostError,
     ReaderTimeoutError,
     RegionRefusedError,
     RejectedError,
+    TagError,
+    TagProblem,
     UnsupportedError,
 )
-from hw.interfaces import TagReader
 from hw.rfid.emulator import llrp_messages as m
 from hw.rfid.emulator.device import EmulatedReader
 from hw.rfid.emulator.faults import Fault, FaultKind
 from hw.rfid.emulator.llrp import CHINA, FOREIGN, Llrp
+from hw.rfid.emulator.llrp_access import parsed
 from hw.rfid.emulator.port import PortEmulator, running
 from hw.rfid.emulator.scene import Passage, ReaderSetup, Scene, Tag
 from hw.rfid.emulator.tcp_port import TcpPort
@@ -55,7 +57,6 @@ from hw.rfid.types import (
 )
 from scripts.cli.main import main
 from tests.reader_lines import Clock, EmulatedLine
-from tests.test_rfid_contract import is_read, until
 
 pytest.importorskip("pyllrp.pyllrp", reason="the optional extra llrp is not installed")
 
@@ -202,8 +203,9 @@ def test_a_reader_heard_outside_the_band_is_stopped_whatever_it_confirmed():
 def test_specs_that_another_client_left_are_deleted_before_ours_runs():
     world = World()
     world.driver.open()
-    delete_access = 41
-    assert world.engine.heard[delete_access] == 1
+    world.engine._access = parsed(OTHER_HOSTS_SPEC)
+    assert world.driver.connect().antennas == 4
+    assert world.engine._access is None
     world.driver.inventory().start()
     assert world.driver.connect().antennas == 4  # the spec before is still running there
     assert not world.engine.scanning
@@ -213,10 +215,13 @@ def test_specs_that_another_client_left_are_deleted_before_ours_runs():
 def test_nothing_is_ever_sent_that_could_change_a_tag():
     world = World()
     world.driver.open()
-    world.events(1.0)
-    with pytest.raises(UnsupportedError):
-        world.driver.read_memory(Selector(EPCS[0]), Bank.TID, 0, 4)
-    assert set(world.engine.heard) == {1, 2, 3, 20, 21, 22, 23, 24, 41, ACKNOWLEDGE}  # 40 adds an access spec
+    world.events(1.0, InventoryConfig(tid=6, user=51))
+    for bank in Bank:
+        with suppress(TagError):
+            world.driver.read_memory(Selector(EPCS[0]), bank, 0, 4)
+    assert set(world.engine.heard) == {1, 2, 3, 20, 21, 22, 23, 24, ADD_ACCESS, 41, 42, ACKNOWLEDGE}
+    tag_spec, read = 338, 341  # a write is 342, a kill 343, a lock 344
+    assert operations(world.line.written) == {tag_spec, read}
     names = {name for name, _ in inspect.getmembers(LlrpDriver)}
     assert not {name for name in names if any(word in name for word in ("write", "lock", "kill", "destroy"))}
 
@@ -258,8 +263,8 @@ def test_an_empty_road_is_no_fault_and_every_keepalive_is_acknowledged():
 @pytest.mark.parametrize(
     "config",
     [
-        InventoryConfig(protocol=AirProtocol.GB29768), InventoryConfig(tid=6), InventoryConfig(user=4),
-        InventoryConfig(target=1), InventoryConfig(antennas=(5,)),
+        InventoryConfig(protocol=AirProtocol.GB29768), InventoryConfig(user=255, tid=6), InventoryConfig(target=1),
+        InventoryConfig(antennas=(5,)),
     ],
 )  # fmt: skip
 def test_what_the_reader_cannot_do_is_unsupported(config):
@@ -284,6 +289,52 @@ def test_a_missing_antenna_is_told_and_counted():
     assert {gap.reason for gap in gaps_of(events)} == {GapReason.ANTENNA_MISSING}
     assert list(world.driver.health().antenna_faults) == [2]
     assert reads_of(events)
+
+
+def test_an_antenna_that_is_there_again_ends_its_gap():
+    lost = [Fault(kind=FaultKind.ANTENNA_MISSING, at_s=2.0, for_s=1.0, antenna=2)]
+    world = World(scene_of(faults=lost))
+    world.driver.open()
+    gone, back = gaps_of(world.events(5.0, InventoryConfig(antennas=(1, 2))))
+    assert (gone.reason, gone.over) == (back.reason, not back.over) == (GapReason.ANTENNA_MISSING, False)
+    assert 0.8 <= back.seconds <= 1.2
+
+
+def test_a_gap_of_two_antennas_is_over_when_both_are_there_again():
+    lost = [
+        Fault(kind=FaultKind.ANTENNA_MISSING, at_s=2.0, for_s=1.0, antenna=1),
+        Fault(kind=FaultKind.ANTENNA_MISSING, at_s=2.0, for_s=2.0, antenna=2),
+    ]
+    world = World(scene_of(faults=lost))
+    world.driver.open()
+    gaps = gaps_of(world.events(6.0, InventoryConfig(antennas=(1, 2))))
+    assert [gap.over for gap in gaps] == [False, False, True]
+    assert gaps[-1].seconds > 1.8
+
+
+def test_an_antenna_that_comes_back_between_two_scans_is_told_in_the_second():
+    world = World(scene_of(missing_antennas=frozenset({1})))
+    world.driver.open()
+    assert [gap.over for gap in gaps_of(world.events(0.5))] == [False]
+    assert world.line._received
+    world.line._received(m.event(9.0, m.tlv(255, b"\x01\x00\x01")))
+    world.line._received(report(EPCS[0]))  # what else is heard between scans is forgotten
+    with world.driver.inventory() as scan:
+        found = [scan.poll(0.0) for _ in range(3)]
+    (back,) = gaps_of([event for event in found if event])
+    assert back.over
+    assert not reads_of([event for event in found if event])
+
+
+def test_a_port_without_an_antenna_that_nobody_scans_is_no_fault():
+    world = World()
+    world.driver.open()
+    with world.driver.inventory() as scan:
+        assert world.line._received
+        world.line._received(m.event(1.0, m.tlv(255, b"\x00\x00\x04")))
+        world.line._received(m.event(1.0, m.tlv(255, b"\x01\x00\x03")))
+        found = [scan.poll(0.0) for _ in range(2)]
+    assert found == [RoundEnd(), RoundEnd()]
 
 
 def test_a_reader_that_ends_the_scan_by_itself_is_not_taken_for_an_empty_road():
@@ -355,6 +406,168 @@ def test_a_refused_command_tells_the_readers_code():
     with pytest.raises(RejectedError) as caught:
         world.driver.begin(InventoryConfig())
     assert caught.value.code == m.FIELD_ERROR
+
+
+# Memory
+
+USER = bytes(range(102))  # of a tag with a certificate (TC1): two reads
+SIGNATURE = bytes(range(64))  # of a tag with its fields in the EPC (TC0): exactly one
+LOCKED = Tag(epc=b"\x11" * 12, tid=b"\xe2" * 12, user=USER, locked=frozenset({"user"}), access_password=7)
+HOLDERS = (
+    Tag(epc=EPCS[0], tid=b"\xe2\x80" + bytes(10), user=USER),
+    Tag(epc=EPCS[1], tid=b"\xe2\x81" + bytes(10), user=SIGNATURE),
+    Tag(epc=EPCS[2], tid=b"\xe2\x82" + bytes(10)), LOCKED,
+)  # fmt: skip
+ADD_ACCESS = 40
+
+
+ALL_TAGS = m.tlv(338, m.tlv(339, bytes.fromhex("600020") + bytes(4)))
+OTHER_HOSTS_SPEC = (
+    struct.pack(">IHBBI", 9, 0, 1, 0, 0) + m.tlv(208, bytes(3))
+    + m.tlv(209, ALL_TAGS + m.tlv(341, struct.pack(">HIBHH", 1, 0, 0xC0, 0, 1))) + m.tlv(239, b"\x00")
+)  # fmt: skip
+
+
+def operations(written: bytes) -> set[int]:
+    """The kinds of parameters in the commands of all access specs that were sent."""
+    found: set[int] = set()
+    while written:
+        length = int.from_bytes(written[2:6])
+        if written[1] == ADD_ACCESS:
+            spec = m.part(m.parts(written[10:length]), 207)
+            found |= {kind for kind, _ in m.parts(m.part(m.parts(spec[12:]), 209))}
+        written = written[length:]
+    return found
+
+
+def test_tid_and_user_memory_come_along_with_every_read_where_that_is_wanted():
+    world = World(scene_of(HOLDERS))
+    assert world.driver.open().tid_in_inventory
+    reads = reads_of(world.events(2.0, InventoryConfig(tid=6, user=51)))
+    assert min(sum(read.epc == tag.epc for read in reads) for tag in HOLDERS) >= 5
+    assert {(read.epc, read.tid) for read in reads} == {(tag.epc, tag.tid) for tag in HOLDERS}
+    users = {read.epc: read.user for read in reads}
+    assert users == {EPCS[0]: USER, EPCS[1]: SIGNATURE, EPCS[2]: None, LOCKED.epc: None}
+    assert world.engine._access is None
+
+
+def test_a_memory_is_read_of_the_tag_that_is_meant_and_of_no_longer_one_that_begins_alike():
+    alike = Tag(epc=EPCS[0] + b"\x01\x02", tid=b"\xe2" + b"\x99" * 11)
+    world = World(scene_of((alike, *HOLDERS)))
+    world.driver.open()
+    for tag in HOLDERS[:3]:
+        assert world.driver.read_memory(Selector(tag.epc), Bank.TID, 0, 6) == (tag.tid, tag.epc)
+    assert world.driver.read_memory(Selector(EPCS[0]), Bank.EPC, 2, 6).data == EPCS[0]
+    assert world.driver.read_memory(Selector(EPCS[0]), Bank.USER, 0, 51).data == USER
+
+
+def test_after_a_read_nothing_transmits_and_no_spec_is_left_behind():
+    world = World(scene_of(HOLDERS))
+    world.driver.open()
+    for epc in (EPCS[0], b"\x77" * 12):
+        with suppress(TagError):
+            world.driver.read_memory(Selector(epc), Bank.TID, 0, 4)
+        assert not world.engine.scanning
+        assert (world.engine._spec, world.engine._access) == (None, None)
+    assert world.driver.health().timeouts == 0
+
+
+def test_a_reader_heard_outside_the_band_reads_no_memory_and_transmits_no_longer():
+    world = World(scene_of(HOLDERS))
+    world.engine.hopping, world.engine.tables = False, {1: FOREIGN, 2: CHINA}
+    world.driver.open()
+    world.engine._radio = dict.fromkeys(world.engine._radio, (1, 1, 1))
+    for epc in (EPCS[0], b"\x77" * 12):  # whichever tag it is that tells
+        with pytest.raises(RegionRefusedError, match="outside 920-925"):
+            world.driver.read_memory(Selector(epc), Bank.TID, 0, 4)
+        assert not world.engine.scanning
+
+
+def test_a_reader_ends_a_read_by_itself_when_its_host_is_gone(monkeypatch):
+    world = World(scene_of(()))
+    world.driver.open()
+    monkeypatch.setattr(world.driver, "stop", lambda: True)  # the cable is cut here
+    with pytest.raises(HardwareError):
+        world.driver.read_memory(Selector(EPCS[0]), Bank.TID, 0, 4)
+    assert not world.engine.scanning
+
+
+@pytest.mark.parametrize(
+    ("tag", "password", "problem"),
+    [
+        (LOCKED, bytes(4), TagProblem.OTHER), (LOCKED, b"\0\0\0\x08", TagProblem.NOT_FOUND),
+        (HOLDERS[2], bytes(4), TagProblem.OTHER),
+    ],
+)  # fmt: skip
+def test_a_tag_that_does_not_give_its_memory_is_told_as_such(tag, password, problem):
+    world = World(scene_of(HOLDERS))
+    world.driver.open()
+    with pytest.raises(TagError) as caught:
+        world.driver.read_memory(Selector(tag.epc), Bank.USER, 0, 4, password)
+    assert caught.value.tag_problem is problem
+    assert world.driver.read_memory(Selector(LOCKED.epc), Bank.USER, 0, 4, b"\0\0\0\x07").data == USER[:8]
+
+
+def test_a_reader_that_takes_no_access_spec_still_tells_the_tags():
+    world = World()
+    world.engine.access_reads = 0
+    assert not world.driver.open().tid_in_inventory
+    with pytest.raises(UnsupportedError):
+        world.driver.read_memory(Selector(EPCS[0]), Bank.TID, 0, 4)
+    with pytest.raises(UnsupportedError):
+        world.driver.inventory(InventoryConfig(tid=6)).start()
+    assert {read.epc for read in reads_of(world.events(0.5))} == set(EPCS)
+
+
+def test_a_reader_that_refuses_to_read_is_told_as_such_and_listens_again():
+    world = World()
+    world.driver.open()
+    world.engine._access = parsed(OTHER_HOSTS_SPEC)  # one is all it takes
+    with pytest.raises(RejectedError):
+        world.driver.read_memory(Selector(EPCS[0]), Bank.TID, 0, 4)
+    assert reads_of(world.events(0.5))
+
+
+def read_result(number: int, words: bytes, result: int = 0) -> bytes:
+    return m.tlv(349, struct.pack(">BHH", result, number, len(words) // 2) + words)
+
+
+def sighting_with(*results: bytes) -> Packet:
+    told = [m.tv(1, "H", 1), m.tv(12, "H", 0x3000), *results]
+    (packet,) = Stream()(m.message(m.REPORT, bytes(4), m.tag_report(EPCS[0], told)))
+    assert isinstance(packet, Report)
+    return packet.parts[0]
+
+
+def test_words_of_a_read_before_are_not_taken_for_those_of_this_one():
+    world = World(scene_of(HOLDERS))
+    world.driver.open()
+    late = read_result(0xFFF << 4 | 2, b"\xee" * 64)
+    told = [m.tv(1, "H", 1), m.tv(12, "H", 0x3000), late]
+    send = world.engine.send
+    stale = m.message(m.REPORT, bytes(4), m.tag_report(EPCS[0], told))
+    world.engine.send = lambda frame, after_s=0.0: (send(stale), send(frame, after_s))  # before everything else it says
+    assert world.driver.read_memory(Selector(EPCS[0]), Bank.USER, 0, 32).data == USER[:64]
+
+
+@pytest.mark.parametrize("lost", [2, 3, 9])
+def test_a_memory_of_which_a_part_was_lost_on_the_way_is_not_told(lost):
+    tid, first = read_result(1, b"\xe2" * 12), read_result(2, USER[:64])
+    whole = sighting_with(tid, first, read_result(3, USER[64:]))
+    assert (whole.tid, whole.user, whole.result) == (b"\xe2" * 12, USER, 0)
+    torn = sighting_with(tid, first, read_result(3, b"", lost))
+    assert (torn.tid, torn.user, torn.result) == (b"\xe2" * 12, None, lost)
+
+
+@pytest.mark.parametrize("end", [1, 4])
+def test_a_memory_that_ends_early_is_told_up_to_its_end(end):
+    read = sighting_with(read_result(1, b"", end), read_result(2, SIGNATURE), read_result(3, b"", end))
+    assert (read.tid, read.user) == (None, SIGNATURE)
+
+
+@pytest.mark.parametrize("results", [[read_result(2, bytes(66))], [read_result(n, b"\0\0") for n in range(1, 11)]])
+def test_more_memory_than_can_have_been_asked_for_is_not_believed(results):
+    assert sighting_with(*results) == Refused(Refusal.SHAPE)
 
 
 # Bytes
@@ -521,67 +734,6 @@ def emulator() -> Iterator[PortEmulator]:
 def reader(emulator) -> Iterator[LlrpDriver]:
     with driver_of(emulator) as driver:
         yield driver
-
-
-def test_a_single_look_finds_the_tags_and_a_second_one_finds_them_again(reader):
-    asked: TagReader = reader
-    for _ in range(2):
-        assert {read.epc for read in asked.read_once(3.0)} == set(EPCS)
-    assert asked.health().timeouts == 0
-
-
-def test_a_scan_ends_within_300_ms_and_the_reader_listens_again(reader):
-    with reader.inventory() as scan:
-        with pytest.raises(UnsupportedError):
-            reader.get_power()
-        until(scan, is_read)
-        began = time.monotonic()
-    assert time.monotonic() - began <= 0.3
-    assert all(isinstance(event, TagRead | RoundEnd) for event in scan)
-    assert reader.get_region() is Region.CHINA_920
-
-
-def test_a_second_program_does_not_get_the_reader(emulator, reader):
-    with pytest.raises(DeviceNotFoundError):
-        driver_of(emulator).open()
-    assert reader.get_region() is Region.CHINA_920
-
-
-def test_closing_twice_is_harmless_and_a_closed_reader_can_be_opened_again(emulator):
-    threads = threading.active_count()
-    driver = driver_of(emulator)
-    driver.open()
-    driver.inventory().start()
-    assert threading.active_count() == threads + 1
-    driver.close()
-    driver.close()
-    assert threading.active_count() == threads
-    with pytest.raises(LinkLostError):
-        driver.get_power()
-    assert driver.open().antennas == 4
-    assert driver.read_once(3.0)
-    driver.close()
-
-
-def test_closing_from_another_thread_ends_a_scan(reader):
-    with reader.inventory() as scan:
-        until(scan, is_read)
-        closer = threading.Timer(0.05, reader.close)
-        closer.start()
-        for _ in scan:
-            if reader.closed:
-                break
-        closer.join()
-    assert list(scan) == []
-
-
-def test_a_reader_that_went_away_is_found_again():
-    with gantry(Fault(kind=FaultKind.UNPLUG, at_s=0.3, seconds=0.3)) as emulator, driver_of(emulator) as driver:
-        with driver.inventory() as scan:
-            assert until(scan, lambda event: isinstance(event, Gap))[-1] == Gap(GapReason.LINK_LOST, 0.0)
-            until(scan, lambda event: isinstance(event, Gap) and event.over)
-            until(scan, is_read)
-        assert driver.health().reconnects == 1
 
 
 def test_a_reader_that_is_not_there_is_told_without_its_address():

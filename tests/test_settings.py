@@ -13,10 +13,22 @@ def test_an_empty_file_is_the_standard_device() -> None:
     assert read_settings("") == Settings()
 
 
+def test_nobody_has_to_log_in_unless_the_settings_say_so_and_then_it_locks_after_ten_minutes() -> None:
+    assert not read_settings("").officers.required
+    officers = read_settings("[officers]\nrequired = true\n").officers
+    assert (officers.required, officers.lock_minutes) == (True, 10)
+
+
 def test_settings_are_read_with_their_types() -> None:
     settings = read_settings('[reader]\nport = "/dev/ttyUSB0"\npower_dbm = 18\n[device]\ndemo = true\n')
     assert settings.reader == ReaderSettings(port="/dev/ttyUSB0", power_dbm=18.0)
     assert settings.device.demo
+
+
+@pytest.mark.parametrize("port", ["192.0.2.7", "gantry.example:6000", "[2001:db8::1]:5084", ""])
+def test_a_gantry_has_an_address_in_place_of_a_port(port: str) -> None:
+    reader = read_settings(f'[reader]\nprotocol = "llrp"\nport = "{port}"\n').reader
+    assert (reader.protocol, reader.port) == ("llrp", port)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +44,14 @@ def test_settings_are_read_with_their_types() -> None:
         ("[keys]\nup = 6", "two parts on one GPIO"),
         ("[device]\nprovince = 'X'", "device.province: no province"),
         ("[reader]\npower_dbm = 40", "reader.power_dbm: 0 to 33"),
-        ("[centre]\nurl = 'http://centre'", "centre.url: https is needed"),
+        ("[centre]\nurl = 'https://centre'", r"centre: no such setting"),
         ("[reader]\nband = 915", "reader.band: no such setting"),
+        ("[officers]\nlock_minutes = 0", "officers.lock_minutes: 1 to 60"),
+        ("[officers]\nlock_minutes = 61", "officers.lock_minutes: 1 to 60"),
+        ("[officers]\nrequired = 'no'", "officers.required: true or false is needed"),
+        ("[reader]\nprotocol = 'llpr'", "reader.protocol: one of m100, a0, gx, llrp is needed"),
+        ("[reader]\nprotocol = 'llrp'\nport = '/dev/ttyUSB0'", "reader.port: HOST or HOST:PORT is needed for llrp"),
+        ("[reader]\nprotocol = 'llrp'\nport = 'gantry:99999'", "reader.port: HOST or HOST:PORT is needed for llrp"),
         ("[[[", "not TOML"),
         ('"\\u001b[31m" = 1', r"\?\[31m: no such setting"),
     ],

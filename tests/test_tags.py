@@ -63,9 +63,10 @@ from verifier.types import (
     TagRecord,
     TagSeen,
     TagSuspicion,
+    VehicleRecord,
     WatchHit,
 )
-from verifier.verdict import Action, Reason, Tone, VerdictCode
+from verifier.verdict import Action, Reason, Tone, Verdict, VerdictCode
 from verifier.wording import TAG_LEVELS
 
 NOW = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
@@ -430,6 +431,49 @@ def test_a_car_whose_plate_was_changed_is_known_by_its_old_tag(tmp_path):
     world.device.store.close()
 
 
+@pytest.mark.parametrize("form", TagForm)
+@pytest.mark.parametrize("shows_code", [False, True])
+def test_old_data_never_stop_a_re_plated_car_because_its_proven_tag_names_its_last_plate(world, form, shows_code):
+    new = Plate("京A88A66", "02")
+    kept = seen_of(world.tag(world.tagged[0], form), auth=TagAuth.OK)
+    world.authority.registry.replate(world.tagged[0].plate, new)  # not published
+    world.now = NOW + timedelta(hours=27)
+    code = world.authority.text(new, PresentationMode.STORED, NOW).encode() if shows_code else None
+    verdict = world.check(kept, plate_seen=PlateSeen(plate=new, confirmed=True), code=code).verdict
+    assert (verdict.tone, verdict.plate) == (Tone.CAUTION, new)
+    assert verdict.code is not VerdictCode.MISMATCH
+    assert Reason.ID_UNCONFIRMED_MISMATCH in verdict.reasons
+    assert Action.RELEASE not in verdict.actions
+
+
+def test_a_re_plating_that_the_data_cannot_know_of_yet_is_no_mismatch(world):
+    new = Plate("京A88A66", "02")
+    kept = seen_of(world.tag(world.tagged[0]), auth=TagAuth.OK)
+    world.authority.registry.replate(world.tagged[0].plate, new)
+    code = world.authority.text(new, PresentationMode.STORED, NOW).encode()  # of this day, like the data
+    verdict = world.check(kept, plate_seen=PlateSeen(plate=new, confirmed=True), code=code).verdict
+    assert (verdict.code is VerdictCode.MISMATCH, verdict.tone) == (False, Tone.CAUTION)
+    assert Reason.ID_UNCONFIRMED_MISMATCH in verdict.reasons
+
+
+def test_a_proven_tag_that_fresh_data_have_on_another_car_is_a_mismatch(world):
+    mine, other = world.tagged[:2]
+    verdict = world.check(seen_of(world.tag(other), auth=TagAuth.OK), plate_seen=on_the_car(mine)).verdict
+    assert (verdict.code, verdict.tone) == (VerdictCode.MISMATCH, Tone.STOP)
+
+
+@pytest.mark.parametrize("auth", [TagAuth.OK, TagAuth.UNSUPPORTED])
+def test_data_from_before_a_tag_was_written_do_not_make_it_the_tag_of_the_car_that_it_left(world, auth):
+    before, after = world.tagged[0], world.bare[0]
+    unbind_tag(world.authority.registry, before.plate)
+    bind_tag(world.authority.registry, after.plate, before.tid)  # not published
+    tag = seen_of(world.tag(after, issued_at=NOW), auth=auth)
+    result = world.check(tag, plate_seen=on_the_car(before))
+    assert tag_of(result).plate == after.plate
+    assert result.verdict.tone is Tone.CAUTION
+    assert Action.RELEASE not in result.verdict.actions
+
+
 def test_a_suspicion_is_never_a_verdict_but_nobody_is_released_on_it(world):
     for suspicion in TagSuspicion:
         tag = seen_of(world.tag(world.tagged[0]), auth=TagAuth.OK, suspicions=(suspicion,))
@@ -679,15 +723,52 @@ def test_a_tag_counts_as_newer_than_the_data_for_as_long_as_a_change_takes_to_re
     assert failed(replace(OF_TODAY, record=TagRecord.UNKNOWN, issued_on=issued)) is believed
 
 
-def test_an_authenticated_tag_of_another_vehicle_is_not_a_trusted_identity():
-    seen = PlateSeen(plate=Plate("京A54321", "02"), confirmed=True)
-    cache = CacheEvidence(state=CacheState.OK, as_of=NOW, covers=True, answer=StatusAnswer(vehicle=None))
-    codes = [
-        decide(Evidence(tag=tag, plate_seen=seen, cache=cache), Policy(), NOW).code
-        for tag in (OF_TODAY, replace(OF_TODAY, record=TagRecord.OTHER_VEHICLE))
-    ]
-    assert codes[0] is VerdictCode.MISMATCH
-    assert codes[1] is not VerdictCode.MISMATCH
+ANOTHER = PlateSeen(plate=Plate("京A54321", "02"), confirmed=True)
+
+
+def beside_another_plate(tag: TagEvidence, age: timedelta = timedelta(0), **seen) -> Verdict:
+    cache = CacheEvidence(state=CacheState.OK, as_of=NOW - age, covers=True, answer=StatusAnswer(vehicle=None))
+    return decide(Evidence(tag=tag, plate_seen=ANOTHER, cache=cache, **seen), Policy(), NOW)
+
+
+@pytest.mark.parametrize("record", [None, *TagRecord])
+def test_only_a_proven_tag_that_the_register_has_on_the_vehicle_it_names_makes_a_mismatch(record):
+    mismatch = beside_another_plate(replace(OF_TODAY, record=record)).code is VerdictCode.MISMATCH
+    assert mismatch is (record is TagRecord.BOUND)
+
+
+def test_the_register_makes_a_mismatch_of_a_tag_while_it_is_fresh_and_not_a_second_longer():
+    tag = replace(OF_TODAY, record=TagRecord.BOUND)
+    assert beside_another_plate(tag, Policy().fresh).code is VerdictCode.MISMATCH
+    late = beside_another_plate(tag, Policy().fresh + timedelta(seconds=1))
+    assert (late.code is VerdictCode.MISMATCH, late.tone) == (False, Tone.CAUTION)
+
+
+def test_by_a_clock_under_suspicion_no_data_are_fresh_enough_to_make_a_mismatch_of_a_tag():
+    verdict = beside_another_plate(replace(OF_TODAY, record=TagRecord.BOUND), clock_trusted=False)
+    assert (verdict.code is VerdictCode.MISMATCH, verdict.tone) == (False, Tone.CAUTION)
+
+
+tags_of_a_car = st.builds(
+    TagEvidence,
+    auth=st.sampled_from(TagAuth), tid=st.just("E280"), plate=st.just(Plate("京A12345", "02")),
+    level=st.sampled_from(TagLevel), record=st.none() | st.sampled_from(TagRecord),
+    issued_on=st.none() | st.dates(NOW.date() - timedelta(days=40), NOW.date()),
+    tid_matches=st.none() | st.booleans(),
+)  # fmt: skip
+
+
+@given(tag=tags_of_a_car, age=st.timedeltas(timedelta(0), timedelta(days=40)), trusted=st.booleans())
+def test_the_tag_of_another_car_never_ends_in_a_pass_or_a_note_whatever_the_data_say(tag, age, trusted):
+    record = VehicleRecord(
+        plate=ANOTHER.plate, status=ORDINARY, inspection_valid_until=Month.at(NOW).plus(6), ecred_issued=True
+    )
+    for answer in (StatusAnswer(vehicle=record), StatusAnswer(vehicle=None)):
+        cache = CacheEvidence(state=CacheState.OK, as_of=NOW - age, covers=True, answer=answer)
+        evidence = Evidence(tag=tag, plate_seen=ANOTHER, cache=cache, clock_trusted=trusted)
+        verdict = decide(evidence, Policy(), NOW)
+        assert verdict.tone in (Tone.CAUTION, Tone.STOP)
+        assert Action.RELEASE not in verdict.actions
 
 
 def test_a_tag_without_a_plate_is_no_identity_at_all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from firmware.app import TagField
 from firmware.checkpoint import Checkpoint
 from firmware.machine.events import Alarm, PartFault, Passed, TagsSeen
-from firmware.tags import FETCHED, LISTED, PART, Field, Memories, TagThread
+from firmware.readers import start_reader
+from firmware.settings import ReaderSettings
+from firmware.tags import FETCHED, LISTED, PART, TC1_WORDS, TRIES, Field, Memories, TagThread
 from hw.errors import DeviceNotFoundError
 from hw.rfid.emulator.device import EmulatedReader
 from hw.rfid.emulator.faults import Fault, FaultKind
@@ -24,9 +27,10 @@ from hw.rfid.types import AirProtocol
 from scripts.sandbox.tags import PersonalisedTag, TagForm
 from tests.reader_lines import Clock, EmulatedLine
 from tests.test_tags import World, on_the_car
+from verifier.audit import read_log
 from verifier.check import Observation
-from verifier.types import TagAuth, TagLevel
-from verifier.verdict import Tone, VerdictCode
+from verifier.types import TagAuth, TagLevel, TagSeen, TagSuspicion
+from verifier.verdict import Reason, Tone, VerdictCode
 
 PROTOCOLS = sorted(set(MODELS) - {"llrp"})  # on a serial line
 
@@ -162,8 +166,27 @@ def test_a_tag_that_cannot_prove_itself_is_never_taken_for_proven(world):
     )  # fmt: skip
     field = Field(air=AirProtocol.GB29768)
     (seen,) = Bench(world, "gx", scene(passage, security_module=True), field=field).read(4.0).lists[-1].tags
-    assert seen.evidence.auth is not TagAuth.OK
-    assert seen.evidence.level < TagLevel.AUTHENTICATED
+    assert (seen.evidence.auth, seen.evidence.level) == (TagAuth.FAIL, TagLevel.CERTIFIED)
+    verdict = world.device.verifier.check(Observation(tag=seen.evidence)).verdict
+    assert (verdict.tone, Reason.TAG_AUTH_FAILED in verdict.reasons) == (Tone.CAUTION, True)
+
+
+@pytest.mark.parametrize("form", TagForm)
+def test_a_statutory_tag_that_answers_only_after_its_proof_is_listed_with_its_certificate(world, form):
+    vehicle = world.tagged[0]
+    given = {"protocol": EmulatedAir.GB29768, "authentication": Authentication.REQUIRED}
+    held = scene(standing(world.tag(vehicle, form), **given), security_module=True)
+    (seen,) = Bench(world, "gx", held, field=Field(air=AirProtocol.GB29768)).read(4.0).lists[-1].tags
+    assert (seen.evidence.level, seen.evidence.plate) == (TagLevel.AUTHENTICATED, vehicle.plate)
+    verdict = world.device.verifier.check(Observation(tag=seen.evidence)).verdict
+    assert (verdict.code, verdict.tone) == (VerdictCode.VALID, Tone.PASS)
+
+
+def test_without_a_security_module_nothing_is_taken_for_proven(world):
+    held = scene(standing(world.tag(world.tagged[0]), protocol=EmulatedAir.GB29768))
+    bench = Bench(world, "gx", held, field=Field(air=AirProtocol.GB29768)).read(4.0)
+    (seen,) = bench.lists[-1].tags
+    assert (seen.evidence.auth, seen.evidence.level, bench.faults) == (TagAuth.UNSUPPORTED, TagLevel.CERTIFIED, [])
 
 
 def test_a_tag_that_gives_nothing_is_asked_a_few_times_and_then_left_alone(world):
@@ -176,8 +199,111 @@ def test_a_tag_that_gives_nothing_is_asked_a_few_times_and_then_left_alone(world
 
 def test_memory_of_no_more_than_a_few_tags_is_read_at_once():
     assert FETCHED <= LISTED
-    memories = Memories(authenticates=False)
-    assert memories.seen  # kept within bounds by its size alone
+
+
+NO_ROOM = bytes.fromhex("e28011050000000000000001")  # TID of a chip that is the copy of another one's EPC
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_copy_of_the_epc_that_comes_when_its_original_has_left_inherits_nothing_of_it(world, protocol):
+    tag = world.tag(world.tagged[0])
+    original = standing(tag)
+    copy = standing(tag._replace(tid=NO_ROOM, user=b""))
+    bench = Bench(world, protocol, scene(replace(original, for_s=3.0), replace(copy, at_s=8.0))).read(13.0)
+    levels = [seen.evidence.level for listed in bench.lists for seen in listed.tags]
+    assert TagLevel.CERTIFIED in levels
+    (seen,) = bench.lists[-1].tags
+    assert (seen.evidence.plate, seen.evidence.level, seen.evidence.tid) == (None, TagLevel.READ, NO_ROOM.hex().upper())
+
+
+def test_a_chip_that_tells_another_tid_at_once_has_nothing_of_the_one_before(world):
+    tag = world.tag(world.tagged[0])
+    blank = standing(tag._replace(tid=NO_ROOM, user=b""))
+    bench = Bench(world, "gx", scene(replace(standing(tag), for_s=4.0), replace(blank, at_s=4.1))).read(8.0)
+    assert TagLevel.CERTIFIED in {seen.evidence.level for listed in bench.lists for seen in listed.tags}
+    (seen,) = bench.lists[-1].tags
+    assert (seen.evidence.level, seen.evidence.fault, seen.evidence.suspicions) == (TagLevel.READ, None, ())
+
+
+def test_a_copy_of_the_epc_that_takes_its_originals_place_at_once_inherits_neither_bank_nor_proof(world):
+    tag = world.tag(world.tagged[0])
+    original = standing(tag, protocol=EmulatedAir.GB29768)
+    blank = tag._replace(tid=NO_ROOM, user=b"")
+    copy = standing(blank, protocol=EmulatedAir.GB29768, authentication=Authentication.FAILS)
+    swapped = scene(replace(original, for_s=4.0), replace(copy, at_s=4.1), security_module=True)
+    bench = Bench(world, "gx", swapped, field=Field(air=AirProtocol.GB29768)).read(9.0)
+    assert TagAuth.OK in {seen.evidence.auth for listed in bench.lists for seen in listed.tags}
+    (seen,) = bench.lists[-1].tags
+    evidence = seen.evidence
+    assert (evidence.auth, evidence.level, evidence.fault) == (TagAuth.FAIL, TagLevel.READ, None)
+
+
+def test_the_time_in_which_memory_is_read_makes_no_tag_leave(world):
+    """What is read of a tag is read once, although the scan rests for seconds while other tags keep silent."""
+    good = standing(world.tag(world.tagged[0]), -40.0)
+    mute = [standing(PersonalisedTag(b"", bytes((0x30, n)) * 6, b""), -50.0 - n) for n in range(3)]
+    bench = Bench(world, "m100", scene(good, *mute))
+    reader = bench.line.reader.engine
+    send = reader.send
+
+    def late(frame: bytes, after_s: float = 0.0) -> None:
+        refused = frame[2] == 0xFF and frame[5] != 0x15  # and no heartbeat of an empty round
+        send(frame, after_s + (0.8 if refused else 0.0))
+
+    reader.send = late
+    bench.read(20.0)
+    assert bench.faults == []
+    assert reader.heard[0x39] == 3 + len(mute) * TRIES  # of the good one the TID once, and the bank in two parts
+    levels = [{seen.evidence.level for seen in listed.tags} for listed in bench.lists]
+    assert all(TagLevel.CERTIFIED in level for level in levels[3:])
+
+
+def damaged_once(bench: Bench, within: bytes) -> None:
+    """The next answer that holds these bytes comes damaged, in a frame whose checksum fits."""
+    reader = bench.line.reader.engine
+    answered, left = reader.answer, [1]
+
+    def damaged(code: int, data: bytes) -> bytes:
+        if within in data and left:
+            left.pop()
+            data = data.replace(within, bytes((within[0] ^ 1,)) + within[1:])
+        return answered(code, data)
+
+    reader.answer = damaged
+
+
+@pytest.mark.parametrize("part", ["tid", "body", "signature"])
+def test_one_damaged_frame_whose_checksum_fits_makes_no_copy_of_a_lawful_tag(world, part):
+    tag = world.tag(world.tagged[0])
+    bench = Bench(world, "m100", scene(standing(tag)))
+    damaged_once(bench, {"tid": tag.tid, "body": tag.user[:20], "signature": tag.user[40:60]}[part])
+    bench.read(4.0)
+    told = [seen.evidence for listed in bench.lists for seen in listed.tags]
+    assert {(evidence.fault, evidence.suspicions) for evidence in told} == {(None, ())}
+    assert told[-1].level is TagLevel.CERTIFIED
+
+
+def test_a_bank_that_is_of_another_tag_is_told_when_it_was_read_once_more(world):
+    copied = world.tag(world.tagged[0])._replace(tid=NO_ROOM)
+    bench = Bench(world, "m100", scene(standing(copied))).read(4.0)
+    (seen,) = bench.lists[-1].tags
+    assert seen.evidence.suspicions == (TagSuspicion.OTHER_TAG,)
+    assert bench.line.reader.engine.heard[0x39] == 6  # TID and two parts of the bank, twice
+
+
+def test_a_reader_that_reads_no_memory_is_no_failing_reader(world):
+    """Real drivers say Unsupported where their protocol has no command for it: here A0 of another air interface."""
+    bench = Bench(world, "a0", scene(standing(world.tag(world.tagged[0]))))
+    with bench._make() as driver:
+        (read,) = driver.read_once(2.0)
+        foreign = read._replace(protocol=AirProtocol.GB29768)
+        memories = Memories(authenticates=True, tid_along=False, doubted=lambda _: False)
+        assert memories.wanting(foreign)
+        memories.fetch(driver, foreign)
+        assert memories.seen(foreign) == TagSeen(epc=read.epc)
+        assert not memories.wanting(foreign)  # asking again would interrupt the scan for nothing
+        memories.fetch(driver, read)
+        assert memories.seen(read).user is not None
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong
@@ -267,12 +393,63 @@ def test_watching_posts_a_silent_car_and_an_alarm(tmp_path, protocol):
     world.device.store.close()
 
 
+def test_a_checkpoint_hears_statutory_tags_and_what_the_readers_security_module_says_of_them(world):
+    lawful, copied = (
+        standing(world.tag(vehicle), protocol=EmulatedAir.GB29768, authentication=makes)
+        for vehicle, makes in zip(world.tagged, (Authentication.REQUIRED, Authentication.FAILS), strict=False)
+    )
+    field = Field(air=AirProtocol.GB29768, user_words=TC1_WORDS)
+    bench = Bench(world, "gx", scene(lawful, copied, security_module=True), field=field).watch(2.0)
+    assert [event for event in bench.posted if isinstance(event, Passed)] == [Passed(1)]
+    (alarm,) = [event for event in bench.posted if isinstance(event, Alarm)]
+    assert (alarm.result.evidence.tag.auth, alarm.result.verdict.tone) == (TagAuth.FAIL, Tone.CAUTION)
+    (passed, _) = read_log(world.home.audit)
+    assert (passed["verdict"]["verdict"], passed["evidence"]["tag"]["auth"]) == (VerdictCode.VALID, TagAuth.OK)
+
+
 def test_alarms_are_numbered_apart_from_the_officers_checks(tmp_path):
     world = World(tmp_path, lambda world: [world.authority.registry.set_status(v.plate, "C") for v in world.tagged[:2]])
     tags = [standing(world.tag(vehicle, TagForm.TC0)) for vehicle in world.tagged[:2]]
     numbers = [e.number for e in Bench(world, "m100", scene(*tags)).watch(2.0).posted if isinstance(e, Alarm)]
     assert sorted(numbers) == [-2, -1]
     world.device.store.close()
+
+
+SCENE = """
+[[tag]]
+name = "car"
+epc = "{epc}"
+tid = "{tid}"
+user = "{user}"
+
+[[pass]]
+tag = "car"
+rssi_dbm = -50.0
+"""
+
+
+@pytest.mark.parametrize(("protocol", "unchecked"), [("gx", False), ("a0", True), ("m100", True)])
+def test_the_appliances_own_checkpoint_is_silent_about_a_car_whose_plate_is_in_its_certificate(
+    world, tmp_path, protocol, unchecked
+):
+    tag, told, came = world.tag(world.tagged[0]), [], threading.Event()
+    (tmp_path / "scene.toml").write_text(SCENE.format(epc=tag.epc.hex(), tid=tag.tid.hex(), user=tag.user.hex()))
+
+    def post(event):
+        told.append(event)
+        if isinstance(event, Passed | Alarm):
+            came.set()
+
+    with ExitStack() as stack:
+        settings = ReaderSettings(protocol=protocol, scene="scene.toml")
+        thread = start_reader(
+            settings, post, lambda: world.device.verifier, file=lambda name: tmp_path / name, stack=stack
+        )  # fmt: skip
+        thread.watch(on=True)
+        assert came.wait(20)
+    assert [event for event in told if isinstance(event, Passed | Alarm | PartFault)] == [Passed(1)]
+    (record,) = read_log(world.home.audit)
+    assert record["verdict"]["verdict"] == (VerdictCode.UNDECIDED if unchecked else VerdictCode.VALID)
 
 
 # ------------------------------------------------------------------------------------------------- as a thread

@@ -28,6 +28,7 @@ from verifier.facts import WATCH_LETTERS
 from verifier.plates import kinds_of
 from verifier.trust import TrustList
 from verifier.types import (
+    SHANGHAI,
     CacheEvidence,
     CacheState,
     CodeEvidence,
@@ -250,6 +251,8 @@ def _compared(tag: TagEvidence, store: StatusStore, plates: Sequence[Plate]) -> 
         if store.vehicle_by_card(tag.tid, plate) is None or store.vehicle_by_tag(tag.tid, plate) is None:
             continue
         if tag.plate is not None and not same_plate(tag.plate, plate):
+            if tag.issued_on is not None and tag.issued_on >= store.info().as_of.astimezone(SHANGHAI).date():
+                continue  # the data are of the time before: the tag has left that vehicle since
             # The certificate is of the time before; what the reader says of the chip stays said.
             tag = replace(tag, level=TagLevel.BOUND) if tag.level is TagLevel.CERTIFIED else tag
         return replace(tag, record=TagRecord.BOUND, plate=plate)

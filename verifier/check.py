@@ -17,6 +17,7 @@ from typing import Any
 
 from verifier.adapters import cache_evidence, code_evidence, registered_tag, tag_evidence, tag_is_watched
 from verifier.audit import CheckContext, CheckRecord, RecordLog, accident_json
+from verifier.cache.keys import CARD_DIGITS
 from verifier.cache.store import GenerationInfo, StatusStore
 from verifier.clock import Clock
 from verifier.decide import decide
@@ -29,7 +30,7 @@ from verifier.errors import (
 )
 from verifier.lookups import Lookups
 from verifier.online import Standing
-from verifier.plates import confusable_plates
+from verifier.plates import confusable_plates, kinds_of
 from verifier.policy import Policy, load_policy
 from verifier.trust import TrustList, load_trust_list
 from verifier.trusted_time import TrustedTime
@@ -46,10 +47,12 @@ from verifier.types import (
     SignatureState,
     TagAuth,
     TagEvidence,
+    TagLevel,
+    TagRecord,
     TagSeen,
     WatchHit,
 )
-from verifier.verdict import Age, Verdict, VerdictCode
+from verifier.verdict import Age, Tone, Verdict, VerdictCode
 from verifier.vin import Vin
 
 
@@ -57,8 +60,9 @@ from verifier.vin import Vin
 class Observation:
     """What the officer's device saw: the bytes of a code (NOTHING_READ for an unreadable one), tag, plate, paper.
 
-    `vin` is the one on the car, as typed: compared with the code, and kept nowhere. `watch` is what a list of this
-    place says of the car.
+    `vin` is the one on the car, as typed: compared with the code, and kept nowhere. `card` is the number on the card
+    of its tag, as `read_card` gives it, typed with the plate because its code cannot be read. `watch` is what a list
+    of this place says of the car.
     """
 
     code: bytes | None = None
@@ -66,6 +70,7 @@ class Observation:
     plate_seen: PlateSeen | None = None
     paper_displayed: bool | None = None
     vin: Vin | None = field(default=None, repr=False)
+    card: str = field(default="", repr=False)
     watch: tuple[WatchHit, ...] = ()
     purpose: Purpose = Purpose.ENFORCEMENT
 
@@ -83,6 +88,7 @@ class CheckResult:
     similar: tuple[Plate, ...] = ()  # plates in the data that a typed one may be mistaken for
     earliest: datetime  # the earliest that it can have been: `now`, or what a clock under suspicion leaves of it
     late: bool = False  # whether this is the check once more, with what the centre said after it
+    officer: str | None = None  # who checked, if somebody was logged in
 
     @property
     def plates(self) -> tuple[Plate, ...]:
@@ -111,6 +117,9 @@ class _Rules:
     trust_as_of: datetime | None = None  # the moment that list describes
 
 
+_LOUD = frozenset({Tone.CAUTION, Tone.STOP})
+_CARD_CHARACTERS = frozenset("0123456789ABCDEF")
+_MAX_CARD_INPUT = 24  # characters, before the gaps are taken out
 _TRIES = 3  # generations that may come and go during one check
 
 
@@ -164,7 +173,8 @@ class Verifier:
         late = replace(result, evidence=evidence, verdict=verdict, similar=similar, late=True)
         record = CheckRecord(
             check_id=late.check_id, evidence=evidence, now=late.now, policy=late.policy, verdict=verdict,
-            inputs={}, sources=sources, software=self._software, context=self._context(),
+            inputs={}, sources=sources, software=self._software,
+            context=replace(self._context(), officer=late.officer),  # another one may hold the device by now
         )  # fmt: skip
         return _remarked(late, self._keep({**record.to_json(), "kind": "upgrade"}))
 
@@ -194,8 +204,7 @@ class Verifier:
         now = self._clock()
         doubts = () if self._time is None else self._time.doubts(now)
         info, evidence = self._gather(seen, now)
-        evidence = replace(evidence, clock_trusted=not doubts)
-        verdict = decide(evidence, self._rules.policy, now)
+        evidence, verdict = self._decided(replace(evidence, clock_trusted=not doubts), seen, now)
         result = CheckResult(
             check_id=self._new_id(),
             verdict=verdict,
@@ -205,8 +214,24 @@ class Verifier:
             remarks=(*self._rules.remarks, *_not_compared(seen, evidence.code), *(f"clock: {d}" for d in doubts)),
             similar=self._similar(verdict, seen),
             earliest=now if self._time is None or not doubts else self._time.earliest(now),
+            officer=self._context().officer,
         )
         return result, self._record(result, seen, info)
+
+    def _decided(self, evidence: Evidence, seen: Observation, now: datetime) -> tuple[Evidence, Verdict]:
+        """A card that the data do not give to the typed plate speaks for no car: nothing good is told of that plate.
+
+        What its record has against it stays said. Whoever mistyped the number is told that nothing is known.
+        """
+        verdict = decide(evidence, self._rules.policy, now)
+        plate, cache = evidence.plate_seen, evidence.cache
+        known = evidence.tag is not None and evidence.tag.record is TagRecord.BOUND
+        if not seen.card or known or plate is None or (verdict.tone in _LOUD and _has_record(cache)):
+            return evidence, verdict
+        unknown = replace(
+            evidence, plate_seen=replace(plate, confirmed=False), cache=replace(cache, covers=False, answer=None)
+        )  # fmt: skip
+        return unknown, decide(unknown, self._rules.policy, now)
 
     def _gather(self, seen: Observation, now: datetime) -> tuple[GenerationInfo | None, Evidence]:
         """All evidence, from one generation: a sync may put another one into use at any moment."""
@@ -238,6 +263,8 @@ class Verifier:
         return tag if tag is None or tag.seen is None else tag_evidence(tag.seen, self._rules.trust, now)
 
     def _registered(self, tag: TagEvidence | None, seen: Observation, code: CodeEvidence | None) -> TagEvidence | None:
+        if tag is None and seen.card and seen.plate_seen is not None:
+            return card_evidence(seen.card, seen.plate_seen.plate, self._status)
         if tag is None or tag.seen is None:
             return tag
         others = _identities(replace(seen, tag=None), code)
@@ -292,10 +319,11 @@ class Verifier:
         )
 
     def _counted(self, seen: Observation, result: CheckResult) -> CheckContext:
-        """Who checks; a plate that was typed with nothing else to look at counts as a look-up (I8)."""
-        context = self._context()
+        """Who checks; a plate that was typed with nothing else that names a car counts as a look-up (I8)."""
+        context = replace(self._context(), officer=result.officer)
         typed = seen.plate_seen is not None and seen.plate_seen.source == "officer"
-        if self._lookups is None or not typed or seen.code is not None or seen.tag is not None:
+        code = result.evidence.code
+        if self._lookups is None or not typed or seen.tag is not None or (code is not None and code.credential):
             return context
         found = self._lookups.note(context.officer, result.now, result.policy.lookups_per_hour)
         return replace(context, lookups=found.count, flagged=found.flagged)
@@ -310,6 +338,32 @@ class Verifier:
         return ()
 
 
+def read_card(text: str) -> str:
+    """The number on a tag's card, as printed or without its gaps, in one form. ValueError for anything else."""
+    number = "".join(text.split()).upper()
+    if len(text) > _MAX_CARD_INPUT or len(number) != CARD_DIGITS or not set(number) <= _CARD_CHARACTERS:
+        raise ValueError(f"card: a number has {CARD_DIGITS} digits, each 0 to 9 or A to F")
+    return number
+
+
+def card_evidence(card: str, plate: Plate, store: StatusStore) -> TagEvidence | None:
+    """The tag whose card it is, where the data have it on this plate's vehicle; None tells nothing."""
+    for kind in (plate.kind,) if plate.kind is not None else kinds_of(plate.text):
+        of = Plate(plate.text, kind)
+        try:
+            if store.vehicle_by_card(card, of) is not None:
+                return TagEvidence(
+                    auth=TagAuth.UNSUPPORTED, tid="", plate=of, level=TagLevel.BOUND, record=TagRecord.BOUND
+                )  # fmt: skip
+        except CacheError:
+            return None
+    return None
+
+
+def _has_record(cache: CacheEvidence) -> bool:
+    return cache.answer is not None and cache.answer.vehicle is not None
+
+
 def _remarked(result: CheckResult, remarks: tuple[str, ...]) -> CheckResult:
     return replace(result, remarks=result.remarks + remarks) if remarks else result
 
@@ -319,6 +373,8 @@ def _digests(seen: Observation) -> dict[str, str]:
     inputs = {}
     if seen.code is not None:
         inputs["code_sha256"] = hashlib.sha256(seen.code).hexdigest()
+    if seen.card:
+        inputs["card_sha256"] = hashlib.sha256(seen.card.encode()).hexdigest()
     if seen.tag is not None and seen.tag.seen is not None:
         banks = (seen.tag.seen.tid or b"", seen.tag.seen.epc, seen.tag.seen.user or b"")
         joined = b"".join(len(bank).to_bytes(4) + bank for bank in banks)

@@ -27,6 +27,7 @@ from verifier.types import (
     StatusLetter,
     TagAuth,
     TagEvidence,
+    TagLevel,
     TagRecord,
     VehicleRecord,
     same_plate,
@@ -126,7 +127,7 @@ class Facts:
         if tag is not None:
             failed = self._tag_failed(tag)
             if tag.plate is not None:
-                trusted = tag.auth is TagAuth.OK and not failed
+                trusted = tag.auth is TagAuth.OK and not failed and not self._outlived(tag)
                 (self.trusted if trusted else self.weak).append((Source.TAG, tag.plate))
             if failed:
                 self.note(R.TAG_AUTH_FAILED, Source.TAG)
@@ -150,6 +151,26 @@ class Facts:
         known_by = (as_of - self.policy.propagation).astimezone(SHANGHAI).date()
         newer = tag.issued_on is not None and tag.issued_on >= known_by
         return not newer and self.now - as_of <= self.policy.fresh
+
+    def _outlived(self, tag: TagEvidence) -> bool:
+        """R3: another trusted identity tells another plate than the tag's certificate.
+
+        A certificate names the plate of the day it was written, which may be before a re-plating: it is believed
+        against that identity only where fresh data still have the tag on that vehicle.
+        """
+        seen, code = self.evidence.plate_seen, self.credential
+        others = [seen.plate] if seen is not None and seen.confirmed else []
+        others += [code.plate] if code is not None else []
+        if tag.level < TagLevel.CERTIFIED or tag.plate is None or all(same_plate(tag.plate, plate) for plate in others):
+            return False
+        return not (tag.record is TagRecord.BOUND and self._cache_knows(code))
+
+    def _cache_knows(self, code: Credential | None) -> bool:
+        """Whether the cache is fresh by a good clock, and the credential no newer than what it can know of."""
+        cache = self.evidence.cache
+        if cache.state is not CacheState.OK or cache.as_of is None or self.clock_suspect:
+            return False
+        return self.now - cache.as_of <= self.policy.fresh and not (code and self._issued_after(code, cache.as_of))
 
     def _of_another_code(self, tag: TagEvidence) -> bool:
         """The proven credential is bound to another tag, and it is not that tag which is the older one."""

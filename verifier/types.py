@@ -247,6 +247,8 @@ class Purpose(Code):
     ENFORCEMENT = "enforcement"
     CHECKPOINT = "checkpoint"
     ACCIDENT = "accident"
+    REPORT = "report"  # somebody has told of the vehicle
+    OTHER = "other"
 
 
 class Source(Code):

@@ -33,6 +33,7 @@ from hw.rfid.types import (
     Region,
     RoundEnd,
     Selector,
+    TagRead,
     Unsupported,
 )
 from verifier.types import TagAuth
@@ -62,7 +63,9 @@ REGIONS = {0: Region.CHINA_920, 1: Region.CHINA_840, 3: Region.US, 4: Region.EUR
 
 SINGLE, CONTINUOUS = 0, 1  # inventory modes
 END_SINGLE, END_STOPPED, END_HARDWARE = 0, 1, 2
-RESULT_OK, RESULT_IDENTIFY = 0, 10
+RESULT_OK = 0
+RESULT_IDENTIFY = 10  # "identify failure"; documents name it for writing, and no other code for a failed proof
+PROOFS: dict[int | None, TagAuth] = {RESULT_OK: TagAuth.OK, RESULT_IDENTIFY: TagAuth.FAIL}
 PROBLEMS = {
     1: TagProblem.NOT_FOUND, 3: TagProblem.LOCKED, 4: TagProblem.OVERRUN, 5: TagProblem.ACCESS,
 }  # fmt: skip
@@ -75,6 +78,7 @@ FIELDS: dict[int, int | None] = {
 RSSI, RESULT, TID, USER, FREQUENCY, EPC_BANK = 0x01, 0x02, 0x03, 0x04, 0x08, 0x0A
 # Fields of the inventory command.
 ASK_TID, ASK_USER, ASK_PASSWORD, ASK_SAFE_MARK, ASK_EPC_BANK = 0x02, 0x03, 0x05, 0x06, 0x09
+SAFE_MARK = bytes((ASK_SAFE_MARK, 1))
 
 
 def build(command: int, data: bytes = b"", *, address: int | None = None, flags: int = 0) -> bytes:
@@ -210,6 +214,8 @@ class GxDriver(Driver):
         self._address = address
         self._antennas = 1
         self._protocols: tuple[AirProtocol, ...] = ()
+        self._proving = False  # in the scan that was begun last
+        self._cannot_prove = False  # it has refused: there is no security module
 
     def identify(self) -> Caps:
         """What the reader tells it can."""
@@ -243,7 +249,10 @@ class GxDriver(Driver):
         return NOTICE_CAP + 2 * (config.tid + config.user) + (6 if config.tid or config.user else 0)
 
     def begin(self, config: InventoryConfig) -> None:
-        """Inventory until it is stopped, with TID and user memory where they are configured."""
+        """Inventory until it is stopped, with TID, user memory and proof where they are configured.
+
+        A tag that demands a proof of the reader answers only then (GB/T 35789.1).
+        """
         fields = b""
         if config.tid:
             fields += bytes((ASK_TID, 0, config.tid))  # up to so many words
@@ -251,9 +260,21 @@ class GxDriver(Driver):
             fields += _ask_user(config.protocol, 0, config.user)
         if config.session or config.target:
             raise UnsupportedError(COMPONENT, "session and target are the reader's own")
-        command = self._scan_command(config.protocol, config.antennas, CONTINUOUS, fields)
+        self._proving = (
+            config.authenticate and config.protocol is AirProtocol.GB29768 and not self._cannot_prove
+        )  # fmt: skip
+        command = self._scan_command(config.protocol, config.antennas, CONTINUOUS, fields + self._proof())
         packet = self.session.ask(command, _is_answer(INVENTORY[config.protocol]), self._answer_timeout)
-        _raise_refused(packet)
+        try:
+            _raise_refused(packet)
+        except RejectedError:
+            if not self._proving:
+                raise
+            self._cannot_prove = True
+            self.begin(config)
+
+    def _proof(self) -> bytes:
+        return SAFE_MARK if self._proving else b""
 
     def _stop_request(self) -> tuple[bytes, Callable[[Packet], bool]]:
         return self._frame(STOP), _is_answer(STOP)
@@ -269,6 +290,11 @@ class GxDriver(Driver):
             self.stop()
             raise RegionRefusedError(COMPONENT, "reader transmits outside 920-925 MHz")
         return super().event(packet, mono_ns)
+
+    def tag_read(self, sighting: Sighting, mono_ns: int) -> TagRead:
+        """As every driver does, with the reader's word on the tag."""
+        read = super().tag_read(sighting, mono_ns)
+        return read._replace(auth=PROOFS.get(sighting.result)) if self._proving else read
 
     def _fault_event(self, fault: Fault) -> Event | None:
         return None  # its codec makes none
@@ -287,7 +313,12 @@ class GxDriver(Driver):
             raise UnsupportedError(COMPONENT, "code bank: Gen2 only")
         if any(password):
             ask += bytes((ASK_PASSWORD,)) + password
-        read = self._single(selector, ask)
+        try:
+            read = self._single(selector, ask)
+        except TagError:
+            if not self._proving or protocol is not AirProtocol.GB29768:
+                raise
+            read = self._single(selector, ask + self._proof())  # one that answers only after a proof
         if read.result not in (None, RESULT_OK):
             raise TagError(COMPONENT, PROBLEMS.get(read.result, TagProblem.OTHER))
         data = (read.tid if bank is Bank.TID else read.user) or b""
@@ -301,13 +332,14 @@ class GxDriver(Driver):
         """
         if method != "safe_mark" or selector.protocol is not AirProtocol.GB29768:
             return Unsupported("safe_mark of GB/T 29768 only")
-        result = self._single(selector, bytes((ASK_SAFE_MARK, 1))).result
+        try:
+            result = self._single(selector, SAFE_MARK).result
+        except RejectedError:
+            return Unsupported("the reader refuses: it has no security module")
         if result is None:
             return Unsupported("the reader tells no result")
-        if result == RESULT_OK:
-            return AuthResult(TagAuth.OK, code=result)
-        if result == RESULT_IDENTIFY:
-            return AuthResult(TagAuth.FAIL, code=result)
+        if result in PROOFS:
+            return AuthResult(PROOFS[result], code=result)
         raise TagError(COMPONENT, PROBLEMS.get(result, TagProblem.OTHER))
 
     def _single(self, selector: Selector, fields: bytes) -> Sighting:

@@ -1,7 +1,7 @@
 """Gantry readers that speak LLRP 1.0.1 over TCP (Impinj, Zebra, ThingMagic and others); Gen2 only.
 
 LLRP has no word for a region: a reader tells the frequencies it uses, and they decide. Specs that another client left
-on the reader are deleted before ours runs, also those that would write to tags.
+on the reader are deleted before ours runs, also those that would write to tags; ours only read.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from hw.errors import (
     ReaderTimeoutError,
     RegionRefusedError,
     RejectedError,
+    TagError,
+    TagProblem,
     UnsupportedError,
     one_line,
 )
-from hw.rfid.driver import COMPONENT, Driver, DriverOptions
+from hw.rfid.driver import COMPONENT, READ_TIMEOUT_S, Driver, DriverOptions
+from hw.rfid.llrp_access import ACCESS_SPEC, PROBLEMS, MemoryPart, access_spec, along_with
 from hw.rfid.llrp_codec import (
+    ADD_ACCESS_RESPONSE,
     ADD_RESPONSE,
     ANTENNA_EVENT,
     CAPABILITIES_RESPONSE,
@@ -32,13 +36,18 @@ from hw.rfid.llrp_codec import (
     CONFIG_RESPONSE,
     DELETE_ACCESS_RESPONSE,
     DELETE_RESPONSE,
+    DONE,
+    ENABLE_ACCESS_RESPONSE,
     ENABLE_RESPONSE,
     ERROR,
     EVENT,
     KEEPALIVE,
+    NO_RESPONSE,
     ROSPEC_EVENT,
     SET_CONFIG_RESPONSE,
     START_RESPONSE,
+    TID_PART,
+    USER_PART,
     LlrpCodec,
     library,
 )
@@ -68,6 +77,9 @@ PORT = 5084
 ANSWER_TIMEOUT_S = 2.0  # a reader that is reset to its defaults takes its time
 KEEPALIVE_MS = 500
 ROSPEC = 1
+LOOK_MS = 500  # for which one tag's memory is tried to be read: the reader ends that by itself
+ALL_ANTENNAS = (0,)
+OPERATIONS_ALONG = 4  # in one spec, at least: the TID, and 96 words of user memory
 _ACKNOWLEDGE = bytes.fromhex("0448 0000000a")  # KEEPALIVE_ACK; the id follows
 _TAKEN = {1, 2}  # states of a connection attempt: there is another client
 _COMMUNICATION = (2, 4, 8)  # notifications: ROSpec, reader exception, antenna
@@ -109,6 +121,13 @@ class LlrpSession(Session):
             self.close()
             raise
 
+    def forget(self) -> None:
+        """As every session does, but for what was told of antennas: a reader tells that once."""
+        with self._changed:
+            kept = [heard for heard in self._notices if _of_antenna(heard[0])]
+            self._notices.clear()
+            self._notices.extend(kept)
+
     def _route(self, packet: Packet, now: int) -> None:
         if isinstance(packet, Report):
             for part in packet.parts:
@@ -143,8 +162,12 @@ class LlrpDriver(Driver):
         self._begun_ns = 0
         self._lib = library()
         self._ids = itertools.count(1)
+        self._series = itertools.cycle(range(1, 0x1000))
         self._tables = Tables({})
         self._antennas = 1
+        self._operations = 0  # that one access spec may have
+        self._field: tuple[int, ...] = ALL_ANTENNAS  # of the last scan
+        self._gone_ns: dict[int, int] = {}  # antennas that are missing, and since when
 
     def identify(self) -> Caps:
         """What the reader tells of itself; its maker and model are numbers."""
@@ -152,14 +175,20 @@ class LlrpDriver(Driver):
         general = self._part(reply, self._lib.GeneralDeviceCapabilities_Parameter)
         self._tables = self._told_tables(reply)
         self._antennas = general.MaxNumberOfAntennaSupported
+        self._operations = self._told_operations(reply)
         levels = self._tables.levels.values()
         return Caps(
             model=f"LLRP {general.DeviceManufacturerName}.{general.ModelName}",
             firmware=one_line(general.ReaderFirmwareVersion)[:64], protocols=(AirProtocol.GEN2,),
             antennas=self._antennas, power_range_dbm=(min(levels), max(levels)),
-            regions=(Region.CHINA_920 if self._tables.frequencies else Region.OTHER,), tid_in_inventory=False,
-            can_authenticate=False, integrity=Integrity.LINK_CRC,
+            regions=(Region.CHINA_920 if self._tables.frequencies else Region.OTHER,),
+            tid_in_inventory=self._operations >= OPERATIONS_ALONG, can_authenticate=False, integrity=Integrity.LINK_CRC,
         )  # fmt: skip
+
+    def disconnect(self) -> None:
+        """As every driver does; a reader that is reached again tells of its antennas anew."""
+        super().disconnect()
+        self._gone_ns.clear()
 
     # Band and power
 
@@ -234,6 +263,11 @@ class LlrpDriver(Driver):
             raise RejectedError(COMPONENT, "reader does not tell its transmitters", CONFIG_RESPONSE)
         return found
 
+    def _told_operations(self, reply: Any) -> int:
+        """How many reads one access spec may hold; 0 when the reader takes no such spec, or tells no number."""
+        told = reply.getFirstParameterByClass(self._lib.LLRPCapabilities_Parameter)
+        return told.MaxNumOpSpecsPerAccessSpec if told is not None and told.MaxNumAccessSpecs else 0
+
     def _told_tables(self, reply: Any) -> Tables:
         lib, (low, high) = self._lib, self.radio.band_khz
         band = self._part(reply, lib.UHFBandCapabilities_Parameter)
@@ -256,24 +290,39 @@ class LlrpDriver(Driver):
     # Looking for tags
 
     def begin(self, config: InventoryConfig) -> None:
-        """Add, enable and start our spec."""
-        if config.protocol is not AirProtocol.GEN2 or config.tid or config.user or config.target:
-            raise UnsupportedError(COMPONENT, "Gen2, EPC only, target A")
+        """Add, enable and start our spec, and the one that reads memory along where that is configured."""
+        if config.protocol is not AirProtocol.GEN2 or config.target:
+            raise UnsupportedError(COMPONENT, "Gen2, target A")
         if max(config.antennas) > self._antennas:
             raise UnsupportedError(COMPONENT, f"antennas 1-{self._antennas}")
-        lib, self._begun_ns = self._lib, self.monotonic_ns()
-        self._command(lib.ADD_ROSPEC_Message(Parameters=[self._spec(config)]), ADD_RESPONSE)
-        self._command(lib.ENABLE_ROSPEC_Message(ROSpecID=ROSPEC), ENABLE_RESPONSE)
-        self._command(lib.START_ROSPEC_Message(ROSpecID=ROSPEC), START_RESPONSE)
+        parts = along_with(config)
+        if len(parts) > self._operations:
+            raise UnsupportedError(COMPONENT, f"reads of memory along with a tag: {self._operations}")
+        self._begun_ns, self._field = self.monotonic_ns(), config.antennas
+        if parts:
+            self._add_reads(parts)
+        self._add_inventory(config.session)
+        self._command(self._lib.START_ROSPEC_Message(ROSpecID=ROSPEC), START_RESPONSE)
 
-    def _spec(self, config: InventoryConfig) -> Any:
-        """Without an end, reporting every tag at once: EPC, PC, antenna, channel, RSSI and the reader's time."""
+    def _add_inventory(self, session: int, for_ms: int = 0) -> None:
+        spec = self._spec(session, for_ms)
+        self._command(self._lib.ADD_ROSPEC_Message(Parameters=[spec]), ADD_RESPONSE)
+        self._command(self._lib.ENABLE_ROSPEC_Message(ROSpecID=ROSPEC), ENABLE_RESPONSE)
+
+    def _add_reads(self, parts: list[MemoryPart], epc: bytes = b"") -> None:
+        self._messages.series = next(self._series)
+        spec = access_spec(self._lib, ROSPEC, self._messages.series, parts, epc)
+        self._command(self._lib.ADD_ACCESSSPEC_Message(Parameters=[spec]), ADD_ACCESS_RESPONSE)
+        self._command(self._lib.ENABLE_ACCESSSPEC_Message(AccessSpecID=ACCESS_SPEC), ENABLE_ACCESS_RESPONSE)
+
+    def _spec(self, session: int, for_ms: int) -> Any:
+        """Reporting every tag at once: EPC, PC, antenna, channel, RSSI and the reader's time. 0 ms: without an end."""
         lib = self._lib
         boundary = [
             lib.ROSpecStartTrigger_Parameter(ROSpecStartTriggerType=0),
-            lib.ROSpecStopTrigger_Parameter(ROSpecStopTriggerType=0),
+            lib.ROSpecStopTrigger_Parameter(ROSpecStopTriggerType=1 if for_ms else 0, DurationTriggerValue=for_ms),
         ]
-        singulation = lib.C1G2SingulationControl_Parameter(Session=config.session, TagPopulation=32)
+        singulation = lib.C1G2SingulationControl_Parameter(Session=session, TagPopulation=32)
         command = lib.C1G2InventoryCommand_Parameter(Parameters=[singulation])
         antenna = lib.AntennaConfiguration_Parameter(AntennaID=0, Parameters=[command])
         inventory = lib.InventoryParameterSpec_Parameter(InventoryParameterSpecID=1, ProtocolID=1, Parameters=[antenna])
@@ -284,7 +333,7 @@ class LlrpDriver(Driver):
         parts = [
             lib.ROBoundarySpec_Parameter(Parameters=boundary),
             lib.AISpec_Parameter(
-                AntennaIDs=list(config.antennas), Parameters=[lib.AISpecStopTrigger_Parameter(), inventory]
+                AntennaIDs=list(self._field), Parameters=[lib.AISpecStopTrigger_Parameter(), inventory]
             ),
             lib.ROReportSpec_Parameter(ROReportTrigger=1, N=1, Parameters=[content]),
         ]
@@ -292,18 +341,35 @@ class LlrpDriver(Driver):
 
     def _stop_request(self) -> tuple[bytes, Callable[[Packet], bool]]:
         """Stop ours, and delete whatever there is: then nothing transmits any more."""
-        stop = self._packed(self._lib.STOP_ROSPEC_Message(ROSpecID=ROSPEC))
-        delete = self._packed(self._lib.DELETE_ROSPEC_Message(ROSpecID=0))
-        return stop + delete, _answers(delete, DELETE_RESPONSE)
+        lib = self._lib
+        stop = self._packed(lib.STOP_ROSPEC_Message(ROSpecID=ROSPEC))
+        forget = self._packed(lib.DELETE_ACCESSSPEC_Message(AccessSpecID=0))
+        delete = self._packed(lib.DELETE_ROSPEC_Message(ROSpecID=0))
+        return stop + forget + delete, _answers(delete, DELETE_RESPONSE)
 
     def event(self, packet: Packet, mono_ns: int) -> Event | None:
         """As every driver does; RegionRefusedError when a read tells a frequency outside the band."""
-        if isinstance(packet, Sighting) and packet.freq_khz and not BAND_KHZ[0] <= packet.freq_khz <= BAND_KHZ[1]:
+        if isinstance(packet, Sighting) and _outside(packet):
             self.stop()
             raise RegionRefusedError(COMPONENT, "reader transmits outside 920-925 MHz")
         if isinstance(packet, Fault) and packet.code == ROSPEC_EVENT and mono_ns <= self._begun_ns:
             return None  # the end of a scan before this one
+        if _of_antenna(packet):
+            return self._antenna_event(packet, mono_ns)
         return super().event(packet, mono_ns)
+
+    def _antenna_event(self, packet: Packet, mono_ns: int) -> Event:
+        """A gap begins with the first antenna of the scan that is missing and is over when none is any more."""
+        if isinstance(packet, Fault) and packet.antenna is not None:
+            self.counters.antenna_faults[packet.antenna] = packet.code
+            self._gone_ns.setdefault(packet.antenna, mono_ns)
+            missed = packet.antenna in self._field
+            return Gap(GapReason.ANTENNA_MISSING, 0.0, packet.code) if missed else RoundEnd()
+        antenna = packet.end.antenna if isinstance(packet, End) else None
+        since = None if antenna is None else self._gone_ns.pop(antenna, None)
+        if since is None or antenna not in self._field or self._gone_ns.keys() & set(self._field):
+            return RoundEnd()
+        return Gap(GapReason.ANTENNA_MISSING, (mono_ns - since) / 1e9, ANTENNA_EVENT, over=True)
 
     def _fault_event(self, fault: Fault) -> Event | None:
         """LinkLostError when the reader ended the scan or the connection by itself: all is to be set anew."""
@@ -311,13 +377,52 @@ class LlrpDriver(Driver):
             if self.scanning:
                 raise LinkLostError(COMPONENT, "reader ended the scan")
             return RoundEnd()
-        if fault.code == ANTENNA_EVENT and fault.antenna is not None:
-            self.counters.antenna_faults[fault.antenna] = fault.code
-            return Gap(GapReason.ANTENNA_MISSING, 0.0, fault.code)
         return Gap(GapReason.READER_FAULT, 0.0, fault.code)
 
+    # One tag's memory
+
     def _read(self, selector: Selector, bank: Bank, word: int, count: int, password: bytes) -> MemoryRead:
-        raise UnsupportedError(COMPONENT, "reading memory")
+        """A short inventory on the antennas of the last scan, with one read of the tags whose EPC begins so.
+
+        RegionRefusedError when any tag is heard outside the band; nothing transmits then.
+        """
+        self.idle()
+        if selector.protocol is not AirProtocol.GEN2 or not self._operations:
+            raise UnsupportedError(COMPONENT, "reading memory: Gen2 only, and a reader that takes an access spec")
+        part = TID_PART if bank is Bank.TID else USER_PART
+        try:
+            self._add_reads([MemoryPart(part, bank, word, count, password)], selector.epc)
+            self._add_inventory(session=0, for_ms=LOOK_MS)
+            found = self._looked(selector.epc)
+        finally:
+            ended = self.stop()
+        if not ended:
+            raise ReaderTimeoutError(COMPONENT, "reader does not end a read")
+        if found is None:
+            raise TagError(COMPONENT, TagProblem.NOT_FOUND)
+        if found.result != DONE:
+            raise TagError(COMPONENT, PROBLEMS.get(found.result or 0, TagProblem.OTHER))
+        return MemoryRead((found.tid if bank is Bank.TID else found.user) or b"", found.epc)
+
+    def _looked(self, epc: bytes) -> Sighting | None:
+        """What this tag answered, once the spec was started; None when the spec ended before it answered."""
+        start = self._packed(self._lib.START_ROSPEC_Message(ROSpecID=ROSPEC))
+        started = _answers(start, START_RESPONSE)
+
+        def wants(packet: Packet) -> bool:
+            if isinstance(packet, Sighting):  # one that faded before its memory was read may answer in the next round
+                return _outside(packet) or (packet.epc == epc and packet.result not in (None, NO_RESPONSE))
+            return started(packet) or (isinstance(packet, Fault) and packet.code == ROSPEC_EVENT)
+
+        def last(packet: Packet) -> bool:
+            return not isinstance(packet, Answer) or self._status(packet)[1] != 0
+
+        packet = self.session.collect(start, wants, last, READ_TIMEOUT_S)[-1]
+        if isinstance(packet, Answer):
+            raise RejectedError(COMPONENT, "command refused", self._status(packet)[1])
+        if isinstance(packet, Sighting) and _outside(packet):
+            raise RegionRefusedError(COMPONENT, "reader transmits outside 920-925 MHz")
+        return packet if isinstance(packet, Sighting) else None
 
     # Asking
 
@@ -326,11 +431,18 @@ class LlrpDriver(Driver):
         self.idle()
         frame = self._packed(message)
         packet = self.session.ask(frame, _answers(frame, kind), self._answer_timeout)
+        reply, code = self._status(packet)
+        if code:
+            raise RejectedError(COMPONENT, "command refused", code)
+        return reply
+
+    def _status(self, packet: Packet) -> tuple[Any, int]:
+        """An answer and its status: 0 accepted, ERROR where it tells none."""
         reply = self._messages.parsed(packet.data) if isinstance(packet, Answer) else None
         status = None if reply is None else reply.getFirstParameterByClass(self._lib.LLRPStatus_Parameter)
-        if reply is None or status is None or status.StatusCode != 0 or reply.TypeCode == ERROR:
-            raise RejectedError(COMPONENT, "command refused", status.StatusCode if status else ERROR)
-        return reply
+        if reply is None or status is None:
+            return None, ERROR
+        return reply, status.StatusCode or (ERROR if reply.TypeCode == ERROR else 0)
 
     def _packed(self, message: Any) -> bytes:
         message.MessageID = next(self._ids)
@@ -348,6 +460,16 @@ class LlrpDriver(Driver):
 def llrp_line(address: Path, _baudrate: int, tap: Tap | None = None) -> Connect:
     """How to reach the reader at `address`, HOST or HOST:PORT; no speed is set there."""
     return tcp_line(address, PORT, tap)
+
+
+def _outside(read: Sighting) -> bool:
+    """Whether a read tells a frequency that is not in the band."""
+    return read.freq_khz is not None and not BAND_KHZ[0] <= read.freq_khz <= BAND_KHZ[1]
+
+
+def _of_antenna(packet: Packet) -> bool:
+    """Whether a packet tells that an antenna is gone or there."""
+    return isinstance(packet, Fault | End) and packet.code == ANTENNA_EVENT
 
 
 def _answers(frame: bytes, kind: int) -> Callable[[Packet], bool]:

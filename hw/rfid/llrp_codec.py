@@ -21,16 +21,27 @@ HEADER = 10
 REPORT, KEEPALIVE, EVENT, ERROR = 61, 62, 63, 100
 CLOSE_RESPONSE, CAPABILITIES_RESPONSE, CONFIG_RESPONSE = 4, 11, 12
 SET_CONFIG_RESPONSE, ADD_RESPONSE, DELETE_RESPONSE = 13, 30, 31
-START_RESPONSE, STOP_RESPONSE, ENABLE_RESPONSE, DELETE_ACCESS_RESPONSE = 32, 33, 34, 51
+START_RESPONSE, STOP_RESPONSE, ENABLE_RESPONSE = 32, 33, 34
+ADD_ACCESS_RESPONSE, DELETE_ACCESS_RESPONSE, ENABLE_ACCESS_RESPONSE = 50, 51, 52
 ANSWERS = frozenset(
     {
         CLOSE_RESPONSE, CAPABILITIES_RESPONSE, CONFIG_RESPONSE, SET_CONFIG_RESPONSE, ADD_RESPONSE, DELETE_RESPONSE,
-        START_RESPONSE, STOP_RESPONSE, ENABLE_RESPONSE, DELETE_ACCESS_RESPONSE, ERROR,
+        START_RESPONSE, STOP_RESPONSE, ENABLE_RESPONSE, ADD_ACCESS_RESPONSE, DELETE_ACCESS_RESPONSE,
+        ENABLE_ACCESS_RESPONSE, ERROR,
     }
 )  # fmt: skip
-REQUESTS = frozenset({1, 2, 3, 14, 20, 21, 22, 23, 24, 41, 72})  # what our driver sends
+REQUESTS = frozenset({1, 2, 3, 14, 20, 21, 22, 23, 24, 40, 41, 42, 72})  # what our driver sends
 # Faults are named by the number of the event's parameter.
 ROSPEC_EVENT, EXCEPTION_EVENT, ANTENNA_EVENT, CLOSE_EVENT = 249, 252, 255, 257
+# The reads of an AccessSpec are numbered `series << SERIES | part`: the TID's, and the first of the user memory's. A
+# report that comes late, of a spec before, has another series and is not taken for what is asked now.
+SERIES = 4  # bits of the part
+TID_PART, USER_PART = 1, 2
+READ_WORDS = 32  # of one read: no reader we know of gives less
+MAX_READS = 9  # the TID, and the longest user memory that an inventory may ask for
+# Results of a read; 1.1 gave two of its own to what 1.0.1 calls an error that the tag does not specify.
+DONE, TAG_ERROR, NO_RESPONSE, OVERRUN, LOCKED = 0, 1, 2, 4, 5
+_BANK_ENDS = frozenset({TAG_ERROR, OVERRUN})
 _KNOWN = ANSWERS | REQUESTS | {REPORT, KEEPALIVE, EVENT}
 _SUPPORTED_VERSION = 1
 
@@ -81,6 +92,7 @@ class LlrpCodec:
         """DeviceNotFoundError without the library."""
         self._library = library()
         self.channels: tuple[int, ...] = ()  # kHz; what a report's channel counts, from 1
+        self.series: int | None = None  # of the reads that count; None: of any
         self._before: dict[str, int] = {}
 
     def decode(self, frame: bytes) -> Packet:
@@ -117,8 +129,8 @@ class LlrpCodec:
                     return Answer(EVENT, told.Status.to_bytes(2, "big"))
                 if isinstance(told, lib.ROSpecEvent_Parameter) and told.EventType != 0:
                     return Fault(EVENT, ROSPEC_EVENT)
-                if isinstance(told, lib.AntennaEvent_Parameter) and told.EventType == 0:
-                    return Fault(EVENT, ANTENNA_EVENT, antenna=told.AntennaID)
+                if isinstance(told, lib.AntennaEvent_Parameter):
+                    return _antenna(told)
                 if isinstance(told, lib.ConnectionCloseEvent_Parameter | lib.ReaderExceptionEvent_Parameter):
                     return Fault(EVENT, told.TypeCode)
         return End(EVENT, RoundEnd())
@@ -140,14 +152,55 @@ class LlrpCodec:
         if len(epc) != 2 * pc_words(pc) or len(epc) > MAX_EPC_BYTES:
             return Refused(Refusal.PC_LENGTH)
         freq = self.channels[channel - 1] if 0 < channel <= len(self.channels) else None
+        memory = self._memory(tag)
+        if memory is None:
+            return Refused(Refusal.SHAPE)
         # No check value of the reader's own, but TCP's and Ethernet's on the way: no worse than a CRC-16 of its frame.
         dbm = None if rssi is None else float(rssi)
-        return Sighting(REPORT, GEN2, epc, pc, antenna, rssi or 0, LINK_CRC, dbm, freq)
+        return Sighting(REPORT, GEN2, epc, pc, antenna, rssi or 0, LINK_CRC, dbm, freq, *memory)
+
+    def _memory(self, tag: Any) -> tuple[bytes | None, bytes | None, int | None] | None:
+        """TID, user memory and result of what was read along; None when there is more than can have been asked for."""
+        told = [part for part in tag.Parameters if isinstance(part, self._library.C1G2ReadOpSpecResult_Parameter)]
+        if len(told) > MAX_READS or any(len(part.ReadData) > READ_WORDS for part in told):
+            return None
+        told = [part for part in told if self.series in (None, part.OpSpecID >> SERIES)]
+        reads = {part.OpSpecID % (1 << SERIES): part for part in told}
+        tid = _words(reads[TID_PART]) if TID_PART in reads and reads[TID_PART].Result == DONE else None
+        failed = [part.Result for part in told if part.Result != DONE]
+        return tid or None, _user(reads) or None, failed[0] if failed else DONE if told else None
 
     def _value(self, parts: dict[str, Any], name: str) -> int | None:
         if name in parts:
             self._before[name] = getattr(parts[name], name)
         return self._before.get(name)
+
+
+def _antenna(told: Any) -> Packet:
+    """An antenna that is gone, or is there (again)."""
+    antenna: int = told.AntennaID
+    return (
+        Fault(EVENT, ANTENNA_EVENT, antenna=antenna)
+        if told.EventType == 0
+        else End(EVENT, RoundEnd(antenna=antenna), ANTENNA_EVENT)
+    )
+
+
+def _user(reads: dict[int, Any]) -> bytes | None:
+    """The words of consecutive reads up to the end of the bank; None when the tag was lost on the way to it."""
+    found = b""
+    for part in range(USER_PART, USER_PART + MAX_READS):
+        read = reads.get(part)
+        if read is None or read.Result in _BANK_ENDS:
+            return found
+        if read.Result != DONE:
+            return None
+        found += _words(read)
+    return found
+
+
+def _words(read: Any) -> bytes:
+    return b"".join(word.to_bytes(2, "big") for word in read.ReadData)
 
 
 def _epc(parts: dict[str, Any]) -> bytes | None:

@@ -22,7 +22,7 @@ class Model:
 
     driver: Callable[..., Driver]
     codec: Callable[[], Codec]
-    baudrate: int = 115_200
+    baudrate: int = 115_200  # of a line that nothing else is said of
     line: Callable[[Path, int, Tap | None], Connect] = serial_line
 
 
@@ -30,5 +30,5 @@ MODELS = {
     "m100": Model(M100Driver, M100Codec),
     "a0": Model(A0Driver, A0Codec),
     "gx": Model(GxDriver, GxCodec),
-    "llrp": Model(LlrpDriver, LlrpCodec, line=llrp_line),  # needs the library pyllrp
+    "llrp": Model(LlrpDriver, LlrpCodec, 100_000_000, llrp_line),  # Ethernet's speed; needs the library pyllrp
 }

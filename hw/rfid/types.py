@@ -72,6 +72,7 @@ class TagRead(NamedTuple):
     reader_id: str
     seq: int  # counts the reads of this driver
     integrity: Integrity
+    auth: TagAuth | None = None  # what the reader's security module says of the tag, where it was asked along
 
     @property
     def key(self) -> tuple[AirProtocol, bytes]:
@@ -133,6 +134,7 @@ class InventoryConfig:
     target: int = 0  # 0 A, 1 B
     tid: int = 0  # words of the TID to read with every tag; 0 none
     user: int = 0  # words of the user memory to read with every tag; 0 none
+    authenticate: bool = False  # have tags of GB/T 29768 prove themselves with every read, where the reader can
     rssi_floor: float | None = None  # dBm; weaker reads are left out
 
     def __post_init__(self) -> None:

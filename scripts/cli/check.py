@@ -34,7 +34,7 @@ from hw.errors import DeviceTimeoutError, FrameError, one_line
 from scripts.cli.console import home_option, json_option, print_json, problem
 from verifier.adapters import NOTHING_READ
 from verifier.audit import verdict_to_json
-from verifier.check import CheckResult, Observation
+from verifier.check import CheckResult, Observation, read_card
 from verifier.clock import system_clock
 from verifier.errors import PlateError
 from verifier.online import at_once
@@ -59,6 +59,7 @@ SIMILAR = Text("近似号牌", "SIMILAR:")
 @click.option("--plate", help="The plate on the car, as typed by the officer.")
 @click.option("--kind", help="Plate kind of GA/T 16.7, two digits; needed where several vehicles carry the text.")
 @click.option("--vin", help="The VIN on the car, as typed by the officer; compared with the code and kept nowhere.")
+@click.option("--card", help="The number on the tag's card, as typed by the officer; with --plate.")
 @click.option(
     "--port",
     type=click.Path(path_type=Path),
@@ -87,6 +88,7 @@ def check(
     plate: str | None,
     kind: str | None,
     vin: str | None,
+    card: str | None,
     port: Path | None,
     baud: int | None,
     paper: bool | None,
@@ -105,6 +107,7 @@ def check(
       markcheck check --plate 京A12345 --kind 02
       markcheck check photo.png --plate 京A12345     is it the code of this car
       markcheck check photo.png --vin LSVAA49J4E2000001
+      markcheck check --plate 京A12345 --card "1020 3040 5060"     a tag's label whose code is worn
       markcheck check photos/ --json
       markcheck check video.avi                      one verdict for each code that comes into view
       markcheck check photo.png --lang en --screens out/
@@ -115,6 +118,8 @@ def check(
     A PICTURE is a picture file, a folder of them, or a video file. Exit status: 0 when a verdict was reached for
     everything, 1 when a picture could not be used, 2 for wrong usage.
     """
+    if card is not None and (plate is None or pictures or port is not None):
+        raise click.UsageError("--card goes with --plate alone: data know a card's number only with its plate")
     if not pictures and plate is None and port is None:
         raise click.UsageError("give a PICTURE, --plate or --port")
     if port is not None and pictures:
@@ -125,7 +130,9 @@ def check(
         raise click.UsageError("--kind goes with --plate")
     if vin is not None and not pictures and port is None:
         raise click.UsageError("--vin goes with a PICTURE or --port: it is compared with the code")
-    seen = Observation(plate_seen=_typed(plate, kind), paper_displayed=paper, vin=_typed_vin(vin))
+    seen = Observation(
+        plate_seen=_typed(plate, kind), paper_displayed=paper, vin=_typed_vin(vin), card=_typed_card(card)
+    )
     output = _Output(lang, screens, Role(role), as_json)
     with _device(home) as device:
         run = _asking(device) if online else lambda seen: [device.verifier.check(seen)]
@@ -194,6 +201,13 @@ def _typed(plate: str | None, kind: str | None) -> PlateSeen | None:
 def _typed_vin(vin: str | None) -> Vin | None:
     try:
         return None if vin is None else read_vin(vin)
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+def _typed_card(card: str | None) -> str:
+    try:
+        return "" if card is None else read_card(card)
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
 

@@ -18,7 +18,7 @@ from firmware.build import build_device
 from firmware.checkpoint import Checkpoint, Counts, WatchList
 from firmware.config import Home
 from firmware.machine.events import Alarm, Event, PartFault
-from firmware.tags import FAST_BAUD, TC1_WORDS, Field, TagThread
+from firmware.tags import TC1_WORDS, Field, TagThread
 from firmware.views import printable
 from hw.rfid.models import MODELS
 from hw.rfid.types import AirProtocol, RadioConfig
@@ -77,8 +77,9 @@ def checkpoint(
       markcheck checkpoint --protocol a0 --simulate             1,000 cars on four lanes at 120 km/h
 
     The data on this device decide; the network is never waited for. Every car is recorded before it is told of. Ctrl-C
-    ends it. A reader that can reads certificates (TC1) along, from --baud 460800 on; otherwise a tag is known by its
-    EPC and TID. A watch list is {"as_of": TIME, "plates": [{"plate": ..., "plate_kind": ..., "kind": ...}]}.
+    ends it. A reader that can reads TID and certificate along, 65 times a second at 115200 baud; otherwise a tag is
+    known by its EPC alone, and one that names no plate is counted as unchecked. A watch list is {"as_of": TIME,
+    "plates": [{"plate": ..., "plate_kind": ..., "kind": ...}]}.
 
     Exit status: 1 when the reader was never there; with --simulate, when the alarms are not exactly the planted cars.
     """
@@ -144,8 +145,7 @@ class _Run:
     def over(self, protocol: str, port: Path) -> int:
         """Watch the lanes; the exit status."""
         given, model = self._given, MODELS[protocol]
-        baud = given["baud"] or model.baudrate
-        line = model.line(port, baud, None)
+        line = model.line(port, given["baud"] or model.baudrate, None)
         radio = RadioConfig(power_dbm=given["power"])
         antennas = given["antennas"] or (1,)
         watch_list = None if given["watch_list"] is None else load_watch_list(given["watch_list"])
@@ -159,9 +159,7 @@ class _Run:
 
         thread = TagThread(
             lambda: model.driver(line, radio, reader_id=protocol), self._queue.put, verifier.look_at, made,
-            field=Field(
-                antennas=antennas, air=AirProtocol(given["air"]), user_words=TC1_WORDS if baud >= FAST_BAUD else 0
-            ),
+            field=Field(antennas=antennas, air=AirProtocol(given["air"]), user_words=TC1_WORDS),
         )  # fmt: skip
         thread.start()
         thread.watch(on=True)
@@ -242,7 +240,7 @@ def _hits(listed: Iterable[tuple[Plate, WatchHit]], plate: Plate) -> tuple[Watch
 
 def _simulated(protocol: str, as_json: bool, given: dict[str, Any]) -> int:
     from scripts.bench import lane as lanes  # noqa: PLC0415 - brings the sandbox and the emulators along
-    from scripts.bench.cache_figures import Verdict  # noqa: PLC0415 - likewise
+    from scripts.bench.figures import Verdict  # noqa: PLC0415 - likewise
 
     if protocol not in lanes.FORMS:
         raise click.UsageError(f"--simulate: {' or '.join(lanes.FORMS)}; other readers have one antenna")

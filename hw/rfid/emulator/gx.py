@@ -1,7 +1,9 @@
 """An emulated reader with the GX "5A" protocol: Gen2 and GB/T 29768 inventory, 1-8 antennas.
 
-Public documents leave open how its RSSI byte is scaled and what a failed authentication looks like on the wire: the
-linear scale and the result "other tag error" here are assumptions. Writing, locking and killing are refused.
+Public documents leave open how its RSSI byte is scaled and what an inventory tells of a failed authentication: the
+linear scale is an assumption, and so is the result, for which stands the one code that they name "identify failure"
+(of a write to a GB/T 29768 tag). A reader without a security module refuses to ask for a proof, as it would any part of
+an order that it does not know. Writing, locking and killing are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from hw.rfid.emulator.frames import GX_APP, GX_BASE, GX_FORMAT, GX_NOTICE, Comma
 from hw.rfid.emulator.scene import AirProtocol, Authentication, Scene, Tag
 
 BAD_PORT, BAD_FILTER, BAD_TID, BAD_USER, OTHER = 1, 2, 3, 4, 5  # inventory; Gen2 counts OTHER as 6
-LOCKED, OVERRUN, PASSWORD, OTHER_TAG = 3, 4, 5, 6  # results of a read
+LOCKED, OVERRUN, PASSWORD = 3, 4, 5  # results of a read
+IDENTIFY = 10  # the tag did not prove itself
 WRITE_PASSWORD, WRITE_NO_TAG = 8, 12
 DONE, STOPPED, BROKEN = 0, 1, 2  # why an inventory is over
 
@@ -97,8 +100,10 @@ class Gx(Engine):
     def _inventory(self, code: int) -> Callable[[bytes], bytes]:
         def start(data: bytes) -> bytes:
             protocol = _INVENTORY[code]
-            self._order = _read_order(data, protocol, self.setup.antennas)
-            self._turn = list(self._order.antennas)
+            order = _read_order(data, protocol, self.setup.antennas)
+            if order.safe_mark and not self.setup.security_module:
+                raise Refusal(OTHER)
+            self._order, self._turn = order, list(order.antennas)
             self.again(self.pace_s)
             return _OK
 
@@ -137,7 +142,7 @@ class Gx(Engine):
         baseband = self._baseband[order.protocol is AirProtocol.GB29768]
         answers = self.air.round(
             self.now, antenna, protocol=order.protocol, power_dbm=self._power[antenna], session=baseband[2] & 3,
-            target=baseband[3] & 1, authenticate=order.safe_mark and self.setup.security_module,
+            target=baseband[3] & 1, authenticate=order.safe_mark,
             select=order.filter,
         )  # fmt: skip
         frequency = self._frequency()
@@ -157,7 +162,7 @@ class Gx(Engine):
         if order.tid_words is None and order.user is None and not order.safe_mark:
             return b""
         if order.safe_mark and tag.authentication is Authentication.FAILS:
-            return bytes((0x02, OTHER_TAG))
+            return bytes((0x02, IDENTIFY))
         words, error = b"", 0
         if order.tid_words is not None:
             tid = tag.tid[: 2 * order.tid_words]

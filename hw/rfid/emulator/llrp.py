@@ -1,19 +1,21 @@
-"""An emulated gantry that speaks LLRP 1.0.1: Gen2, one ROSpec at a time. It takes no spec that touches a tag's memory.
+"""An emulated gantry that speaks LLRP 1.0.1: Gen2, one ROSpec and one AccessSpec at a time, which may only read.
 
 After power-up it hops in a foreign band; a host must choose the hop table of its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hw.rfid.emulator import llrp_access
 from hw.rfid.emulator import llrp_messages as m
 from hw.rfid.emulator.air import Answer
 from hw.rfid.emulator.engine import Engine, Refusal
 from hw.rfid.emulator.faults import FaultPlan
 from hw.rfid.emulator.frames import Command
-from hw.rfid.emulator.scene import Scene
+from hw.rfid.emulator.scene import Scene, Tag
 
 FOREIGN = tuple(range(902_750, 927_251, 500))  # kHz
 CHINA = tuple(range(920_625, 924_376, 250))
@@ -34,7 +36,9 @@ class _Spec:
     every: int  # so many tags make a report; 0: all of a round
     content: int
     pc: bool
+    for_s: float = math.inf
     enabled: bool = False
+    ends_s: float = math.inf
 
 
 class Llrp(Engine):
@@ -44,6 +48,7 @@ class Llrp(Engine):
         self.tables = {1: FOREIGN, 2: CHINA}
         self.hopping = True
         self.terse = False  # leaves out what has not changed since the last report
+        self.access_reads = llrp_access.MOST_READS  # in one access spec; 0 takes none
         super().__init__(scene, faults, m.FORMAT)
 
     def settings(self) -> None:
@@ -54,6 +59,8 @@ class Llrp(Engine):
         self._radio = dict.fromkeys(range(1, self.setup.antennas + 1), (1, 1, steps))
         self._events: set[int] = set()
         self._spec: _Spec | None = None
+        self._access: llrp_access.Access | None = None
+        self._access_enabled = False
         self._turn: list[int] = []
         self._gone: set[int] = set()
         self._last: list[bytes] = []
@@ -66,7 +73,7 @@ class Llrp(Engine):
         act: Callable[[bytes], bytes | None] = {
             1: self._capabilities, 2: self._get_config, 3: self._set_config, 14: lambda _: m.status(),
             20: self._add, 21: self._delete, 22: self._start, 23: self._stop, 24: self._enable,
-            41: self._delete_access, 72: _no_answer,
+            40: self._add_access, 41: self._delete_access, 42: self._enable_access, 72: _no_answer,
         }.get(command.code, _unknown)  # fmt: skip
 
         def run(data: bytes) -> bytes | None:
@@ -101,6 +108,9 @@ class Llrp(Engine):
         spec = self._spec
         if spec is None:
             return
+        if self.now >= spec.ends_s:
+            self._tell_end(spec)
+            return
         self._turn = self._turn or list(spec.antennas)
         antenna = self._turn.pop(0)
         missing = self.antenna_missing(antenna)
@@ -117,15 +127,25 @@ class Llrp(Engine):
         self.again(self._send_reports(spec, answers, antenna, channel))
 
     def _send_reports(self, spec: _Spec, answers: list[Answer], antenna: int, channel: int) -> float:
+        """Reading memory takes its time: as long as another tag, for every read."""
         size = spec.every or max(1, len(answers))
+        took = 0.0
         for first in range(0, len(answers), size):
-            some = answers[first : first + size]
-            told = b"".join(self._report(spec, answer, antenna, channel) for answer in some)
-            self.send(m.message(m.REPORT, bytes(4), told), (first + len(some)) * self.pace_s)
+            told = b""
+            for answer in answers[first : first + size]:
+                results = self._read_along(spec, answer.tag)
+                told += self._report(spec, answer, antenna, channel, results)
+                took += (1 + len(results)) * self.pace_s
+            self.send(m.message(m.REPORT, bytes(4), told), took)
         self.reads += len(answers)
-        return max(1, len(answers)) * self.pace_s
+        return max(self.pace_s, took)
 
-    def _report(self, spec: _Spec, answer: Answer, antenna: int, channel: int) -> bytes:
+    def _read_along(self, spec: _Spec, tag: Tag) -> list[bytes]:
+        access = self._access
+        rides = access is not None and self._access_enabled and access.inventory in (0, spec.number)
+        return access.of(tag) if access is not None and rides else []
+
+    def _report(self, spec: _Spec, answer: Answer, antenna: int, channel: int, results: list[bytes]) -> bytes:
         rssi = max(-128, min(127, round(answer.rssi_dbm)))
         lasting = [
             (_ANTENNA, m.tv(1, "H", antenna)),
@@ -139,7 +159,7 @@ class Llrp(Engine):
             told.append(m.tv(3, "Q", round(self.now * 1e6)))
         if spec.pc:
             told.append(m.tv(12, "H", int.from_bytes(answer.tag.pc)))
-        return m.tag_report(answer.tag.epc, told)
+        return m.tag_report(answer.tag.epc, told + results)
 
     def _tell(self, wanted: int, told: bytes) -> None:
         if wanted in self._events:
@@ -152,14 +172,15 @@ class Llrp(Engine):
             raise Refusal(m.FIELD_ERROR)
         (number, _, state), rest = m.numbers("IBB", m.part(m.parts(body), 177))
         found = m.parts(rest)
-        m.part(found, 178)
+        (stops, duration_ms), _ = m.numbers("BI", m.part(m.parts(m.part(found, 178)), 182))
         antennas, session = self._inventory(m.part(found, 183))
         (trigger, every), content = m.numbers("BH", m.part(found, 237))
         (bits,), selectors = m.numbers("H", m.part(m.parts(content), 238))
         pc = any(kind == 348 and value[0] & _PC for kind, value in m.parts(selectors))
-        if state or not number or trigger not in (1, 2):
+        if state or not number or trigger not in (1, 2) or stops not in (0, 1):
             raise Refusal(m.FIELD_ERROR)
-        self._spec = _Spec(number, antennas, session, every, bits, pc)
+        for_s = duration_ms / 1000 if stops else math.inf
+        self._spec = _Spec(number, antennas, session, every, bits, pc, for_s)
         return m.status()
 
     def _inventory(self, body: bytes) -> tuple[tuple[int, ...], int]:
@@ -182,7 +203,8 @@ class Llrp(Engine):
         spec = self._named(body)
         if not spec.enabled or self.scanning:
             raise Refusal(m.FIELD_ERROR)
-        self._turn, self._gone, self._last = [], set(), []
+        self._turn, self._last = [], []
+        spec.ends_s = self.now + spec.for_s
         self._tell(_ROSPEC_EVENT, m.tlv(249, b"\x00" + spec.number.to_bytes(4) + bytes(4)))
         self.again(0)
         return m.status()
@@ -196,7 +218,10 @@ class Llrp(Engine):
         """The spec ends, as a host or the reader itself wants it."""
         if self.scanning and self._spec is not None:
             self.stop()
-            self._tell(_ROSPEC_EVENT, m.tlv(249, b"\x01" + self._spec.number.to_bytes(4) + bytes(4)))
+            self._tell_end(self._spec)
+
+    def _tell_end(self, spec: _Spec) -> None:
+        self._tell(_ROSPEC_EVENT, m.tlv(249, b"\x01" + spec.number.to_bytes(4) + bytes(4)))
 
     def _delete(self, body: bytes) -> bytes:
         if body != bytes(4):
@@ -205,11 +230,28 @@ class Llrp(Engine):
         self._spec = None
         return m.status()
 
-    def _delete_access(self, body: bytes) -> bytes:
-        """There never is one; all of none can be deleted."""
-        if body != bytes(4):
+    def _add_access(self, body: bytes) -> bytes:
+        access = llrp_access.parsed(m.part(m.parts(body), 207))
+        if self._access is not None or len(access.reads) > self.access_reads:
             raise Refusal(m.FIELD_ERROR)
+        self._access, self._access_enabled = access, False
         return m.status()
+
+    def _enable_access(self, body: bytes) -> bytes:
+        self._named_access(body)
+        self._access_enabled = True
+        return m.status()
+
+    def _delete_access(self, body: bytes) -> bytes:
+        """0 is all, also where there is none."""
+        if body != bytes(4):
+            self._named_access(body)
+        self._access = None
+        return m.status()
+
+    def _named_access(self, body: bytes) -> None:
+        if self._access is None or body != self._access.number.to_bytes(4):
+            raise Refusal(m.FIELD_ERROR)
 
     def _named(self, body: bytes) -> _Spec:
         if self._spec is None or body != self._spec.number.to_bytes(4):
@@ -222,7 +264,7 @@ class Llrp(Engine):
         (wanted,), _ = m.numbers("B", body)
         parts = {
             _GENERAL: m.general(self.setup.antennas),
-            _ABILITIES: m.llrp_abilities(),
+            _ABILITIES: m.llrp_abilities(self.access_reads),
             _REGULATORY: m.regulatory(self.levels, self.tables, self.hopping),
         }
         if wanted == _EVERY:
@@ -269,7 +311,7 @@ class Llrp(Engine):
             self._radio[number] = (hop_table, channel, level)
 
 
-_RESPONSES = {1: 11, 2: 12, 3: 13, 14: 4, 20: 30, 21: 31, 22: 32, 23: 33, 24: 34, 41: 51}
+_RESPONSES = {1: 11, 2: 12, 3: 13, 14: 4, 20: 30, 21: 31, 22: 32, 23: 33, 24: 34, 40: 50, 41: 51, 42: 52}
 
 
 def _no_answer(_: bytes) -> None:

@@ -100,9 +100,10 @@ def general(antennas: int) -> bytes:
     return tlv(137, head + tlv(139, struct.pack(">Hh", 1, 0)) + tlv(141, bytes(4)) + protocols)
 
 
-def llrp_abilities() -> bytes:
-    """LLRPCapabilities and C1G2LLRPCapabilities: one spec at a time, none for access."""
-    return tlv(142, struct.pack(">BBHIIIII", 0, 1, 0, 1, 1, 1, 0, 0)) + tlv(327, struct.pack(">BH", 0, 1))
+def llrp_abilities(access_reads: int) -> bytes:
+    """LLRPCapabilities and C1G2LLRPCapabilities: one spec at a time, and one for access with so many reads."""
+    most = struct.pack(">BBHIIIII", 0, 1, 0, 1, 1, 1, min(access_reads, 1), access_reads)
+    return tlv(142, most) + tlv(327, struct.pack(">BH", 0, 1))
 
 
 def regulatory(levels: dict[int, float], tables: dict[int, tuple[int, ...]], hopping: bool) -> bytes:
