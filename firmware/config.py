@@ -65,6 +65,11 @@ class Home:
         return self.folder / "audit-sent.json"
 
     @property
+    def vitals(self) -> Path:
+        """How the running program is, as it noted last."""
+        return self.folder / "vitals.json"
+
+    @property
     def photos(self) -> Path:
         """Photos of code and plate."""
         return self.folder / "photos"

@@ -14,17 +14,21 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from firmware.machine.events import Counted, DataRead, Event, NetworkRead, PartFault, PowerRead
+from firmware.machine.states import State
 from firmware.machine.steps import FLAT
 from hw.power.sysfs import read_power
 from verifier.audit import COUNTED, checks_of
 from verifier.cache.store import StatusStore
 from verifier.clock import Clock
 from verifier.errors import AuditError, CacheError, CacheMissingError
+from verifier.heartbeat import Vitals, save_vitals
 from verifier.online import Centre
 from verifier.types import SHANGHAI
 from verifier.verdict import VerdictCode
+from verifier.wipe import WipeRecord
 
 EVERY_S = 1.0
+VITALS_FIRST_MS, VITALS_EVERY_MS = 10_000, 300_000
 CACHE = "cache"
 _RETRY_STEP_MS = 5_000  # the next try is told in steps of this: nobody reads seconds, and each one is a new picture
 _BLOCK = 1 << 16  # bytes
@@ -126,6 +130,55 @@ def counts(audit: Path, clock: Clock) -> Probe:
     def probe() -> tuple[Event, ...]:
         today = clock().astimezone(SHANGHAI).date()
         return (Counted(today, dict(tally.of(today))),)
+
+    return probe
+
+
+def vitals(path: Path, state: Callable[[], State], clock: Clock, now_ms: Callable[[], int]) -> Probe:
+    """Notes every few minutes how the program is, for the next sign of life that reaches the centre; posts nothing.
+
+    A card that takes no note is told of by the check of the disk.
+    """
+    failed: Counter[str] = Counter()
+    standing: set[str] = set()
+    due_ms = [now_ms() + VITALS_FIRST_MS]
+
+    def probe() -> tuple[Event, ...]:
+        now = state()
+        failed.update(now.faults.keys() - standing)
+        standing.clear()
+        standing.update(now.faults)
+        if now_ms() >= due_ms[0]:
+            due_ms[0] = now_ms() + VITALS_EVERY_MS
+            with suppress(OSError):
+                save_vitals(path, _vitals(now, failed, clock()))
+        return ()
+
+    return probe
+
+
+def _vitals(state: State, failed: Mapping[str, int], now: datetime) -> Vitals:
+    verdicts = {f"verdict_{code.value.lower()}": count for code, count in state.counts.items()}
+    faults = {f"fault_{part}": count for part, count in failed.items()}
+    return Vitals(
+        at=now, battery_percent=state.status.battery, charging=state.status.charging, counters=verdicts | faults,
+        faults=tuple(sorted(state.faults)),
+    )  # fmt: skip
+
+
+def erased(record: Callable[[], WipeRecord | None], over: Callable[[], None]) -> Probe:
+    """Calls `over` once the device was erased, whichever process did it: a program remembers its last checks, and the
+    service manager starts one that knows nothing. Posts nothing."""
+    first: list[WipeRecord | None] = []
+
+    def probe() -> tuple[Event, ...]:
+        with suppress(OSError):
+            found = record()
+            if not first:
+                first.append(found)
+            elif found is not None and found.done and found != first[0]:
+                over()
+        return ()
 
     return probe
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from importlinter.cli import lint_imports
 
+from scripts.cli.main import COMMANDS
 from tests.conftest import ROOT
 
 PACKAGES = ("verifier", "hw", "firmware", "scripts")
@@ -48,6 +49,39 @@ def test_importing_the_officers_path_loads_no_heavy_library():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.strip() == ""
+
+
+def device_commands() -> list[str]:
+    """The words of each command that a unit starts on the appliance, or that the page about it has people say there."""
+    units = [path.read_text() for path in (ROOT / "systemd").glob("*.service")]
+    started = [re.findall(r"^Exec\w+=-?\S+/bin/markcheck (.+)$", text, re.MULTILINE) for text in units]
+    said = re.findall(r"sudo markcheck ([a-z-]+(?: [a-z-]+)*)", (ROOT / "docs/operations.md").read_text())
+    return sorted({*(words for found in started for words in found), *said, "sync"})  # by libexec/sync-by-settings
+
+
+def test_no_command_of_the_appliance_loads_anything_of_the_authority():
+    commands = sorted({*device_commands(), *COMMANDS} - {"sandbox", "bench"})
+    assert {"audit upload", "audit purge", "sync", "shift unlock", "doctor", "console"} <= {*commands}
+    code = """if True:
+        import sys
+        import click
+        from scripts.cli.main import cli
+        for text in sys.argv[1:]:
+            command, words = cli, text.split()
+            while isinstance(command, click.Group) and words:
+                command = command.get_command(click.Context(command), words.pop(0))
+                assert command is not None, text
+            foreign = ("scripts.sandbox", "scripts.demonstration", "scripts.bench")
+            print(*(f"{text}: {name}" for name in sys.modules if name.startswith(foreign)), sep="\\n")
+    """
+    run = subprocess.run([sys.executable, "-c", code, *commands], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (run.returncode, run.stdout.split()) == (0, []), run.stderr
+
+
+def test_of_the_commands_only_the_authoritys_import_the_sandbox():
+    importing = re.compile(r"^\s*(?:from|import) scripts\.sandbox\b", re.MULTILINE)
+    found = {path.stem for path in (ROOT / "scripts/cli").glob("*.py") if importing.search(path.read_text())}
+    assert {name for name in found if not name.startswith("sandbox")} == {"audit_authority"}
 
 
 OUTERMOST = ROOT / "scripts" / "cli" / "main.py"

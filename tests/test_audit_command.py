@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
+import click
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from scripts.cli.audit import COMMANDS, audit
 from scripts.cli.main import main
 from scripts.sandbox.audit_keys import load_private_key, open_or_make_key
 from tests.audit_cuts import NOW, PRIVATE, sealed_log, write_key
-from tests.conftest import DATA
+from tests.conftest import DATA, ROOT
 from tests.status_world import Handheld, World, make_world
 from tests.test_audit_photos import jpeg
 from verifier.audit import AuditLog, CheckContext, CheckRecord, verdict_to_json
@@ -24,7 +28,7 @@ from verifier.audit_file import FIRST, dump, log_head
 from verifier.audit_upload import AcknowledgedHead
 from verifier.decide import decide
 from verifier.evidence import evidence_from_json
-from verifier.photos import PhotoStore, keep_photo
+from verifier.photos import NoPhoto, PhotoOf, PhotoStore, keep_photo, no_photo_json
 from verifier.policy import Policy
 from verifier.seal import audit_key, seal_photo
 from verifier.types import SHANGHAI
@@ -231,6 +235,39 @@ def test_a_photo_that_was_exchanged_does_not_match_its_record(home, key, tmp_pat
     assert "is not in the folder" in capsys.readouterr().err
 
 
+def test_the_slip_says_of_what_a_photo_is_and_why_there_is_none(home, key, tmp_path, capsys):
+    log = AuditLog(home / "audit.jsonl", key=audit_key(PRIVATE.public_key()), clock=lambda: NOW)
+    other = "11" * 16
+    log.append(a_check(other).to_json())
+    keep_photo(log, PhotoStore(home / "photos", key=log.key), other, jpeg(), evidence=False, of=PhotoOf.SCENE)
+    log.append(no_photo_json(other, NoPhoto.NO_CAMERA))
+    words = ("export", home / "audit.jsonl", "--key", key, "--photos", home / "photos", "--out", tmp_path / "case")
+    slips = []
+    for check in (CHECK, other):
+        assert run(*words, "--check", check) == 0
+        slips.append((tmp_path / "case" / f"check-{check}.html").read_text(encoding="utf-8"))
+    assert capsys.readouterr().err == ""
+    assert "读码时的画面" in slips[0]
+    assert hashlib.sha256(jpeg()).hexdigest() in slips[0]
+    assert "判定时镜头前的画面（未读到码）" in slips[1]
+    assert "无（没有相机）" in slips[1]
+    assert slips[1].count("data:image/jpeg;base64,") == 1
+    case = json.loads((tmp_path / "case" / f"check-{other}.json").read_bytes())
+    assert [one["record"].get("why") for one in case["records"]] == [None, None, "no camera"]
+
+
+def test_a_sealed_picture_is_opened_at_the_authority_under_its_own_name_alone(home, key, tmp_path, capsys):
+    name = f"00000001-e-{CHECK}.box"
+    out = tmp_path / "photo.jpg"
+    assert run("open", home / "photos" / name, "--key", key, "--out", out) == 0
+    assert out.read_bytes() == jpeg()
+    assert out.stat().st_mode & 0o777 == 0o600
+    (home / "photos" / name).rename(tmp_path / "other.box")
+    assert run("open", tmp_path / "other.box", "--key", key, "--out", out) == 1
+    assert "not as it was sealed" in capsys.readouterr().err
+    assert run("open", tmp_path / "other.box", "--key", key) == 2
+
+
 class Slip(HTMLParser):
     """What a page loads, and its texts."""
 
@@ -281,7 +318,11 @@ def world(tmp_path_factory) -> Iterator[World]:
 @pytest.fixture
 def enrolled(world, home) -> Path:
     """The device with a certificate of the centre."""
-    handheld = world.handheld("handheld-7")
+    return enrol(world, home, "handheld-7")
+
+
+def enrol(world: World, home: Path, name: str) -> Path:
+    handheld = world.handheld(name)
     (home / "device.pem").write_bytes(handheld.pair())
     (home / "device-key.pem").write_bytes(handheld.pair())
     (home / "centre-ca.pem").write_text(world.ca.root_pem, encoding="ascii")
@@ -307,6 +348,33 @@ def test_a_log_is_uploaded_received_opened_and_purged(world, enrolled, key, tmp_
     assert lines == (4 if datetime.now(SHANGHAI).date() > NOW.date() else 0)
 
 
+def test_what_a_device_does_with_its_log_loads_nothing_of_the_authority(world, home, tmp_path):
+    """In a process of its own, which says at the end what it has loaded."""
+    enrol(world, home, "handheld-8")
+    plain = tmp_path / "plain.jsonl"
+    AuditLog(plain, clock=lambda: NOW).append(a_check().to_json())
+    commands = [
+        ["audit", *words, "--home", str(home)]
+        for words in (
+            ["upload", "--centre", f"https://localhost:{world.port}/"], ["verify"], ["show"], ["purge"],
+            ["replay", str(plain)], ["export", str(plain), "--check", CHECK, "--out", str(tmp_path / "case")],
+        )
+    ]  # fmt: skip
+    code = (
+        "import json, sys; from scripts.cli.main import main;"
+        f"done = [main(words) for words in {commands}];"
+        "print(json.dumps([done, [name for name in sys.modules if name.startswith('scripts.sandbox')]]))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert json.loads(run.stdout.splitlines()[-1]) == [[0] * len(commands), []], run.stderr
+
+
+def test_the_list_of_sub_commands_says_of_each_what_it_says_of_itself():
+    for name in COMMANDS:
+        command = audit.get_command(click.Context(audit), name)
+        assert (command.name, command.help.splitlines()[0]) == (name, COMMANDS[name][1])
+
+
 def test_a_cut_log_is_told_to_the_centre_by_the_upload_itself(world, enrolled, capsys):
     centre = f"https://localhost:{world.port}/"
     code = world.store.enrolment_code("handheld-7", datetime.now(UTC), new_log=True)
@@ -330,6 +398,12 @@ def test_without_a_centre_or_a_log_the_commands_say_so(tmp_path, capsys):
     assert "there is no audit log yet" in capsys.readouterr().err
     assert run("key", "--folder", tmp_path) == 1
     assert "no sandbox authority" in capsys.readouterr().err
+
+
+def test_settings_that_cannot_be_used_are_named_by_their_place(tmp_path, capsys):
+    (tmp_path / "online.toml").write_text("url = 5\n", encoding="ascii")
+    assert run("upload", "--home", tmp_path) == 1
+    assert capsys.readouterr().err == "markcheck: online.url: not a text\n"
 
 
 def test_the_sandbox_makes_its_key_once(world, capsys):

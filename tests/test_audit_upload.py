@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -17,11 +19,11 @@ from verifier.audit_file import log_head, read_lines, start_of
 from verifier.audit_upload import AcknowledgedHead, AuditUploader, check_passes, purge
 from verifier.codec.device import AuditHead, encode_audit_head
 from verifier.errors import AuditError, FetchError, StatusError
-from verifier.heartbeat import Heartbeat, LogWord, send_heartbeat
+from verifier.heartbeat import Heartbeat, LogWord, Vitals, send_heartbeat
 from verifier.online import boottime_ms
 from verifier.online_http import HttpPoster
 
-BEAT = Heartbeat(software="0.1.0", uptime_s=5, region="national", counters={"scans": 3})
+BEAT = Heartbeat(software="0.1.0", uptime_s=5, region="national", vitals=Vitals(at=NOW, counters={"scans": 3}))
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +53,7 @@ class Device:
         return AuditUploader(self.log, self.acknowledged, self.poster).run()
 
     def tell(self) -> LogWord:
-        return send_heartbeat(self.poster, Heartbeat(**{**self._beat(), "audit": log_head(self.log)}))
-
-    def _beat(self) -> dict:
-        return {name: getattr(BEAT, name) for name in BEAT.__dataclass_fields__}
+        return send_heartbeat(self.poster, replace(BEAT, audit=log_head(self.log)))
 
     def kept(self) -> list[bytes]:
         return self.world.store.audit_records(self.name)
@@ -127,6 +126,17 @@ def test_an_upload_whose_answer_was_lost_is_sent_again_and_kept_once(device):
     device.poster.lose_answers = False
     assert device.upload().sent == 5
     assert len(device.kept()) == 5
+    assert device.alarms() == 0
+
+
+def test_two_programs_that_upload_at_once_do_no_harm(device):
+    """The timer's, and a technician's by hand."""
+    sealed_log(device.log, 450)
+    with ThreadPoolExecutor(2) as both:
+        done = [one.result() for one in [both.submit(device.upload) for _ in range(2)]]
+    assert [one.acknowledged for one in done] == [log_head(device.log)] * 2
+    assert b"".join(line + b"\n" for line in device.kept()) == device.log.read_bytes()
+    assert device.acknowledged.load() == log_head(device.log)
     assert device.alarms() == 0
 
 

@@ -299,6 +299,8 @@ def test_an_audit_log_is_taken_once_and_a_rollback_is_found(world):
 HEARTBEAT = {
     "software": "0.1.0", "uptime_s": 3600, "battery": {"percent": 80, "charging": False},
     "counters": {"sync_failed": 2}, "data": {"region": "national", "seq": 1, "hot_seq": 3, "age_s": 120},
+    "program": {"at": "2026-11-22T10:00:00+08:00", "faults": ["camera"]},
+    "clock": {"at": "2026-11-22T10:05:00+08:00", "doubts": ["moved"]},
 }  # fmt: skip
 
 
@@ -318,7 +320,8 @@ def test_a_sign_of_life_is_kept_and_a_shorter_audit_log_in_it_is_found(world):
     "spoil",
     [
         {"plate": "京A12345"}, {"uptime_s": -1}, {"uptime_s": True}, {"uptime_s": 1.5}, {"software": "a b"},
-        {"software": "x\n"}, {"counters": {"X": 1}}, {"counters": {f"c{n}": 1 for n in range(41)}}, {"data": None},
+        {"software": "x\n"}, {"counters": {"X": 1}}, {"counters": {f"c{n}": 1 for n in range(81)}}, {"data": None},
+        {"program": {"at": "", "faults": ["京A12345"]}}, {"clock": {"at": "", "doubts": ["tired"]}}, {"clock": None},
         {"battery": {"percent": 101, "charging": None}}, {"audit": {"seq": 1, "head": "AB" * 32}},
     ],
     ids=str,

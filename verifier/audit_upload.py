@@ -6,9 +6,11 @@ or that does not pass through it, was cut or changed on this device.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -61,15 +63,29 @@ class AcknowledgedHead:
 
     def save(self, head: AuditHead) -> None:
         """Keep it, unless one that goes further is there; AuditError."""
+        try:
+            with _alone(self._path.parent):
+                self._save(head)
+        except OSError as exc:
+            raise AuditError(f"acknowledged head: cannot be written: {exc.strerror}") from exc
+
+    def _save(self, head: AuditHead) -> None:
         known = AuditHead()
         with suppress(AuditError):
             known = self.load()  # a damaged one is replaced by what the centre says
-        if head.seq <= known.seq:
-            return
-        try:
+        if head.seq > known.seq:
             replace_file(self._path, json.dumps({"seq": head.seq, "head": head.head.hex()}).encode() + b"\n")
-        except OSError as exc:
-            raise AuditError(f"acknowledged head: cannot be written: {exc.strerror}") from exc
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other upload writes into this folder meanwhile: the timer's and one by hand may run at once. OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

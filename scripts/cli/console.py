@@ -1,11 +1,12 @@
-"""What all commands share: remarks on stderr, progress bars, options."""
+"""What all commands share: remarks on stderr, progress bars, options, groups that load late."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +51,34 @@ def progress_bar() -> Iterator[ProgressCallback]:
             bars.update(tasks[step], completed=done, total=total)
 
         yield update
+
+
+class LateGroup(click.Group):
+    """A group that loads the module of a command when the command is asked for, and no module to list them all.
+
+    `commands_at` has for each name where the command is, as module:attribute, and the first line of its help.
+    """
+
+    def __init__(self, *args: Any, commands_at: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.commands_at = commands_at
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the table."""
+        return sorted(self.commands_at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, None when there is none."""
+        if cmd_name not in self.commands_at:
+            return None
+        module, attribute = self.commands_at[cmd_name][0].split(":")
+        command = getattr(import_module(module), attribute)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table as a list."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.commands_at[name][1]) for name in self.list_commands(ctx)])
 
 
 def _home(_: click.Context, __: click.Parameter, value: Path | None) -> Home:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import segno
 
 from firmware.build import EPOCH_KEY_IN_A_FILE, SOFTWARE, open_store, software_version
 from firmware.config import Home
@@ -27,7 +28,6 @@ from hw.qr.decoders import available_decoders, decoder_report
 from hw.qr.pipeline import decode_frame
 from hw.qr.symbol import QUIET_ZONE, measure_symbol
 from scripts.cli.console import home_option, json_option, print_json
-from scripts.sandbox.codes import any_qr_picture
 from verifier.clock import Clock, system_clock
 from verifier.errors import VerifierError
 from verifier.policy import Policy
@@ -171,7 +171,7 @@ def _scanner(_: Home) -> Section:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "specimen.png"
-        any_qr_picture(_SPECIMEN).save(path)
+        segno.make(_SPECIMEN, micro=False).save(str(path), scale=8, border=QUIET_ZONE)
         with Scanner(pictures(path)) as scanner:
             event = next((e for e in scanner.events() if isinstance(e, CodeEvent | FaultEvent | HintEvent)), None)
     facts = {"ms": round((time.monotonic() - began) * 1000)}

@@ -15,16 +15,14 @@ from firmware.keeper import (
     Keeper,
     Kept,
     default_run,
-    device_client,
+    enrol_at,
     open_keeper,
-    save_online,
     wipe_files,
 )
 from scripts.cli.console import home_option, json_option, print_json, problem
-from verifier.cache.swap import replace_file
 from verifier.clock import system_clock
 from verifier.errors import SyncBusyError
-from verifier.identity import REASONS, Certificate, IdentityError, IdentityFiles, Why, check_ca
+from verifier.identity import REASONS, Certificate, IdentityError, Why
 from verifier.wipe import Wiper
 
 
@@ -63,30 +61,9 @@ def enrol(
     if status:
         return _show_status(home, as_json)
     if url and ca_file and code:
-        return _told(_first(home, url, ca_file, code), as_json)
+        return _told(enrol_at(home, url, ca_file.read_bytes(), code, system_clock, default_run()), as_json)
     kept = _keeper(home).keep(denied=True)
     return _told_kept(kept, as_json)
-
-
-def _first(home: Home, url: str, ca_file: Path, code: str) -> Certificate:
-    """Enrol; where there was a centre before, this one takes its place only when that was successful."""
-    ca = ca_file.read_bytes()
-    check_ca(ca)
-    home.folder.mkdir(parents=True, exist_ok=True)
-    files = IdentityFiles(ca_file.absolute(), home.certificate, home.device_key)
-    keeper = Keeper(home, device_client(url, files), files, system_clock, run=default_run())
-    first = not home.online.exists()
-    if first:  # on the card before the code is used up
-        _settle_on(home, url, ca)
-    certificate = keeper.enrol(code)
-    if not first:
-        _settle_on(home, url, ca)
-    return certificate
-
-
-def _settle_on(home: Home, url: str, ca: bytes) -> None:
-    replace_file(home.ca, ca)
-    save_online(home, url)
 
 
 def _keeper(home: Home) -> Keeper:

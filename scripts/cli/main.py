@@ -6,12 +6,11 @@ import io
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 import click
 
-from scripts.cli.console import EXIT_USAGE, problem
+from scripts.cli.console import EXIT_USAGE, LateGroup, problem
 
 # Name: where the command is, and the first line of its help. Its module is loaded when the command is asked for.
 COMMANDS = {
@@ -45,6 +44,12 @@ COMMANDS = {
     "enrol": ("scripts.cli.enrol:enrol", "Make this device known at its centre: a key and a certificate of its own."),
     "shift": ("scripts.cli.enrol:shift", "The epoch key during a shift: fetched, held in memory, wrapped under a PIN."),
     "device": ("scripts.cli.enrol:device", "This device as a whole."),
+    "provision": (
+        "scripts.cli.provision:provision",
+        "Make this device what a signed file says: its settings and its enrolment, once.",
+    ),
+    "update": ("scripts.cli.update:update", "Take a newer signed release into use, if there is one and it works."),
+    "officers": ("scripts.cli.officers:officers", "Who may log in at this handheld: add, list, remove."),
     "run": ("scripts.cli.run:run", "Run the handheld's program until it is switched off, or Ctrl-C."),
     "console": ("scripts.cli.console_tty:console", "The technician's console: on a serial line, or in this terminal."),
     "bench": ("scripts.cli.bench:bench", "Measure on this machine."),
@@ -55,6 +60,7 @@ COMMANDS = {
 EXPECTED = (
     "verifier.errors:VerifierError",
     "hw.errors:HardwareError",
+    "firmware.config:ConfigError",
     "firmware.fonts:FontMissingError",
     "scripts.sandbox.registry:RegistryError",
     "builtins:OSError",
@@ -64,28 +70,11 @@ EXPECTED = (
 MESSAGE_LENGTH = 500  # characters
 
 
-class LateGroup(click.Group):
-    """A group that loads the module of a command when the command is asked for, and no module to list them all."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names in the table."""
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, None when there is none."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute = COMMANDS[cmd_name][0].split(":")
-        command = getattr(import_module(module), attribute)
-        return command if isinstance(command, click.Command) else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table as a list."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
-
-
-@click.group(cls=LateGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LateGroup,
+    commands_at=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="markcheck")
 def cli() -> None:
     """Check a vehicle's electronic inspection mark.

@@ -25,6 +25,8 @@ from verifier.codec.device import (
 from verifier.codec.index import MAX_NUMBER
 from verifier.codec.online import ANSWER_TYPE, MAX_IDS, MAX_REPORT, MAX_REQUEST, REPORTS_PATH, STATUS_PATH
 from verifier.codec.online import CONTENT_TYPE as CBOR
+from verifier.heartbeat import MAX_COUNTERS, MAX_FAULTS, NAME
+from verifier.trusted_time import Doubt
 
 JSON = "application/json"
 MAX_JSON = 8192  # bytes
@@ -43,6 +45,7 @@ def _whole(most: int = MAX_NUMBER) -> Schema:
 _HEX32: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _MOMENT: Schema = {"type": "string", "maxLength": 40, "description": "ISO 8601 with offset"}
 _DEVICE: Schema = {"type": "string", "pattern": f"^{DEVICE_ID.pattern}$"}
+_NAME: Schema = {"type": "string", "pattern": f"^{NAME.pattern}$"}
 _HEAD = _object({"seq": _whole(), "head": _HEX32})
 
 ENROL_REQUEST = _object(
@@ -74,13 +77,31 @@ HEARTBEAT_REQUEST = _object(
         ),
         "counters": {
             "type": "object",
-            "propertyNames": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,39}$"},
+            "propertyNames": _NAME,
             "additionalProperties": _whole(),
-            "maxProperties": 40,
+            "maxProperties": MAX_COUNTERS,
+            "description": "verdict_CODE: today's checks by verdict. fault_PART: how often it failed since the start.",
         },
+        "program": {
+            **_object({"at": _MOMENT, "faults": {"type": "array", "items": _NAME, "maxItems": MAX_FAULTS}}),
+            "type": ["object", "null"],
+            "description": "When the device's program noted battery and counters, and the parts that fail then; "
+            "null: it has noted nothing.",
+        },
+        "clock": _object(
+            {
+                "at": _MOMENT,
+                "doubts": {
+                    "type": "array",
+                    "items": {"enum": [doubt.name.lower() for doubt in Doubt]},
+                    "maxItems": len(Doubt),
+                    "description": "Why the device does not believe its clock; none: it does.",
+                },
+            }
+        ),
         "audit": _HEAD,
     },
-    optional=("audit",),
+    optional=("program", "clock", "audit"),
 )
 HEARTBEAT_ANSWER = _object({"server_time": _MOMENT, "audit": {"enum": ["continues", "broken", "not told"]}})
 PROBLEM = _object(
