@@ -37,7 +37,7 @@ from verifier.epoch_key import (
     wrap,
 )
 from verifier.errors import CacheError, EpochKeyError, SyncBusyError, TrustListError, VerifierError
-from verifier.identity import Certificate, Client, Identity, IdentityError, IdentityFiles, Why
+from verifier.identity import Certificate, Client, Identity, IdentityError, IdentityFiles, Why, check_ca
 from verifier.link import Ask, Mode
 from verifier.online import Centre, boottime_ms
 from verifier.recheck import Rechecker, Upkeep
@@ -118,7 +118,7 @@ def wipe_files(home: Home, run: Path | None) -> WipeFiles:
     ]  # fmt: skip
     queue = [home.rechecks.with_name(home.rechecks.name + more) for more in ("", "-journal")]
     data = [
-        *queue, home.rechecks.with_suffix(".bad"), home.audit, home.audit_sent, home.photos, home.lookups,
+        *queue, home.rechecks.with_suffix(".bad"), home.audit, home.audit_sent, home.vitals, home.photos, home.lookups,
         home.officers, home.folder / "fault-frames", home.folder / "console-tries.json", home.folder / "log.jsonl",
         home.folder / "log.jsonl.old", home.folder / "export", *(files.certificate for files in identity),
     ]  # fmt: skip
@@ -172,7 +172,9 @@ class Kept:
 
 
 class Keeper:
-    """One device's dealings with its centre. Used by one thread at a time.
+    """One device's dealings with its centre, from any thread: one after the other.
+
+    So no shift that ends is given its key back by a request that was on its way; but its end may wait for that.
 
     `forget` is called when the device is erased, so that a running program drops what it has open.
     """
@@ -189,6 +191,7 @@ class Keeper:
         forget: Callable[[], None] = lambda: None,
     ) -> None:
         self.identity = Identity(files, make_client, clock)
+        self._lock = threading.RLock()
         self._home, self._clock, self._run = home, clock, run
         self._time = time or TrustedTime(home.cache / schema.STATE, clock)
         self.wiper = Wiper(wipe_files(home, run), clock, forget=forget)
@@ -201,14 +204,15 @@ class Keeper:
         At the dock a certificate is renewed when it is an hour old, and in any case after the centre refused this
         device: the refusal says why. OSError; SyncBusyError while a sync delays a wipe; EpochKeyError of `hold`.
         """
-        try:
-            certificate, renewed = self._renew(at_dock=at_dock, denied=denied)
-            changed, remarks = self._follow_epoch()
-        except IdentityError as exc:
-            wiped, told = self._order(exc)
-            return Kept(
-                certificate=self.identity.certificate(), wiped=wiped, why=exc.why, remarks=(str(exc), *told)
-            )  # fmt: skip
+        with self._lock:
+            try:
+                certificate, renewed = self._renew(at_dock=at_dock, denied=denied)
+                changed, remarks = self._follow_epoch()
+            except IdentityError as exc:
+                wiped, told = self._order(exc)
+                return Kept(
+                    certificate=self.identity.certificate(), wiped=wiped, why=exc.why, remarks=(str(exc), *told)
+                )  # fmt: skip
         return Kept(certificate=certificate, renewed=renewed, key_changed=changed, remarks=remarks)
 
     def _renew(self, *, at_dock: bool, denied: bool) -> tuple[Certificate | None, bool]:
@@ -236,8 +240,9 @@ class Keeper:
 
     def enrol(self, code: str) -> Certificate:
         """As `Identity.enrol`; a key that was wrapped under the device's key before goes with that. OSError."""
-        certificate = self.identity.enrol(code)
-        wrap_files(self._home).destroy()
+        with self._lock:
+            certificate = self.identity.enrol(code)
+            wrap_files(self._home).destroy()
         return certificate
 
     # ---------------------------------------------------------------------------------------------- the shift
@@ -254,25 +259,28 @@ class Keeper:
         """
         if pin is not None:
             check_pin(pin)
-        key = self.fetched_epoch()
-        self._hold(key)
-        files = wrap_files(self._home)
-        files.destroy()
-        if pin is not None:
-            wrap(files, key, pin, self._device_secret(), self._clock())
+        with self._lock:
+            key = self.fetched_epoch()
+            self._hold(key)
+            files = wrap_files(self._home)
+            files.destroy()
+            if pin is not None:
+                wrap(files, key, pin, self._device_secret(), self._clock())
         return key
 
     def unlock(self, pin: str) -> EpochKey:
         """After a reboot: the wrapped key into memory. As `verifier.epoch_key.unwrap`."""
-        key = unwrap(wrap_files(self._home), pin, self._device_secret(), self.moment())
-        self._hold(key)
+        with self._lock:
+            key = unwrap(wrap_files(self._home), pin, self._device_secret(), self.moment())
+            self._hold(key)
         return key
 
     def end_shift(self) -> None:
         """Destroy the key in memory and the wrapped one. OSError."""
-        wrap_files(self._home).destroy()
-        if (path := held_file(self._home, self._run)) is not None:
-            destroy(path)
+        with self._lock:
+            wrap_files(self._home).destroy()
+            if (path := held_file(self._home, self._run)) is not None:
+                destroy(path)
 
     def moment(self) -> Moment:
         """The present, by what the device knows of the time."""
@@ -285,11 +293,12 @@ class Keeper:
 
     def fetched_epoch(self) -> EpochKey:
         """The key of the present epoch, from the centre. IdentityError, with an order obeyed that came with it."""
-        try:
-            return fetch_epoch_key(self.identity, self._clock())
-        except IdentityError as exc:
-            self._order(exc)
-            raise
+        with self._lock:
+            try:
+                return fetch_epoch_key(self.identity, self._clock())
+            except IdentityError as exc:
+                self._order(exc)
+                raise
 
     def _hold(self, key: EpochKey) -> None:
         path = held_file(self._home, self._run)
@@ -337,6 +346,36 @@ def open_keeper(
     )
 
 
+def enrol_at(home: Home, url: str, ca: bytes, code: str, clock: Clock, run: Path | None) -> Certificate:
+    """Enrol; where there was a centre before, this one takes its place only when that was successful.
+
+    IdentityError, ConfigError, OSError.
+    """
+    check_ca(ca)
+    home.folder.mkdir(parents=True, exist_ok=True)
+    first = not home.online.exists()
+    known_by = home.ca if first else home.ca.with_name(f"{home.ca.name}.next")
+    if first:  # on the card before the code is used up
+        settle_on(home, url, ca)
+    else:
+        replace_file(known_by, ca)
+    files = IdentityFiles(known_by, home.certificate, home.device_key)
+    try:
+        certificate = Keeper(home, device_client(url, files), files, clock, run=run).enrol(code)
+    finally:
+        if not first:
+            known_by.unlink(missing_ok=True)
+    if not first:
+        settle_on(home, url, ca)
+    return certificate
+
+
+def settle_on(home: Home, url: str, ca: bytes) -> None:
+    """Keep this address and this CA as those of the device's centre. ConfigError, OSError."""
+    replace_file(home.ca, ca)
+    save_online(home, url)
+
+
 def device_client(url: str, files: IdentityFiles) -> MakeClient:
     """What asks the centre at this address, with the certificate or without."""
 
@@ -363,7 +402,8 @@ class DeviceUpkeep(Upkeep):
 
     def step(self) -> None:
         """What is due now; waits for the network, and asks nobody in offline mode."""
-        super().step()
+        with suppress(OSError, VerifierError):  # what re-checks fail of keeps no certificate from being renewed
+            super().step()
         link, now = self._link.link, boottime_ms()
         if now < self._keep_due:
             return

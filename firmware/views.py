@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from verifier.check import CheckResult
+from verifier.decide import CAUTION_REASONS
 from verifier.plates import display_text
 from verifier.types import Credential, Month, Plate
 from verifier.vehicle_words import vehicle_words
@@ -40,6 +41,7 @@ _UNTIL = Text("至{}", "TO {}")
 _NO_MONTH, _NO_MONTH_SHORT = Text("有效期未知", "NO DATE"), Text("期限未知", "NO DATE")
 _COMPARE = (Text("核对号牌", "CHK PLATE"), Text("核牌", "PLATE?"), Text("核", "CHK"))
 _SIMILAR = Text("近似 {}", "LIKE {}")
+_DOUBTFUL, _DOUBT = Text("存疑请核实", "IN DOUBT: CHECK"), Text("存疑", "DOUBT")
 _REASONS_TITLE, _ACTIONS_TITLE, _VEHICLE_TITLE = Text("原因", "WHY"), Text("处置", "DO"), Text("证载", "CAR")
 
 # The first action in the fourth line: at most 4 Chinese or 9 Latin characters, so that age and grade fit beside.
@@ -129,15 +131,14 @@ def verdict_view(
     `credential` is the proven one that was shown, and no other: what it says of the car is shown to be compared.
     `similar` are the plates that the data have in place of one that was not found.
     """
-    words = VERDICTS[verdict.code]
     age, age_short = age_words(verdict.age(now), language)
     source, short = (_ONLINE, _ON) if verdict.grade is Grade.ONLINE else (_OFFLINE, _OFF)
     first = SHORT_ACTIONS[verdict.actions[0]].in_(language) if verdict.actions else _UNKNOWN
     return VerdictView(
         code=verdict.code,
         tone=verdict.tone,
-        headline=words.headline.in_(language),
-        text=words.text.in_(language),
+        headline=headline_of(verdict.code, verdict.tone).in_(language),
+        text=text_of(verdict).in_(language),
         plate=_NO_PLATE if verdict.plate is None else printable(display_text(verdict.plate), PLATE_COLUMNS),
         months=_months(verdict.valid_until, language),
         source=source.in_(language),
@@ -166,6 +167,24 @@ def result_view(result: CheckResult, language: Language) -> VerdictView:
         credential=result.credential,
         similar=result.similar,
     )
+
+
+def is_raised(code: VerdictCode, tone: Tone) -> bool:
+    """Whether something else than the verdict's own words makes it loud (R16), as the suspicion of a copy does."""
+    return tone in (Tone.CAUTION, Tone.STOP) and VERDICTS[code].tone in (Tone.PASS, Tone.NOTE)
+
+
+def headline_of(code: VerdictCode, tone: Tone) -> Text:
+    """The verdict's word; never a good one over a car that is not to be let go."""
+    return _DOUBT if is_raised(code, tone) else VERDICTS[code].headline
+
+
+def text_of(verdict: Verdict) -> Text:
+    """The verdict's text; of one that was made louder, what makes it so."""
+    if not is_raised(verdict.code, verdict.tone):
+        return VERDICTS[verdict.code].text
+    loud = next((reason for reason in verdict.reasons if reason in CAUTION_REASONS), None)
+    return _DOUBTFUL if loud is None else REASONS[loud]
 
 
 def _vehicle(credential: Credential, language: Language) -> tuple[str, ...]:

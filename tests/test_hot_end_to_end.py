@@ -223,6 +223,33 @@ def test_one_number_hastens_once_because_it_may_be_another_regions():
     assert len(counting.run(55_000, hint=lambda _: 99)) == 2
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("brings", "fails", "hastened"), [(7, False, True), (99, False, False), (7, True, True)])
+def test_a_hint_that_comes_while_a_fetch_runs_hastens_the_next_one_unless_that_fetch_brought_it(
+    first: bool, brings: int, fails: bool, hastened: bool
+):
+    counting = Counting()
+    plain = counting.refresh
+
+    def hinted() -> HotReport:
+        if len(counting.calls) == (0 if first else 1):
+            counting.follower.hint(99)
+            counting.seq = brings
+            if fails:
+                counting.calls.append(counting.now)
+                raise SyncError("cut off")
+        return plain()
+
+    counting.follower = HotFollower(hinted, lambda: counting.now)
+    for _ in range(4 * EVERY_MS // 100):
+        counting.now += 100
+        with suppress(SyncError):
+            counting.follower.step()
+    gaps = [b - a for a, b in pairwise(counting.calls)]
+    expected = [LEAST_MS if hastened else EVERY_MS, EVERY_MS]  # and hastened once
+    assert gaps[0 if first else 1 :][:2] == expected
+
+
 @pytest.mark.parametrize("answer", [b"", b"<html>", b"\xd2\x84", bytes(8192), b"\xff" * 100])
 def test_an_answer_that_is_none_hints_at_nothing(answer: bytes):
     class Centre:

@@ -46,14 +46,22 @@ class HotFollower(Generic[F_co]):
         self._asked: int | None = None
         self._failures = 0
         self._seq = 0
+        self._runs = False
+        self._hinted = 0  # while a fetch runs
 
     def hint(self, hot_seq: int) -> None:
         """The centre knows a hot list of this number. A claim: it hastens a fetch, and no more than one in 5 s."""
         with self._lock:
-            if hot_seq <= self._seq or self._asked is None or self._due is None:
+            if hot_seq <= self._seq:
                 return
-            self._seq = hot_seq  # one number hastens once: it may be that of another region's list
-            self._due = min(self._due, max(self._now(), self._asked + LEAST_MS))
+            if self._runs:  # which may have been answered before
+                self._hinted = max(self._hinted, hot_seq)
+            elif self._due is not None:
+                self._hasten(hot_seq, self._due)
+
+    def _hasten(self, hot_seq: int, due: int) -> None:
+        self._seq = hot_seq  # one number hastens once: it may be that of another region's list
+        self._due = min(due, max(self._now(), (self._asked or 0) + LEAST_MS))
 
     def due_in_ms(self) -> int:
         """How long until the next fetch is due."""
@@ -65,7 +73,7 @@ class HotFollower(Generic[F_co]):
         if self.due_in_ms() > 0:
             return None
         with self._lock:
-            self._asked = self._now()
+            self._asked, self._runs, self._hinted = self._now(), True, 0
         try:
             report = self._refresh()
         except SyncError:
@@ -79,7 +87,9 @@ class HotFollower(Generic[F_co]):
             self._failures = 0 if report is not None else min(self._failures + 1, 10)
             self._seq = self._seq if report is None else max(self._seq, report.seq_after)
             wait = min(self._every << max(0, self._failures - 1), max(self._every, MOST_MS))
-            self._due = self._now() + wait
+            self._due, self._runs = self._now() + wait, False
+            if self._hinted > self._seq:
+                self._hasten(self._hinted, self._due)
 
 
 class HintingPoster:

@@ -44,7 +44,8 @@ def rests_on_old_data(result: CheckResult) -> bool:
 class LateAnswers:
     """Runs checks for one screen. `show` gets each local verdict, then perhaps the same check once more.
 
-    `check` and `left` are called from one thread; `show` may be called from another one for a late answer.
+    `missed` gets what came when the officer had gone on to another car: for a list, never for the screen.
+    `check` and `left` are called from one thread; the other two may be called from another one for a late answer.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class LateAnswers:
         queue: RecheckQueue | None = None,
         ask: Ask = Ask.WHEN_NEEDED,
         start: Start = in_background,
+        missed: Show = lambda result: None,
     ) -> None:
         self._verifier, self._centre, self._show = verifier, centre, show
-        self._queue, self._ask, self._start = queue, ask, start
+        self._queue, self._ask, self._start, self._missed = queue, ask, start, missed
         self._lock = threading.Lock()
         self._on_screen: str | None = None
 
@@ -94,8 +96,7 @@ class LateAnswers:
             return
         late = self._verifier.upgrade(result, outcome.evidence, outcome.sources)
         with self._lock:
-            if self._on_screen == late.check_id:
-                self._show(late)
+            (self._show if self._on_screen == late.check_id else self._missed)(late)
         if queued and self._queue is not None and outcome.answered:
             self._queue.drop(late.check_id)
 

@@ -36,11 +36,13 @@ from verifier.codec.online import (
     encode_report,
 )
 from verifier.decide import decide
-from verifier.errors import AuditError, FetchError, StatusError
+from verifier.errors import AuditError, FetchError, StatusError, VerifierError
 from verifier.evidence import evidence_to_json
 from verifier.online import Centre, Exchange, Inquiry, Outcome, Standing, boottime_ms, questions
 from verifier.policy import dump_policy
-from verifier.verdict import VerdictCode
+from verifier.types import Plate
+from verifier.verdict import Tone, VerdictCode
+from verifier.wording import VERDICTS
 
 MAX_WAITING = 1000  # checks; beyond, the oldest goes
 MAX_NEWS = 200  # corrections that nobody has looked at, likewise
@@ -50,11 +52,12 @@ STEP_S, RECHECK_EVERY_MS = 1.0, 60_000
 _NONCE = 12  # bytes
 _LATEST = (1 << 32) - 1  # POSIX seconds, as the reports carry them
 _NEVER_TAKEN = (400, 409, 413, 415, 422)  # of this report, however often it is sent; the others must not wait for it
-_CODES = frozenset(VerdictCode)
+_CODES, _TONES = frozenset(VerdictCode), frozenset(Tone)
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS waiting(id TEXT PRIMARY KEY, at INTEGER NOT NULL, code TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS news(id TEXT PRIMARY KEY, at INTEGER NOT NULL, code TEXT NOT NULL, now TEXT NOT NULL)"
     " WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS about(id TEXT PRIMARY KEY, tone TEXT NOT NULL, box BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS seen(id TEXT PRIMARY KEY, box BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS outbox(id BLOB PRIMARY KEY, at INTEGER NOT NULL, report BLOB NOT NULL) WITHOUT ROWID",
 )
@@ -62,18 +65,28 @@ _SCHEMA = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """A check whose verdict would be another one by what the centre has said since."""
+    """A check whose verdict would be another one by what the centre has said since, and of which car.
+
+    No plate where it was another shift's check; no tone where an older version kept it.
+    """
 
     check_id: str
     at: datetime
     then: VerdictCode
     now: VerdictCode
+    tone: Tone | None = None
+    plate: Plate | None = None
+
+    @property
+    def tone_now(self) -> Tone:
+        """How loud the verdict is now."""
+        return self.tone or VERDICTS[self.now].tone
 
 
 class RecheckQueue:
     """The file `path` (SQLite). What cannot be written is not queued, and never an error to the officer.
 
-    What was seen of the checks that wait is readable under that epoch key alone.
+    What was seen of the checks that wait, and the plates of news, are readable under that epoch key alone.
     """
 
     def __init__(self, path: Path, epoch_key: bytes) -> None:
@@ -129,18 +142,48 @@ class RecheckQueue:
             _drop_unwanted(connection)
             _post(connection, report)
             if news.now is not news.then:
-                row = (news.check_id, int(news.at.timestamp()), news.then.value, news.now.value)
-                connection.execute("INSERT OR REPLACE INTO news VALUES (?, ?, ?, ?)", row)
-                _keep_newest(connection, "news", MAX_NEWS)
+                self._tell(connection, news)
+
+    def tell(self, news: News) -> None:
+        """The officer is to be told of this, whoever found it out."""
+        with suppress(sqlite3.Error, OSError), self._transaction() as connection:
+            self._tell(connection, news)
+
+    def _tell(self, connection: sqlite3.Connection, news: News) -> None:
+        at = max(1, min(int(news.at.timestamp()), _LATEST))
+        row = (news.check_id, at, news.then.value, news.now.value)
+        connection.execute("INSERT OR REPLACE INTO news VALUES (?, ?, ?, ?)", row)
+        _keep_newest(connection, "news", MAX_NEWS)
+        sealed = (news.check_id, news.tone_now.value, self._box.close(news.check_id, _named(news.plate)))
+        connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?, ?)", sealed)
+        _drop_unwanted(connection)
 
     def news(self) -> list[News]:
         """What the officer has not been told yet, oldest first."""
-        return [News(check_id=number, at=at, then=codes[0], now=codes[1]) for number, at, codes in self._rows("news")]
+        with suppress(OSError):
+            if not self._path.exists():  # asked every second: nothing is made for that
+                return []
+        about = self._about()
+        return [
+            News(check_id=number, at=at, then=codes[0], now=codes[1], **about.get(number, {}))
+            for number, at, codes in self._rows("news")
+        ]
+
+    def _about(self) -> dict[str, dict[str, Any]]:
+        """Tone and plate of each piece of news, as far as they can be read."""
+        with suppress(sqlite3.Error, OSError), self._transaction() as connection:
+            rows = connection.execute("SELECT id, tone, box FROM about").fetchall()
+            return {
+                number: {"tone": Tone(tone) if tone in _TONES else None, "plate": _plate(self._box.open(number, box))}
+                for number, tone, box in rows
+            }
+        return {}
 
     def told(self, check_id: str) -> None:
         """The officer has seen this piece of news."""
         with suppress(sqlite3.Error, OSError), self._transaction() as connection:
             connection.execute("DELETE FROM news WHERE id = ?", (check_id,))
+            _drop_unwanted(connection)
 
     def post(self, report: Report) -> bool:
         """Put a report of the officer's own into the outbox; whether it is safely on disk."""
@@ -216,12 +259,21 @@ def _keep_newest(connection: sqlite3.Connection, table: str, limit: int) -> None
 
 def _drop_unwanted(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM seen WHERE id NOT IN (SELECT id FROM waiting)")
+    connection.execute("DELETE FROM about WHERE id NOT IN (SELECT id FROM news)")
 
 
 def _seen(result: CheckResult) -> dict[str, Any]:
     """What `recorded` reads, and the number."""
     evidence, policy = evidence_to_json(result.evidence, result.now), json.loads(dump_policy(result.policy))
     return {"id": result.check_id, "evidence": evidence, "policy": policy}
+
+
+def _named(plate: Plate | None) -> dict[str, Any]:
+    return {} if plate is None else {"text": plate.text, "kind": plate.kind}
+
+
+def _plate(named: dict[str, Any] | None) -> Plate | None:
+    return Plate(named["text"], named["kind"]) if named and named.keys() == {"text", "kind"} else None
 
 
 class _Box:
@@ -331,7 +383,10 @@ class Rechecker:
         if not outcome.answered:
             return None
         late = self._verifier.upgrade(case.result, outcome.evidence, outcome.sources)
-        news = News(check_id=late.check_id, at=case.at, then=case.then, now=late.verdict.code)
+        verdict = late.verdict
+        news = News(
+            check_id=late.check_id, at=case.at, then=case.then, now=verdict.code, tone=verdict.tone, plate=verdict.plate
+        )  # fmt: skip
         report = report_of(news, case.ids[0], self._centre.hasher.check_value)
         if not self._queue.settle(news, report):
             return None
@@ -366,7 +421,8 @@ class Upkeep:
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set."""
         while not stop.wait(STEP_S):
-            self.step()
+            with suppress(OSError, VerifierError):  # tried again
+                self.step()
 
     def step(self) -> None:
         """What is due now; waits for the network, and does nothing in offline mode."""

@@ -6,21 +6,25 @@ from dataclasses import replace
 
 from firmware.machine import events as ev
 from firmware.machine import states as st
-from firmware.machine.effects import Aid, Check, Effect, Play, Signal
+from firmware.machine.effects import Aid, Check, Effect, Missed, Play, Signal
 from firmware.machine.going import Step, aim_roadside, back, home, lit, purpose, resting, to
 from firmware.machine.states import Light, Mode, Outcome, State
-from firmware.views import LISTED
+from firmware.views import LISTED, headline_of
 from hw.buttons.keys import Key, KeyEvent
 from verifier.adapters import NOTHING_READ
 from verifier.check import CheckResult, Observation
+from verifier.recheck import News
+from verifier.roles import Duty, LimitedAnswer, limited_answer
 from verifier.types import Hint, PlateSeen
 from verifier.vehicle_words import vehicle_words
-from verifier.verdict import Action, Tone
+from verifier.verdict import Action, Tone, View
+from verifier.wording import Text
 
 TRIGGER_MS = 3_000  # from the press to a verdict or a named reason
 AIM_MS = 60_000  # then the camera rests
 FOREIGN_MS = 500  # for which a mark is looked for once a foreign code was read
 CHECK_MS = 5_000  # a check that takes longer has failed
+ANSWER_MS = 15_000  # for which a limited answer is shown
 SHOWN_MS: dict[Tone, int | None] = {Tone.PASS: 5_000, Tone.NOTE: 15_000, Tone.CAUTION: 15_000, Tone.STOP: None}
 TURNS = {Key.UP: -1, Key.DOWN: 1, Key.LEFT: -1, Key.RIGHT: 1}
 
@@ -107,23 +111,69 @@ def checked(state: State, page: st.Page, event: ev.Checked, now_ms: int) -> Step
     if isinstance(page, st.Checking) and page.number == event.number and len(page.seen) == len(event.results):
         pairs = zip(page.seen, event.results, strict=True)
         outcomes = tuple(Outcome(number=event.number, seen=car, result=result) for car, result in pairs)
-        shown = st.Shown(outcomes=outcomes, since_ms=now_ms)
-        return replace(remembered(state, outcomes), page=shown), (Play(_tone(event.results)),)
-    state = replace(state, history=_renewed(state.history, event))
+        return _answered(remembered(state, outcomes), outcomes, now_ms)
+    before, state = state.history, replace(state, history=_renewed(state.history, event))
+    if isinstance(page, st.Answer) and page.number == event.number:
+        return replace(state, page=replace(page, answer=_limited(event.results[0]))), ()
     if not isinstance(page, st.Shown) or page.outcome.number != event.number:
-        return state, ()
+        return state, _missed(before, state.history)
     outcomes = _renewed(page.outcomes, event)
     if not any(_differs(a, b) for a, b in zip(page.outcomes, outcomes, strict=True)):
         sheet = min(page.sheet, sheets(outcomes[page.car].result) - 1)  # the answer may have fewer reasons
         return replace(state, page=replace(page, outcomes=outcomes, sheet=sheet)), ()
     shown = replace(page, outcomes=outcomes, since_ms=now_ms, sheet=0)
-    return lit(replace(state, page=shown), Light.ON, Play(_tone(event.results)))
+    return lit(replace(state, page=shown, touched_ms=now_ms), Light.ON, Play(_tone(event.results)))
+
+
+def _answered(state: State, outcomes: tuple[Outcome, ...], now_ms: int) -> Step:
+    """The verdict, for who may see it; for others what their role gets, always with the same sound."""
+    results = tuple(outcome.result for outcome in outcomes)
+    view = view_of(state, results)
+    if view is View.FULL:
+        return to(state, st.Shown(outcomes=outcomes, since_ms=now_ms), Play(_tone(results)))
+    if view is View.NONE or len(results) > 1:
+        state, effects = home(state)
+        return state, (*effects, Play(Signal.REFUSED))
+    number, answer = outcomes[0].number, _limited(results[0])
+    return to(state, st.Answer(number=number, answer=answer, since_ms=now_ms), Play(Tone.NOTE))
+
+
+def view_of(state: State, results: tuple[CheckResult, ...]) -> View:
+    """How much of these whoever holds the device may see, by the policy in force and by the duties of the role."""
+    if state.lock_ms is None or state.officer is None:
+        return View.FULL
+    views = {result.policy.view(state.officer.role) for result in results}
+    if View.NONE in views:
+        return View.NONE
+    return View.FULL if views == {View.FULL} and state.may(Duty.VERDICT) else View.LIMITED
+
+
+def _limited(result: CheckResult) -> LimitedAnswer:
+    return limited_answer(result.evidence, result.policy, result.now, earliest=result.earliest)
 
 
 def _renewed(outcomes: tuple[Outcome, ...], event: ev.Checked) -> tuple[Outcome, ...]:
     """The same checks with the results of a late answer; a check is known by its id."""
     later = {result.check_id: result for result in event.results}
     return tuple(replace(one, result=later.get(one.result.check_id, one.result)) for one in outcomes)
+
+
+def _missed(before: tuple[Outcome, ...], after: tuple[Outcome, ...]) -> tuple[Effect, ...]:
+    """What the officer would go on believing: verdicts that have another word now."""
+    pairs = zip(before, after, strict=True)
+    return tuple(Missed(_news(old, new)) for old, new in pairs if _word(old) != _word(new))
+
+
+def _word(outcome: Outcome) -> Text:
+    return headline_of(outcome.result.verdict.code, outcome.result.verdict.tone)
+
+
+def _news(old: Outcome, new: Outcome) -> News:
+    verdict = new.result.verdict
+    return News(
+        check_id=new.result.check_id, at=new.result.now, then=old.result.verdict.code, now=verdict.code,
+        tone=verdict.tone, plate=verdict.plate,
+    )  # fmt: skip
 
 
 def _differs(old: Outcome, new: Outcome) -> bool:
@@ -179,6 +229,11 @@ def sheets(result: CheckResult) -> int:
         0 if credential is None else len(vehicle_words(credential)),
     )
     return 1 + sum(-(-lines // LISTED) for lines in listed)
+
+
+def answer_showing(state: State, page: st.Answer, event: ev.Tick, now_ms: int) -> Step:
+    """Every limited answer stays as long as any other."""
+    return home(state) if now_ms - page.since_ms >= ANSWER_MS else resting(state, now_ms)
 
 
 def showing(state: State, page: st.Shown, event: ev.Tick, now_ms: int) -> Step:

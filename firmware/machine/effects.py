@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from firmware.machine.states import Light, Network
 from verifier.check import Observation
+from verifier.recheck import News
 from verifier.types import Hint
 from verifier.verdict import Tone
 
@@ -87,8 +88,34 @@ class UseNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class Missed:
+    """The officer is to be told of this: its check is not on the panel any more."""
+
+    news: News
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The officer has seen what became of this check."""
+
+    check_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogIn:
+    """Try this PIN; answered under the number of the attempt."""
+
+    attempt: int
+    number: str
+    pin: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class PowerOff:
     """Put everything on the disk and switch off."""
 
 
-Effect = Scan | Aid | ReadTags | Watch | Check | Play | SetLight | Sync | SelfTest | UseNetwork | PowerOff
+Effect = (
+    Scan | Aid | ReadTags | Watch | Check | Play | SetLight | Sync | SelfTest | UseNetwork | Missed | Told | LogIn
+    | PowerOff
+)  # fmt: skip

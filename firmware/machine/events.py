@@ -9,6 +9,8 @@ from types import MappingProxyType
 
 from hw.buttons.keys import KeyEvent
 from verifier.check import CheckResult
+from verifier.officers import LoginFault, Officer
+from verifier.recheck import News
 from verifier.types import Hint, TagEvidence
 from verifier.verdict import VerdictCode
 
@@ -136,7 +138,38 @@ class Counted:
     counts: Mapping[VerdictCode, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
+@dataclass(frozen=True, slots=True)
+class NewsRead:
+    """Checks of earlier that the centre has decided otherwise since, and that nobody has looked at; oldest first."""
+
+    news: tuple[News, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedIn:
+    """A login that was asked for under this number has let somebody in."""
+
+    attempt: int
+    officer: Officer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotLetIn:
+    """A login that was asked for under this number has not; for `wait_ms` no further try counts."""
+
+    attempt: int
+    why: LoginFault
+    wait_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """A typed plate was counted; `flagged`: they are more within the hour than the policy allows."""
+
+    flagged: bool
+
+
 Event = (
     KeyEvent | Tick | Started | CodesSeen | HintSeen | Checked | TagsSeen | Passed | Alarm | PartFault | PowerRead
-    | NetworkRead | DataRead | Reported | Counted
+    | NetworkRead | DataRead | Reported | Counted | NewsRead | LoggedIn | NotLetIn | LookedUp
 )  # fmt: skip

@@ -11,6 +11,7 @@ from firmware.machine.effects import Effect, ReadTags, Scan, SetLight, Watch
 from firmware.machine.states import Light, Mode, State
 from firmware.plate_entry import Entry
 from verifier.check import Observation
+from verifier.roles import Duty
 from verifier.types import Purpose
 
 DIM_MS, SLEEP_MS = 60_000, 300_000
@@ -25,14 +26,41 @@ def to(state: State, page: st.Page, *effects: Effect) -> Step:
     stops: dict[type[st.Page], Effect] = {
         st.Aim: Scan(on=False), st.Tags: ReadTags(on=False), st.Checkpoint: Watch(on=False),
     }  # fmt: skip
-    stop = stops.get(type(state.page))
-    stopped = () if stop is None or type(page) is type(state.page) else (stop,)
+    stop = stops.get(_runs(state.page))
+    stopped = () if stop is None or _runs(page) is _runs(state.page) else (stop,)
     return replace(state, page=page), (*stopped, *effects)
 
 
+def _runs(page: st.Page) -> type[st.Page]:
+    """The page whose part is at work: a checkpoint goes on behind the login."""
+    return type(page.behind) if isinstance(page, st.Login) and page.behind is not None else type(page)
+
+
 def home(state: State, *_: object) -> Step:
-    """Waiting for the trigger; an accident that was begun is left."""
-    return to(replace(state, mode=Mode.ROADSIDE, first_car=None), st.Ready())
+    """Waiting for the trigger, or for whoever has none the menu; an accident that was begun is left."""
+    if state.locked:
+        return shut(state)
+    state = replace(state, mode=Mode.ROADSIDE, first_car=None)
+    return to(state, st.Ready() if state.may(Duty.CHECK) else st.Menu())
+
+
+def lock(state: State, *_: object) -> Step:
+    """From now on the PIN is needed, at a checkpoint to leave it; nothing where nobody has to log in."""
+    if state.lock_ms is None:
+        return state, ()
+    state = replace(state, locked=True)
+    return (state, ()) if isinstance(state.page, st.Checkpoint) else shut(state)
+
+
+def shut(state: State) -> Step:
+    """The login of a locked device, with the number of who was here last; only a checkpoint goes on behind it."""
+    page, officer = state.page, state.officer
+    behind = page.behind if isinstance(page, st.Login) else page if isinstance(page, st.Checkpoint) else None
+    login = st.Login(behind=behind)
+    if officer is not None:
+        login = replace(login, number=replace(login.number, text=officer.officer_id, done=True))
+    mode = Mode.ROADSIDE if behind is None else state.mode
+    return to(replace(state, mode=mode, first_car=None), login)
 
 
 def back(state: State, *_: object) -> Step:
@@ -59,6 +87,8 @@ def typing(state: State, page: st.Page, *_: object) -> Step:
 
 def purpose(state: State) -> Purpose:
     """What a check is for, as its record says."""
+    if not state.may(Duty.VERDICT):
+        return Purpose.OTHER  # who is not the police enforces nothing
     return Purpose.ACCIDENT if state.mode is Mode.ACCIDENT else Purpose.ENFORCEMENT
 
 

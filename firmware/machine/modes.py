@@ -6,15 +6,19 @@ from dataclasses import replace
 
 from firmware.machine import events as ev
 from firmware.machine import states as st
-from firmware.machine.checking import TURNS, remembered, seen
+from firmware.machine.checking import TURNS, remembered, seen, view_of
 from firmware.machine.effects import Play, PowerOff, ReadTags, SelfTest, Signal, Sync, UseNetwork, Watch
-from firmware.machine.going import Handler, Step, back, lit, to, typing
+from firmware.machine.going import Handler, Step, back, lit, lock, purpose, to, typing
+from firmware.machine.news import opened
 from firmware.machine.states import Light, MenuItem, Mode, Network, Outcome, State
-from firmware.plate_entry import pressed
+from firmware.plate_entry import Entry, pressed
 from hw.buttons.keys import Key, KeyEvent
+from verifier.adapters import NOTHING_READ
 from verifier.check import Observation
 from verifier.plates import kinds_of, parse_plate
-from verifier.types import PlateSeen
+from verifier.roles import Duty
+from verifier.types import PlateSeen, Purpose
+from verifier.verdict import View
 
 BRIGHTNESSES = 4
 
@@ -22,22 +26,25 @@ BRIGHTNESSES = 4
 
 
 def typed(state: State, page: st.Typing, event: KeyEvent, now_ms: int) -> Step:
-    """A key while a plate is typed; BACK with nothing typed leaves."""
+    """A key while a plate or a card is typed; BACK with nothing typed leaves, or goes back to the card's plate."""
     if page.entry.done:
-        return _whole_plate(state, page, event.key, now_ms)
+        whole = _whole_card if page.entry.card else _whole_plate
+        return whole(state, page, event.key, now_ms)
     if event.key is Key.BACK and not page.entry.text and not page.entry.path:
-        return back(state)
+        return (replace(state, page=_plate_before(page)), ()) if page.entry.card else back(state)
     entry = pressed(page.entry, event.key)
-    kinds = kinds_of(entry.text) if entry.done else ()
+    kinds = kinds_of(entry.text) if entry.done and not entry.card else ()
     kind = kinds[0] if len(kinds) == 1 else None
     return replace(state, page=replace(page, entry=entry, kind=kind)), ()
 
 
 def _whole_plate(state: State, page: st.Typing, key: Key, now_ms: int) -> Step:
-    """The whole plate is on the panel: LEFT and RIGHT choose its kind, OK checks, BACK corrects."""
+    """The whole plate is on the panel: LEFT and RIGHT choose its kind, UP adds the card, OK checks, BACK corrects."""
+    car = replace(page.seen, plate_seen=PlateSeen(plate=parse_plate(page.entry.text, page.kind), confirmed=True))
     if key is Key.OK:
-        plate = PlateSeen(plate=parse_plate(page.entry.text, page.kind), confirmed=True)
-        return seen(state, replace(page.seen, plate_seen=plate), now_ms)
+        return _looked_for(state, page, car, now_ms)
+    if key is Key.UP and takes_card(page):
+        return replace(state, page=st.Typing(entry=Entry(state.province, card=True), seen=car)), ()
     if key is Key.BACK:
         return replace(state, page=replace(page, entry=replace(page.entry, done=False), kind=None)), ()
     if key in (Key.LEFT, Key.RIGHT):
@@ -45,6 +52,51 @@ def _whole_plate(state: State, page: st.Typing, key: Key, now_ms: int) -> Step:
         kind = kinds[(kinds.index(page.kind) + TURNS[key]) % len(kinds)]
         return replace(state, page=replace(page, kind=kind)), ()
     return state, ()
+
+
+def takes_card(page: st.Typing) -> bool:
+    """Whether the card of the car's tag helps: where its code was read, or the tag itself, that tells more."""
+    return page.seen.tag is None and page.seen.code in (None, NOTHING_READ)
+
+
+def _plate_before(page: st.Typing) -> st.Typing:
+    """The page of the plate that the card was to be added to."""
+    plate = page.seen.plate_seen
+    assert plate is not None  # noqa: S101 - a card is typed after its plate
+    entry = Entry(page.entry.province, plate.plate.text, done=True)
+    return st.Typing(entry=entry, seen=replace(page.seen, plate_seen=None), kind=plate.plate.kind)
+
+
+def _whole_card(state: State, page: st.Typing, key: Key, now_ms: int) -> Step:
+    """The whole number is on the panel: OK checks it with its plate, BACK corrects."""
+    if key is Key.OK:
+        return _looked_for(state, page, replace(page.seen, card=page.entry.text), now_ms)
+    if key is Key.BACK:
+        return replace(state, page=replace(page, entry=replace(page.entry, done=False))), ()
+    return state, ()
+
+
+def _looked_for(state: State, page: st.Typing, car: Observation, now_ms: int) -> Step:
+    """Where they log in, an officer who looks up a plate and nothing else says what for (I8)."""
+    told = car.code not in (None, NOTHING_READ) or car.tag is not None or state.mode is Mode.ACCIDENT
+    if state.lock_ms is None or told or not state.may(Duty.VERDICT):
+        return seen(state, car, now_ms)
+    return to(state, st.PurposeChoice(seen=car, typed=page))
+
+
+PURPOSES: dict[Key, Purpose] = {
+    Key.OK: Purpose.ENFORCEMENT, Key.LEFT: Purpose.ACCIDENT, Key.RIGHT: Purpose.REPORT, Key.DOWN: Purpose.OTHER,
+}  # fmt: skip
+"""The usual one lies where the finger is."""
+
+
+def purpose_chosen(state: State, page: st.PurposeChoice, event: KeyEvent, now_ms: int) -> Step:
+    """One key says what for; BACK goes back to the plate."""
+    if event.key is Key.BACK:
+        return to(state, page.typed)
+    if event.key not in PURPOSES:
+        return state, ()
+    return seen(state, replace(page.seen, purpose=PURPOSES[event.key]), now_ms)
 
 
 # ------------------------------------------------------------------------------------------- tags and lanes
@@ -67,7 +119,8 @@ def tag_chosen(state: State, page: st.Tags, event: object, now_ms: int) -> Step:
     """Check the car of the tag under the cursor."""
     if not page.tags:
         return state, (Play(Signal.REFUSED),)
-    return seen(state, Observation(tag=page.tags[page.cursor].evidence), now_ms, Play(Signal.DECODED))
+    car = Observation(tag=page.tags[page.cursor].evidence, purpose=purpose(state))
+    return seen(state, car, now_ms, Play(Signal.DECODED))
 
 
 def checkpoint(state: State, *_: object) -> Step:
@@ -102,16 +155,14 @@ def accident(state: State, *_: object) -> Step:
 # ------------------------------------------------------------------------------------------ history and menu
 
 
-def history(state: State, *_: object) -> Step:
-    """The last checks."""
-    return to(state, st.HistoryList())
-
-
 def looked_up(state: State, page: st.HistoryList, event: object, now_ms: int) -> Step:
     """A verdict of the history once more."""
     if not state.history:
         return state, ()
-    return to(state, st.Shown(outcomes=(state.history[page.cursor],), since_ms=now_ms))
+    outcome = state.history[page.cursor]
+    if view_of(state, (outcome.result,)) is not View.FULL:
+        return state, (Play(Signal.REFUSED),)
+    return to(state, st.Shown(outcomes=(outcome,), since_ms=now_ms))
 
 
 def turned(state: State, page: st.Menu | st.HistoryList | st.Tags | st.Choose, event: KeyEvent, now_ms: int) -> Step:
@@ -123,7 +174,7 @@ def turned(state: State, page: st.Menu | st.HistoryList | st.Tags | st.Choose, e
 def _length(state: State, page: st.Menu | st.HistoryList | st.Tags | st.Choose) -> int:
     match page:
         case st.Menu():
-            return len(MenuItem)
+            return len(state.menu)
         case st.HistoryList():
             return len(state.history)
         case st.Tags():
@@ -134,7 +185,7 @@ def _length(state: State, page: st.Menu | st.HistoryList | st.Tags | st.Choose) 
 
 def menu_ok(state: State, page: st.Menu, event: object, now_ms: int) -> Step:
     """The line under the cursor."""
-    return MENU[list(MenuItem)[page.cursor]](state, page, event, now_ms)
+    return MENU[state.menu[page.cursor]](state, page, event, now_ms)
 
 
 def _language(state: State, *_: object) -> Step:
@@ -178,7 +229,7 @@ MENU: dict[MenuItem, Handler] = {
     MenuItem.TAGS: tags,
     MenuItem.CHECKPOINT: checkpoint,
     MenuItem.ACCIDENT: accident,
-    MenuItem.HISTORY: history,
+    MenuItem.HISTORY: opened,
     MenuItem.SYNC: _sync,
     MenuItem.NETWORK: _network,
     MenuItem.LANGUAGE: _language,
@@ -186,4 +237,5 @@ MENU: dict[MenuItem, Handler] = {
     MenuItem.SELF_TEST: _self_test,
     MenuItem.INFO: _info,
     MenuItem.POWER_OFF: _power_off,
+    MenuItem.LOCK: lock,
 }

@@ -8,10 +8,14 @@ from datetime import date, datetime
 from enum import StrEnum
 from types import MappingProxyType
 
+from firmware.digit_entry import Digits
 from firmware.machine.events import SeenCode, SeenTag
 from firmware.plate_entry import Entry
 from hw.buttons.keys import Key
 from verifier.check import CheckResult, Observation
+from verifier.officers import LONGEST_NUMBER, LONGEST_PIN, SHORTEST_PIN, LoginFault, Officer
+from verifier.recheck import News
+from verifier.roles import DUTIES, Duty, LimitedAnswer
 from verifier.types import Hint
 from verifier.verdict import VerdictCode
 from verifier.wording import Language
@@ -60,6 +64,15 @@ class MenuItem(StrEnum):
     SELF_TEST = "self_test"
     INFO = "info"
     POWER_OFF = "power_off"
+    LOCK = "lock"  # one press up from the first
+
+
+MENU_DUTIES: dict[MenuItem, Duty] = {
+    MenuItem.LOOKUP: Duty.CHECK, MenuItem.TAGS: Duty.CHECK, MenuItem.CHECKPOINT: Duty.CHECKPOINT,
+    MenuItem.ACCIDENT: Duty.ACCIDENT, MenuItem.HISTORY: Duty.HISTORY, MenuItem.SYNC: Duty.UPKEEP,
+    MenuItem.NETWORK: Duty.UPKEEP, MenuItem.SELF_TEST: Duty.UPKEEP,
+}  # fmt: skip
+"""The others are for everybody who has logged in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +152,23 @@ class Typing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PurposeChoice:
+    """What a typed plate is looked up for; `typed` is the page to go back to."""
+
+    seen: Observation
+    typed: Typing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a limited role gets of a check, for a car by its code, tag or plate."""
+
+    number: int
+    answer: LimitedAnswer
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tags:
     """Tags in the field, the strongest first."""
 
@@ -168,6 +198,15 @@ class HistoryList:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewsList:
+    """Checks of earlier that are decided otherwise now, one at a time."""
+
+    news: tuple[News, ...]  # newest first; never empty
+    since_ms: int
+    cursor: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Menu:
     """The menu."""
 
@@ -184,6 +223,21 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """The device is locked: number, then PIN. `attempt` is under way; `refused` stands there until a key, and where
+    no try counts until then, until `until_ms`. A checkpoint `behind` goes on."""
+
+    number: Digits = field(default_factory=lambda: Digits(shortest=1, longest=LONGEST_NUMBER))
+    pin: Digits = field(default_factory=lambda: Digits(shortest=SHORTEST_PIN, longest=LONGEST_PIN))
+    attempt: int | None = None
+    asked_ms: int = 0
+    refused: LoginFault | None = None
+    until_ms: int | None = None
+    wait_s: int = 0  # of that, as told
+    behind: Checkpoint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Off:
     """Switched off; the words stay on the panel."""
 
@@ -191,8 +245,8 @@ class Off:
 
 
 Page = (
-    Boot | Ready | Aim | Choose | Checking | Shown | Typing | Tags | Checkpoint | Accident | HistoryList | Menu
-    | Info | Off
+    Boot | Ready | Aim | Choose | Checking | Shown | Typing | Tags | Checkpoint | Accident | HistoryList | NewsList
+    | Menu | Info | Off | Login | PurposeChoice | Answer
 )  # fmt: skip
 
 
@@ -233,3 +287,24 @@ class State:
     history: tuple[Outcome, ...] = ()  # newest first
     day: date | None = None
     counts: Mapping[VerdictCode, int] = field(default_factory=lambda: MappingProxyType({}))  # of that day
+    news: tuple[News, ...] = ()  # that the officer has not seen, oldest first
+    rung: frozenset[str] = frozenset()  # the numbers of those that were heard
+    lock_ms: int | None = None  # without a key; None: nobody has to log in
+    locked: bool = False
+    officer: Officer | None = None  # who has logged in last
+    attempts: int = 0  # logins begun since the start
+    acted_ms: int = 0  # the last key
+    flagged_ms: int | None = None  # the last typed plate beyond what the policy allows
+
+    def may(self, duty: Duty) -> bool:
+        """Whether whoever holds the device may do this: everything, where nobody has to log in."""
+        if self.lock_ms is None:
+            return True
+        return not self.locked and self.officer is not None and duty in DUTIES[self.officer.role]
+
+    @property
+    def menu(self) -> tuple[MenuItem, ...]:
+        """The lines that are for whoever holds the device."""
+        duties = ((item, MENU_DUTIES.get(item)) for item in MenuItem)
+        shown = (item for item, duty in duties if duty is None or self.may(duty))
+        return tuple(item for item in shown if item is not MenuItem.LOCK or self.lock_ms is not None)

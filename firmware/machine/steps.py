@@ -8,21 +8,32 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from firmware.machine import checking, modes
+from firmware.machine import checking, login, modes, news
 from firmware.machine import events as ev
 from firmware.machine import states as st
-from firmware.machine.effects import PowerOff
-from firmware.machine.going import Handler, Step, aim, aim_roadside, back, home, lit, resting, to, typing
+from firmware.machine.effects import Play, PowerOff, Signal
+from firmware.machine.going import Handler, Step, aim, aim_roadside, back, home, lit, lock, resting, to, typing
 from firmware.machine.states import Light, Mode, State
 from hw.buttons.keys import Key, KeyEvent, Touch
 
 FLAT = 4  # percent: everything on the disk, and off
+_TYPED_ON = st.Typing | st.PurposeChoice | st.Login
 
 
 def step(state: State, event: ev.Event, now_ms: int) -> Step:
-    """The next state, and what is to be done."""
+    """The next state, and what is to be done. A page that is not for who holds the device is refused."""
+    after, effects = _answered(login.note_ends(state, now_ms), event, now_ms)
+    if type(after.page) is type(state.page) or login.admitted(after):
+        return after, effects
+    touched = replace(state, touched_ms=after.touched_ms, acted_ms=after.acted_ms, swallowed=after.swallowed)
+    return touched, (Play(Signal.REFUSED),)
+
+
+def _answered(state: State, event: ev.Event, now_ms: int) -> Step:
     if isinstance(state.page, st.Off):
         return state, ()
+    if isinstance(event, ev.Tick) and login.idle(state, now_ms):
+        return lock(state)
     if isinstance(event, KeyEvent):
         return _touched(state, event, now_ms)
     handler = ON_PAGE.get((type(state.page), type(event))) or ON_EVENT.get(type(event))
@@ -34,7 +45,7 @@ def step(state: State, event: ev.Event, now_ms: int) -> Step:
 
 def _touched(state: State, event: KeyEvent, now_ms: int) -> Step:
     """A key that wakes the panel does nothing else, however long it is held."""
-    state = replace(state, touched_ms=now_ms)
+    state = replace(state, touched_ms=now_ms, acted_ms=now_ms)
     if event.touch is Touch.PRESS:
         woken = state.light is not Light.ON
         state = replace(state, swallowed=event.key if woken else None)
@@ -51,9 +62,11 @@ def _touched(state: State, event: KeyEvent, now_ms: int) -> Step:
 
 
 def _held(state: State, key: Key) -> Step:
-    """OK held is the menu, BACK held leaves whatever it is."""
+    """OK held is the menu, at a checkpoint the lock; BACK held leaves whatever it is."""
     if key is Key.OK and isinstance(state.page, st.Ready | st.Aim):
         return to(state, st.Menu())
+    if key is Key.OK and isinstance(state.page, st.Checkpoint):
+        return lock(state)
     if key is Key.BACK and not isinstance(state.page, st.Boot):
         return home(state)
     return state, ()
@@ -61,9 +74,9 @@ def _held(state: State, key: Key) -> Step:
 
 def _triggered(state: State, page: st.Page, event: ev.CodesSeen, now_ms: int) -> Step:
     """The trigger of a barcode engine is one more OK, with the code in view already."""
-    if not event.triggered or isinstance(page, st.Boot | st.Checking | st.Typing | st.Checkpoint):
+    if not event.triggered or isinstance(page, _TYPED_ON | st.Boot | st.Checking | st.Checkpoint):
         return state, ()
-    state, effects = lit(replace(state, touched_ms=now_ms), Light.ON)
+    state, effects = lit(replace(state, touched_ms=now_ms, acted_ms=now_ms), Light.ON)
     if state.mode is not Mode.ACCIDENT:
         state = replace(state, mode=Mode.ROADSIDE)
     state, asked = checking.triggered(state, event, now_ms)
@@ -83,7 +96,7 @@ def _awake(state: State, *_: object) -> Step:
 
 
 def _started(state: State, page: st.Boot, event: ev.Started, now_ms: int) -> Step:
-    return replace(state, page=st.Ready(), touched_ms=now_ms), ()
+    return home(replace(state, touched_ms=now_ms))
 
 
 def _part(state: State, page: st.Page, event: ev.PartFault, now_ms: int) -> Step:
@@ -124,11 +137,14 @@ ON_EVENT: dict[type[ev.Event], Handler] = {
     ev.NetworkRead: _reached,
     ev.DataRead: _data,
     ev.Counted: _counted,
+    ev.NewsRead: news.news_read,
+    ev.LookedUp: login.counted,
 }
 
 ON_PAGE: dict[tuple[type[st.Page], type[ev.Event]], Handler] = {
     (st.Boot, ev.Started): _started,
     (st.Boot, ev.Tick): _awake,
+    (st.Ready, ev.Tick): news.announced,
     (st.Aim, ev.CodesSeen): checking.codes_seen,
     (st.Aim, ev.HintSeen): checking.hint_seen,
     (st.Aim, ev.Tick): checking.aiming,
@@ -138,8 +154,15 @@ ON_PAGE: dict[tuple[type[st.Page], type[ev.Event]], Handler] = {
     (st.Tags, ev.Tick): _awake,
     (st.Checkpoint, ev.Passed): modes.passed,
     (st.Checkpoint, ev.Alarm): modes.alarm,
-    (st.Checkpoint, ev.Tick): _awake,
+    (st.Checkpoint, ev.Tick): news.announced,
+    (st.NewsList, ev.Tick): news.shown,
     (st.Info, ev.Reported): modes.reported,
+    (st.Answer, ev.Tick): checking.answer_showing,
+    (st.Login, ev.Tick): login.waiting,
+    (st.Login, ev.LoggedIn): login.logged_in,
+    (st.Login, ev.NotLetIn): login.refused,
+    (st.Login, ev.Passed): login.passed_behind,
+    (st.Login, ev.Alarm): login.alarm_behind,
 }
 
 
@@ -148,16 +171,20 @@ def _keys(page: type[st.Page], **handlers: Handler) -> dict[tuple[type[st.Page],
 
 
 ON_KEY: dict[tuple[type[st.Page], Key], Handler] = {
-    **_keys(st.Ready, ok=aim_roadside, up=typing, down=modes.history, left=modes.tags, right=modes.accident),
+    **_keys(st.Ready, ok=aim_roadside, up=typing, down=news.opened, left=modes.tags, right=modes.accident),
     **_keys(st.Aim, ok=checking.give_up, up=typing, back=back),
     **_keys(st.Choose, ok=checking.chosen, up=modes.turned, down=modes.turned, back=back),
     **_keys(st.Shown, ok=checking.shown_ok, up=typing, back=home),
     **_keys(st.Shown, left=checking.shown_turn, right=checking.shown_turn, down=checking.shown_turn),
     **_keys(st.Typing, **dict.fromkeys(Key, modes.typed)),
+    **_keys(st.PurposeChoice, **dict.fromkeys(Key, modes.purpose_chosen)),
+    **_keys(st.Answer, ok=aim_roadside, up=typing, back=home),
+    **_keys(st.Login, **dict.fromkeys(Key, login.keyed)),
     **_keys(st.Tags, ok=modes.tag_chosen, up=modes.turned, down=modes.turned, back=home),
-    **_keys(st.Checkpoint, ok=modes.alarm_taken, back=home),
+    **_keys(st.Checkpoint, **dict.fromkeys(Key, login.lane_key)),
     **_keys(st.Accident, ok=aim, up=typing, back=home),
     **_keys(st.HistoryList, ok=modes.looked_up, up=modes.turned, down=modes.turned, back=home),
+    **_keys(st.NewsList, ok=news.last_checks, up=news.turned, down=news.turned, back=home),
     **_keys(st.Menu, ok=modes.menu_ok, up=modes.turned, down=modes.turned, back=home),
     **_keys(st.Info, ok=home, back=home),
 }
