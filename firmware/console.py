@@ -6,6 +6,7 @@ A closed table of commands, and no shell behind it. Nothing that is slow to load
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from verifier.audit import RecordLog
 
 PROMPT = "markcheck> "
+BLUETOOTH = "/dev/serial1"  # Raspberry Pi OS's name for the UART that the radio may have
 KEYS, TRIES = "console-keys", "console-tries.json"  # in the home
 WIDTH = 120  # characters: a serial line does not tell its size
 _MOST_FREE = 60  # records of commands before a login, in an hour: nobody at the plug may fill the card
@@ -131,8 +133,8 @@ class Console:
 
     def _idle(self) -> None:
         """Tell who was away for too long; what was typed before does not stay."""
-        if self._told is not None and self._session.login.technician is None:
-            self._told = None
+        login, was, self._told = self._session.login, self._told, self._session.login.technician
+        if was is not None and login.technician is None and login.was_away:
             self._session.terminal.forget()
             self._say("\nlogged out: nothing was typed for 5 minutes")
             raise AwayError
@@ -153,19 +155,23 @@ class Console:
     def _run(self, words: list[str]) -> None:
         name, arguments = words[0], words[1:]
         command = self._commands.get(name)
+        as_json = "-j" in arguments
         if command is None:
-            self._say("no such command; 'help' lists them")
+            self._fail("no such command; 'help' lists them", as_json=as_json)
             return
         technician = self._session.login.technician
         if technician is None and not command.free:
             self._note(name, "refused")
-            self._say(f"{name}: log in first")
+            self._fail(f"{name}: log in first", as_json=as_json)
             return
         if not self._note(name, "asked") and not command.unrecorded:
-            self._say(f"{name}: refused, because it could not be recorded")
+            self._fail(f"{name}: refused, because it could not be recorded", as_json=as_json)
             return
-        as_json = "-j" in arguments
         self._told_rows(name, command, [word for word in arguments if word != "-j"], as_json=as_json)
+
+    def _fail(self, text: str, *, as_json: bool) -> None:
+        text = plain(text)
+        self._say(json.dumps({"error": text}) if as_json else text)
 
     def _told_rows(self, name: str, command: Command, arguments: list[str], *, as_json: bool) -> None:
         import sqlite3  # noqa: PLC0415 - with the first command
@@ -178,11 +184,11 @@ class Console:
             for row in command.run(self._session, arguments):
                 self._say(json.dumps(row.facts) if as_json else plain(row.text))
         except UsageError as exc:
-            self._say(f"usage: {exc}")
+            self._fail(f"usage: {exc}", as_json=as_json)
         except (VerifierError, HardwareError, LinkError, sqlite3.Error) as exc:
-            self._say(plain(f"{name}: {exc}"))
+            self._fail(f"{name}: {exc}", as_json=as_json)
         except OSError as exc:
-            self._say(plain(f"{name}: {exc.strerror or 'error'}"))
+            self._fail(f"{name}: {exc.strerror or 'error'}", as_json=as_json)
 
     def _note(self, name: str, outcome: str) -> bool:
         """Record who asked for what; whether that is on the card. Words that were typed are no part of it."""
@@ -245,6 +251,17 @@ def open_session(config: Path, home: Path | None, terminal: Terminal, **parts: A
         settings=settings, remark=remark, config=config, home=house, login=login, terminal=terminal, clock=clock,
         run=parts.pop("run", None) or _run_folder(), switch=parts.pop("switch", None) or _switch, **parts,
     )  # fmt: skip
+
+
+def may_serve(line: str, config: Path, home: Path | None) -> bool:
+    """Whether a console may open this line: no reader, no barcode engine and no radio is on it. SettingsError."""
+    from firmware.config import default_home  # noqa: PLC0415 - not for --help
+    from firmware.settings import load_settings  # noqa: PLC0415
+    from firmware.start import LAST_GOOD  # noqa: PLC0415
+
+    settings, _ = load_settings(config, (home or default_home()) / LAST_GOOD)
+    taken = (settings.reader.port, settings.barcode.port, BLUETOOTH)
+    return os.path.realpath(line) not in {os.path.realpath(port) for port in taken if port}
 
 
 def _boottime_s() -> float:
@@ -310,9 +327,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m firmware.console", description="The technician's console.")
     parser.add_argument("--config", type=Path, required=True, help="settings (TOML)")
     parser.add_argument("--home", type=Path, help="folder of the device's files")
+    parser.add_argument("--may-serve", metavar="TTY", help="only tell whether a console may open this line: 0 or 1")
     options = parser.parse_args(argv)
     sys.excepthook = lambda kind, _, place: _mistake(kind, place)
+    if options.may_serve is not None:
+        return _told_whether(options.may_serve, options.config, options.home)
     return run_console(options.config, options.home)
+
+
+def _told_whether(line: str, config: Path, home: Path | None) -> int:
+    from firmware.settings import SettingsError  # noqa: PLC0415
+
+    try:
+        if may_serve(line, config, home):
+            return 0
+    except SettingsError as exc:
+        print(f"markcheck: {exc}", file=sys.stderr)
+        return 1
+    print("markcheck: the settings give this line to another part: no console on it", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

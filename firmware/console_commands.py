@@ -19,6 +19,7 @@ PARTS = (
     "audit",
 )  # fmt: skip
 _KEPT_EXPORTS = 3
+_ERASE = "ERASE"
 _SYNC_WORDS = {
     "done": "done", "unreachable": "no connection; the old data stay in use", "busy": "one is running already",
     "card": "the card fails; the old data stay in use", "refused": "the data were refused; the old data stay in use",
@@ -206,16 +207,87 @@ def _logs(session: Session, arguments: list[str]) -> Iterator[Row]:
 def _sync(session: Session, arguments: list[str]) -> Iterator[Row]:
     from firmware.jobs import SyncProcess  # noqa: PLC0415
 
-    if arguments not in ([], ["hot"]):
-        raise UsageError("sync [hot]")
+    if arguments not in ([], ["hot"], ["full", "yes"]):
+        raise UsageError("sync [hot]; everything anew, for which the card needs room twice: sync full yes")
     given = session.settings.sync
     words = ("--home", str(session.home.folder), "--from", given.source, "--region", given.region)
-    more = ("--hot",) if arguments else ()
+    more = tuple(f"--{word}" for word in arguments[:1])
     kind = SyncProcess((*words, *more) if given.source else ()).run().get("kind", "broken")
     kind = kind if kind in _SYNC_WORDS else "broken"
     yield Row(f"sync: {_SYNC_WORDS[kind]}", {"sync": kind})
     if kind == "done":
         yield _data(session)
+
+
+def _data_sets(session: Session, arguments: list[str]) -> Iterator[Row]:
+    """Each set with its number, the moment that it describes, and how long that is ago."""
+    from firmware.build import open_store  # noqa: PLC0415
+
+    _none(arguments, "data")
+    store, _ = open_store(session.home)
+    with closing(store):
+        info = store.info()
+    for name, number, as_of in (
+        ("status", info.seq, info.as_of), ("hot", info.hot_seq, info.hot_as_of), ("trust", None, info.trust_as_of),
+    ):  # fmt: skip
+        hours = None if as_of is None else round((session.clock() - as_of).total_seconds() / 3600, 1)
+        moment = None if as_of is None else as_of.isoformat(timespec="minutes")
+        yield _row(data=name, number=number, as_of=moment, age_h=hours)
+
+
+def _scan(session: Session, arguments: list[str]) -> Iterator[Row]:
+    from firmware import console_parts  # noqa: PLC0415
+    from firmware.console_trials import LOOK_S  # noqa: PLC0415
+
+    _none(arguments, "scan")
+    try:
+        seen = _ask(session, "scan", LOOK_S + 2)
+    except NoProgramError:
+        seen = console_parts.own_look(session.settings, session.config.parent, session.home)
+    codes = seen.pop("codes", [])
+    yield _row(**_told(seen))
+    yield from _rows_of(codes)
+
+
+def _tags(session: Session, arguments: list[str]) -> Iterator[Row]:
+    from firmware import console_parts  # noqa: PLC0415
+    from firmware.console_trials import TAGS_S  # noqa: PLC0415
+
+    _none(arguments, "tags")
+    try:
+        seen = _ask(session, "tags", TAGS_S + 2)
+    except NoProgramError:
+        seen = console_parts.own_tags(session.settings)
+    tags = seen.pop("tags", [])
+    yield _row(tags=len(tags) if isinstance(tags, list) else 0, **_told(seen))
+    yield from _rows_of(tags)
+
+
+def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What another part told, as far as it is no long text, without what names a car or a tag."""
+    from firmware.logs import masked  # noqa: PLC0415
+
+    return {
+        _word(name): masked(value)[:40] if isinstance(value, str) else _word(value) for name, value in facts.items()
+    }
+
+
+def _rows_of(told: Any) -> Iterator[Row]:
+    yield from (_row(**_told(facts)) for facts in (told if isinstance(told, list) else ()) if isinstance(facts, dict))
+
+
+def _test(session: Session, arguments: list[str]) -> Iterator[Row]:
+    from firmware import console_parts  # noqa: PLC0415
+    from firmware.console_trials import WHAT  # noqa: PLC0415
+
+    if len(arguments) != 1 or arguments[0] not in WHAT:
+        raise UsageError(f"test {' | '.join(WHAT)}")
+    what = arguments[0]
+    try:
+        _ask(session, "test", what=what)
+    except NoProgramError:
+        console_parts.own_trial(session.settings, what)
+    yield Row(f"test {what}: {WHAT[what]}; only who is there can tell whether it was so", {"test": what, "done": True})
 
 
 def _cache(session: Session, arguments: list[str]) -> Iterator[Row]:
@@ -345,6 +417,37 @@ def _safely(command: Callable[[Session, list[str]], Iterator[Row]], session: Ses
         yield _row(error=type(exc).__name__)
 
 
+def _wipe(session: Session, arguments: list[str]) -> Iterator[Row]:
+    """The word is asked for on a line of its own: it is not in the history, and nobody types it by mistake."""
+    from firmware.keeper import wipe_files  # noqa: PLC0415
+    from verifier.errors import SyncBusyError  # noqa: PLC0415
+    from verifier.wipe import Wiper  # noqa: PLC0415
+
+    _none(arguments, "wipe")
+    yield Row(f"this erases all keys, data and records; what was not uploaded is lost. To go on type {_ERASE}",
+              {"wipe": "asked"})  # fmt: skip
+    typed = session.terminal.read("erase: ", lambda _: [], lambda: None, keep=False)
+    if typed.strip() != _ERASE or session.login.technician is None:
+        yield _row(wipe="nothing was erased")
+        return
+    try:
+        Wiper(wipe_files(session.home, session.run), session.clock).by_hand()
+        yield _row(wipe="erased")
+    except SyncBusyError:
+        yield _row(wipe="the keys are destroyed; a sync is running, the data go when the program starts")
+    finally:
+        session.audit = None  # its session went with the log
+        session.login.end()
+        session.terminal.forget()
+
+
+def _reboot(session: Session, arguments: list[str]) -> Iterator[Row]:
+    if arguments != ["yes"]:
+        raise UsageError("reboot yes")
+    status = session.switch(("systemctl", "reboot"))
+    yield _row(reboot="begun" if status == 0 else "the system did not take it", status=status)
+
+
 def _poweroff(session: Session, arguments: list[str]) -> Iterator[Row]:
     if arguments != ["yes"]:
         raise UsageError("poweroff yes")
@@ -360,12 +463,21 @@ COMMANDS: Mapping[str, Command] = {
     "login": Command(_login, "a challenge, and the answer to it", free=True),
     "logout": Command(_logout, "nobody is logged in any more"),
     "logs": Command(_logs, "the newest notes and failures"),
-    "sync": Command(_sync, "fetch the data now; hot: the hot list only", ("hot",), unrecorded=False),
+    "sync": Command(
+        _sync, "fetch the data now; hot: the hot list only; full yes: all anew", ("full", "hot", "yes"),
+        unrecorded=False,
+    ),
+    "data": Command(_data_sets, "each set of data, and how old it is"),
     "cache": Command(_cache, "the data in use"),
     "keys": Command(_keys, "the issuers' keys that this device trusts"),
+    "scan": Command(_scan, "one look of the camera"),
+    "tags": Command(_tags, "the tags before the reader, for 3 s"),
+    "test": Command(_test, "light, sound, motor or panel", ("buzzer", "led", "motor", "panel")),
     "net": Command(_net, "centre and sync: addresses, and how the last sync went"),
     "clock": Command(_clock, "what is known of the time"),
     "config": Command(_config, "the settings in force"),
     "export": Command(_export, "the logs without personal data, as a file; print: here", ("print",), unrecorded=False),
+    "wipe": Command(_wipe, "erase this device; asks for a word before", unrecorded=False),
+    "reboot": Command(_reboot, "start the machine anew; 'yes' behind it", ("yes",)),
     "poweroff": Command(_poweroff, "switch the machine off; 'yes' behind it", ("yes",)),
-}
+}  # fmt: skip

@@ -100,13 +100,18 @@ class ConsoleLink:
             return {"error": str(exc)}
 
 
-def listen(run: Path | None, state: Callable[[], State], tests: Mapping[str, Test]) -> Callable[[], None]:
-    """Listen in the folder in memory; what ends it. Where there is no such folder, nobody listens: checks go on."""
+def listen(
+    run: Path | None, state: Callable[[], State], tests: Mapping[str, Test], more: Mapping[str, Request] | None = None
+) -> Callable[[], None]:
+    """Listen in the folder in memory; what ends it. Where there is no such folder, nobody listens: checks go on.
+
+    `more` requests are answered beside those of `program_requests`.
+    """
     if run is None:
         return lambda: None
     try:
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return ConsoleLink(run / SOCKET, program_requests(state, tests)).close
+        return ConsoleLink(run / SOCKET, {**program_requests(state, tests), **(more or {})}).close
     except OSError:
         return lambda: None
 

@@ -209,12 +209,13 @@ class Login:
         self._challenge: tuple[Challenge, float] | None = None
         self._active_s = now_s()
         self._name: str | None = None
+        self.was_away = False  # nobody is logged in because nothing was typed for too long
 
     @property
     def technician(self) -> str | None:
         """Who is logged in."""
         if self._name is not None and self._now_s() - self._active_s >= IDLE_S:
-            self._name = None
+            self._name, self.was_away = None, True
         return self._name
 
     def active(self) -> None:
@@ -244,12 +245,13 @@ class Login:
         if not found:
             raise LoginError(LoginFault.WRONG, tried.wait(now))
         self._keep(Tries())
-        self._name, self._active_s = found[0], self._now_s()
+        self._name, self._active_s, self.was_away = found[0], self._now_s(), False
         return found[0]
 
     def end(self) -> None:
         """Nobody is logged in any more."""
         self._name = self._challenge = None
+        self.was_away = False
 
     def _may_try(self) -> Tries:
         now = self._clock()

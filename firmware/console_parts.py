@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from firmware import diagnostics
@@ -15,9 +16,13 @@ from firmware.build import open_store, trusted_time
 from firmware.config import ConfigError, Home, load_online
 from firmware.diagnostics import Answer, PartReport, State, Test
 from firmware.settings import Settings
-from hw.errors import one_line
+from hw.errors import HardwareError, one_line
 from verifier.cache.store import StatusStore
 from verifier.clock import Clock
+
+if TYPE_CHECKING:
+    from hw.rfid.driver import Driver
+    from hw.sound.gpio import GpioOutputs
 
 # Seconds; together less than the minute that a technician waits. A camera's process loads its libraries first.
 _LIMITS = {"camera": 20.0, "reader": 6.0, "audit": 6.0, "cache": 4.0}
@@ -37,9 +42,7 @@ def own_tests(settings: Settings, home: Home, clock: Clock, beside: Path) -> dic
     """A test for each part, in the order in which they are told. Relative files as in the program: `beside` the
     settings, else in the home."""
 
-    def file(name: str) -> Path:
-        return beside / name if (beside / name).exists() else home.folder / name
-
+    file = _beside(beside, home)
     sysfs = Path(settings.paths.sysfs)
     time_known = trusted_time(home, clock)
     return {
@@ -57,6 +60,10 @@ def own_tests(settings: Settings, home: Home, clock: Clock, beside: Path) -> dic
         "disk": diagnostics.disk(home.folder),
         "audit": diagnostics.audit(home.audit),
     }
+
+
+def _beside(beside: Path, home: Home) -> Callable[[str], Path]:
+    return lambda name: beside / name if (beside / name).exists() else home.folder / name
 
 
 def reports(tests: Mapping[str, Test], parts: list[str]) -> Iterator[PartReport]:
@@ -97,7 +104,7 @@ def _camera(settings: Settings, file: Callable[[str], Path]) -> Answer:
     camera = settings.camera
     if camera.kind == "none":
         return _NOT_SET
-    path = str(file(camera.path)) if camera.kind in ("window", "video", "files") and camera.path else camera.path
+    path = _camera_path(settings, file)
     end_s = time.monotonic() + limit_of("camera") - 1
     with closing(Scanner(camera_source(camera.kind, path))) as scanner:
         while time.monotonic() < end_s:
@@ -109,6 +116,68 @@ def _camera(settings: Settings, file: Callable[[str], Path]) -> Answer:
     return State.FAIL, "no frame came"
 
 
+def _camera_path(settings: Settings, file: Callable[[str], Path]) -> str:
+    camera = settings.camera
+    return str(file(camera.path)) if camera.kind in ("window", "video", "files") and camera.path else camera.path
+
+
+def own_look(settings: Settings, beside: Path, home: Home) -> dict[str, Any]:
+    """As `firmware.console_trials.looked`, of a camera that no program holds."""
+    from firmware.cameras import camera_source  # noqa: PLC0415
+    from firmware.console_trials import LOOK_S, looked  # noqa: PLC0415
+    from firmware.scanner import CodeEvent, Event, Heartbeat, Scanner  # noqa: PLC0415
+
+    camera = settings.camera
+    if camera.kind == "none":
+        raise HardwareError("camera", "none is set")
+    path, events = _camera_path(settings, _beside(beside, home)), list[Event]()
+    end_s = time.monotonic() + limit_of("camera")
+    with closing(Scanner(camera_source(camera.kind, path))) as scanner:
+        while time.monotonic() < end_s and not any(isinstance(event, CodeEvent) for event in events):
+            warm = any(isinstance(event, Heartbeat) for event in events)
+            events += scanner.poll(0.2)
+            if not warm and any(isinstance(event, Heartbeat) for event in events):
+                end_s = min(end_s, time.monotonic() + LOOK_S)
+    return looked(events)
+
+
+def own_tags(settings: Settings) -> dict[str, Any]:
+    """The tags before a reader that no program holds."""
+    from firmware.console_trials import MOST_TAGS, TAGS_S  # noqa: PLC0415
+
+    if not settings.reader.port:
+        raise HardwareError("tag reader", "none is set")
+    with closing(_driver(settings)) as driver:
+        driver.open()
+        reads = driver.read_once(TAGS_S)
+    strongest = sorted(reads, key=lambda read: read.rssi_raw, reverse=True)[:MOST_TAGS]
+    return {
+        "fault": None,
+        "tags": [
+            {"rssi_dbm": read.rssi_dbm, "antenna": read.antenna, "air": read.protocol.value} for read in strongest
+        ],
+    }
+
+
+def own_trial(settings: Settings, what: str) -> None:
+    """Light, sound, motor or panel, which no program holds; ends when it is over."""
+    from firmware.console_trials import CARD_S, OUTPUTS, squares  # noqa: PLC0415
+
+    if what == "panel":
+        from firmware.start import PanelAtHand  # noqa: PLC0415
+
+        with closing(PanelAtHand(settings.panel)) as panel:
+            panel.show(squares(panel.size))
+            time.sleep(CARD_S)
+        return
+    if settings.sound.source == "none":
+        raise HardwareError("sound", "none is set")
+    with closing(_outputs(settings)) as outputs:
+        for beat in OUTPUTS[what]:
+            outputs.put(beat)
+            time.sleep(beat.ms / 1000)
+
+
 def _barcode(settings: Settings) -> Answer:
     from hw.barcode import serial_port  # noqa: PLC0415
 
@@ -118,17 +187,22 @@ def _barcode(settings: Settings) -> Answer:
 
 def _reader(settings: Settings) -> Answer:
     """Who is there, and whether it takes the lawful band and power."""
+    reader = settings.reader
+    if not reader.port:
+        return _NOT_SET if not reader.scene else (State.NOTE, "an emulated one: it exists in the program only")
+    with closing(_driver(settings)) as driver:
+        caps = driver.open()
+    return State.PASS, one_line(f"{reader.protocol} {caps.model} {caps.firmware}")
+
+
+def _driver(settings: Settings) -> Driver:
     from hw.rfid.models import MODELS  # noqa: PLC0415
     from hw.rfid.transport import serial_line  # noqa: PLC0415
     from hw.rfid.types import RadioConfig  # noqa: PLC0415
 
     reader = settings.reader
-    if not reader.port:
-        return _NOT_SET if not reader.scene else (State.NOTE, "an emulated one: it exists in the program only")
     line, radio = serial_line(Path(reader.port), reader.baud), RadioConfig(power_dbm=reader.power_dbm)
-    with closing(MODELS[reader.protocol].driver(line, radio, reader_id=reader.protocol)) as driver:
-        caps = driver.open()
-    return State.PASS, one_line(f"{reader.protocol} {caps.model} {caps.firmware}")
+    return MODELS[reader.protocol].driver(line, radio, reader_id=reader.protocol)
 
 
 def _panel(settings: Settings) -> Answer:
@@ -156,13 +230,16 @@ def _keys(settings: Settings) -> Answer:
 
 
 def _sound(settings: Settings) -> Answer:
+    with closing(_outputs(settings)):
+        pass
+    return State.PASS, "4 pins"
+
+
+def _outputs(settings: Settings) -> GpioOutputs:
     from hw.sound.gpio import GpioOutputs, SoundPins  # noqa: PLC0415
 
     pins = settings.sound
-    outputs = SoundPins(buzzer=pins.buzzer, green=pins.green, red=pins.red, motor=pins.motor)
-    with closing(GpioOutputs(outputs)):
-        pass
-    return State.PASS, "4 pins"
+    return GpioOutputs(SoundPins(buzzer=pins.buzzer, green=pins.green, red=pins.red, motor=pins.motor))
 
 
 def _network(home: Home) -> Answer:

@@ -1,4 +1,8 @@
-"""Keeps the pictures on which the scanner died, for the technician: the last few, as PNG, readable by nobody else."""
+"""Keeps the pictures on which the scanner died: the last few, as PNG, readable by nobody else.
+
+They show cars and their plates, so they are sealed like photos where the device has the authority's key: then a
+technician sends them to the authority, and whoever has the card sees none.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,27 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from firmware.scan_protocol import FRAME_HEADER, MAX_FRAME_PIXELS, MAX_FRAME_SIDE
 
 KEPT = 5
-_NAME = re.compile(r"fault-(\d{6})-[a-z_]+\.png")
+_NAME = re.compile(r"fault-(\d{6})-[a-z_]+\.(png|box)")
 _GREY = 0  # colour type, PNG (ISO/IEC 15948) clause 11.2.2
+
+
+Seal = Callable[[str, bytes], bytes]
+"""Seals a picture under its name."""
 
 
 class FaultFrames:
     """A folder of pictures with a number each; the oldest go."""
 
-    def __init__(self, folder: Path, *, kept: int = KEPT) -> None:
-        self._folder, self._kept = folder, kept
+    def __init__(self, folder: Path, *, kept: int = KEPT, seal: Seal | None = None) -> None:
+        """`seal`: as a .box that this device cannot open; without it as a plain picture."""
+        self._folder, self._kept, self._seal = folder, kept, seal
 
     def save(self, slot: int, reason: str) -> Path | None:
         """Keep the frame in the slot, an open file; None when there is none in it or the disk does not take it."""
@@ -30,14 +41,23 @@ class FaultFrames:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             older = self._pictures()
             number = int(older[-1].name[6:12]) + 1 if older else 1
-            path = self._folder / f"fault-{number % 1_000_000:06}-{reason.lower()}.png"
+            suffix = "png" if self._seal is None else "box"
+            path = self._folder / f"fault-{number % 1_000_000:06}-{reason.lower()}.{suffix}"
             with open(path, "wb", opener=_for_the_owner) as file:
-                file.write(png)
+                file.write(png if self._seal is None else self._seal(path.name, png))
             for old in [*older, path][: -self._kept]:
                 old.unlink()
         except OSError:
             return None
         return path
+
+    def forget_plain(self) -> None:
+        """Remove the plain pictures of before, where they are sealed now; what the disk does not let go stays."""
+        if self._seal is not None:
+            with suppress(OSError):
+                for path in self._pictures():
+                    if path.suffix == ".png":
+                        path.unlink()
 
     def _pictures(self) -> list[Path]:
         return sorted(path for path in self._folder.iterdir() if _NAME.fullmatch(path.name))

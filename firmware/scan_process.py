@@ -11,6 +11,10 @@ from enum import Enum, auto
 
 from firmware.scan_protocol import (
     GRANT,
+    MAX_PHOTO,
+    PHOTO_GRANT,
+    PHOTO_HEADER,
+    PHOTO_PLACE,
     Begin,
     Done,
     End,
@@ -28,6 +32,7 @@ from hw.interfaces import CameraSettings
 
 _CHUNK = 1 << 16  # bytes
 _REAP_S = 1.0
+_JPEG_BEGIN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"  # ISO/IEC 10918-1 clause B.1.1.3
 
 Spawn = Callable[[Job, int, int], "subprocess.Popen[bytes]"]
 
@@ -76,20 +81,22 @@ class ScanProcess:
         self._poll = select.poll()
         self._poll.register(self._reports, select.POLLIN)
         self.state, self.since, self.frame = State.STARTING, now, ""
+        self.photo = 0  # the number of the photo that the frame under way is wanted for
         self._told = CameraSettings()
 
     def enter(self, state: State, now: float) -> None:
         """It is at something else now."""
         self.state, self.since = state, now
 
-    def grant(self, now: float, settings: CameraSettings) -> None:
-        """Ask for one more frame, taken so; that nobody listens is noticed at the next reading.
+    def grant(self, now: float, settings: CameraSettings, photo: int = 0) -> None:
+        """Ask for one more frame, taken so, and for a photo of it; that nobody listens is noticed at the next reading.
 
         ProtocolError when it talks on without taking its grants, until the pipe is full of them.
         """
         self.enter(State.CAPTURING, now)
-        order = GRANT if settings == self._told else encode_settings(settings) + GRANT
-        self._told = settings
+        order = PHOTO_GRANT if photo else GRANT
+        order = order if settings == self._told else encode_settings(settings) + order
+        self._told, self.photo = settings, photo
         try:
             taken = None if self._process.stdin is None else self._process.stdin.write(order)
         except BrokenPipeError:
@@ -120,3 +127,18 @@ class ScanProcess:
             return self._process.wait(_REAP_S)
         except subprocess.TimeoutExpired:  # stuck in a driver
             return None
+
+
+def photo_in(slot: int) -> bytes:
+    """The photo of the newest frame in the slot, a JPEG of at most MAX_PHOTO bytes by its two ends; empty without one.
+
+    To be read before the next frame is granted: that takes its place.
+    """
+    # Read, not mapped: who wrote it may have shortened it.
+    header = os.pread(slot, PHOTO_HEADER.size, PHOTO_PLACE)
+    length = PHOTO_HEADER.unpack(header)[0] if len(header) == PHOTO_HEADER.size else 0
+    if not 0 < length <= MAX_PHOTO:
+        return b""
+    jpeg = os.pread(slot, length, PHOTO_PLACE + PHOTO_HEADER.size)
+    whole = len(jpeg) == length and jpeg.startswith(_JPEG_BEGIN) and jpeg.endswith(_JPEG_END)
+    return jpeg if whole else b""

@@ -3,6 +3,8 @@
 The scanner handles hostile pictures in native code, so the program takes it for a stranger: its messages are JSON of
 bounded length behind four bytes of that length, every field is checked, and nothing is unpickled.
 In the other direction goes the job, once, one byte for each frame that is wanted, and one for what the camera shall do.
+Pictures do not go through the pipe: the newest lies in the slot, a file in memory that both have open, and with it its
+photo when a code was read in it or somebody asked for one.
 """
 
 from __future__ import annotations
@@ -25,11 +27,15 @@ MAX_CORNERS = 32  # some decoders give a hull
 MAX_PIXEL = 100_000  # largest coordinate, either sign: a corner may lie outside the frame
 MAX_COUNT = 10**9
 GRANT = b"n"  # one more frame, please
+PHOTO_GRANT = b"p"  # the same, and a photo of it whatever is read in it
 _SETTINGS = 0x40  # two bits for the exposure above it, then zoom and torch: 0x40 to 0x4B
 
 FRAME_HEADER = struct.Struct(">II")  # height and width in the frame slot, before the pixels; 0 x 0 = no frame
 MAX_FRAME_PIXELS = 33_000_000  # of a frame in the slot
 MAX_FRAME_SIDE = 16_384  # of a frame in the slot; sources reduce what is longer than a quarter of that
+PHOTO_PLACE = FRAME_HEADER.size + MAX_FRAME_PIXELS  # in the slot, behind the largest frame
+PHOTO_HEADER = struct.Struct(">I")  # the photo's length, before its bytes; 0 = no photo
+MAX_PHOTO = 200_000  # bytes of a JPEG
 
 _LENGTH = struct.Struct(">I")
 
@@ -45,6 +51,7 @@ class Job:
     `source` and `decoders` are importable names "module:attribute". The source is called with the paths and
     `skip=`, the number of its first frames to leave out; the decoders without arguments. `still` tells pictures, each
     worth all stages, from the frames of one scene. After `alarm_s` seconds in one frame the process ends itself.
+    `photos`: each frame with a code becomes a photo.
     """
 
     source: str
@@ -53,6 +60,7 @@ class Job:
     still: bool
     skip: int
     alarm_s: float
+    photos: bool = False
 
     def to_text(self) -> str:
         """As one JSON object."""
@@ -133,7 +141,7 @@ def encode(message: Message) -> bytes:
 
 
 def encode_settings(settings: CameraSettings) -> bytes:
-    """What the program asks of the camera, in one byte, so that it is never cut; other than GRANT."""
+    """What the program asks of the camera, in one byte, so that it is never cut; other than the two grants."""
     stops = min(max(settings.exposure_ev, -1), 1) + 1
     return bytes([_SETTINGS | stops << 2 | settings.zoom << 1 | settings.torch])
 

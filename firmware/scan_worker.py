@@ -1,8 +1,8 @@
 """The scanner process: `python -m firmware.scan_worker REPORTS SLOT JOB`, started by `firmware.scanner`.
 
 It loads OpenCV and the decoders, takes frames from its own source, and may hang or die in them. File descriptor REPORTS
-takes its messages, SLOT the frame that it is about to read; each byte on its standard input grants one frame, or says
-how the camera shall take the next ones.
+takes its messages, SLOT the frame that it is about to read and then its photo; each byte on its standard input grants
+one frame, or says how the camera shall take the next ones.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +29,10 @@ from firmware.scan_protocol import (
     FRAME_HEADER,
     GRANT,
     MAX_FRAME_PIXELS,
+    MAX_PHOTO,
+    PHOTO_GRANT,
+    PHOTO_HEADER,
+    PHOTO_PLACE,
     Begin,
     Done,
     End,
@@ -51,7 +56,8 @@ from verifier.types import CodeSeen, Hint
 STILL_BUDGET_S = 1.0  # as in firmware.scan, which would load the verifier: this process needs neither data nor keys
 _IDLE_S = 1.0  # between two grants, after which nobody looks
 _MAX_DATA = 1 << 30  # bytes; a picture of 100 megapixels takes 600 MB while it is read
-_MAX_FILE = FRAME_HEADER.size + MAX_FRAME_PIXELS  # bytes; the slot is the only file it writes
+_MAX_FILE = PHOTO_PLACE + PHOTO_HEADER.size + MAX_PHOTO  # bytes; the slot is the only file it writes
+_PHOTOS = ((1280, 80), (1280, 55), (960, 45), (640, 35))  # longer side in pixels and JPEG quality, the best first
 
 Gray = NDArray[np.uint8]
 
@@ -123,7 +129,7 @@ def _work(job: Job, reports: int, slot: int, grants: int, leaving: ExitStack) ->
     read = _still_reader(decoders) if job.still else _video_reader(decoders)
     _send(reports, Ready())
     frames = source.frames()
-    while _is_granted(grants, light):
+    while order := _granted(grants, light):
         frame = next(frames, None)
         if frame is None:
             _send(reports, Done())
@@ -134,20 +140,22 @@ def _work(job: Job, reports: int, slot: int, grants: int, leaving: ExitStack) ->
         _put(slot, frame.gray)
         _send(reports, Begin(frame.name))
         end, remedy = _end(frame, read, job.alarm_s, getattr(source, "total", None))
+        if (job.photos and end.codes) or order == PHOTO_GRANT:
+            _put_photo(slot, jpeg_of(frame.gray))
         _send(reports, end)
         light.follow(remedy)
 
 
-def _is_granted(grants: int, light: _Light) -> bool:
-    """Wait for the grant of a frame, and tell the camera what it brings along; False when the program is gone."""
+def _granted(grants: int, light: _Light) -> bytes:
+    """Wait for the grant of a frame, and tell the camera what it brings along; empty when the program is gone."""
     hurried, _, _ = select.select([grants], [], [], _IDLE_S)
     if not hurried:
         light.rest()
-    while (order := os.read(grants, 1)) not in (b"", GRANT):
+    while (order := os.read(grants, 1)) not in (b"", GRANT, PHOTO_GRANT):
         light.ask(decode_settings(order))
-    if hurried and order == GRANT:
+    if hurried and order:
         light.wake()
-    return order == GRANT
+    return order
 
 
 def _leave(source: FrameSource, alarm_s: float) -> None:
@@ -195,11 +203,29 @@ def _imported(name: str) -> Any:
 
 
 def _put(slot: int, gray: Gray) -> None:
-    """The frame's pixels first and its size last: what a size stands before is whole."""
+    """The frame's pixels first and its size last: what a size stands before is whole. The photo before it goes."""
     os.pwrite(slot, FRAME_HEADER.pack(0, 0), 0)
+    os.pwrite(slot, PHOTO_HEADER.pack(0), PHOTO_PLACE)
     if 0 < gray.size <= MAX_FRAME_PIXELS:
         _write(slot, np.ascontiguousarray(gray).data.cast("B"), FRAME_HEADER.size)
         os.pwrite(slot, FRAME_HEADER.pack(*gray.shape), 0)
+
+
+def jpeg_of(gray: Gray) -> bytes:
+    """The frame as JPEG of at most MAX_PHOTO bytes; empty for one that cannot be made so small."""
+    for side, quality in _PHOTOS if gray.size else ():
+        scale = min(1.0, side / max(gray.shape))
+        width, height = (max(1, round(pixels * scale)) for pixels in (gray.shape[1], gray.shape[0]))
+        small = gray if scale == 1.0 else cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
+        done, data = cv2.imencode(".jpg", small, (cv2.IMWRITE_JPEG_QUALITY, quality))
+        if done and data.size <= MAX_PHOTO:
+            return data.tobytes()
+    return b""
+
+
+def _put_photo(slot: int, jpeg: bytes) -> None:
+    _write(slot, memoryview(jpeg), PHOTO_PLACE + PHOTO_HEADER.size)
+    os.pwrite(slot, PHOTO_HEADER.pack(len(jpeg)), PHOTO_PLACE)
 
 
 def _write(slot: int, data: memoryview, place: int) -> None:

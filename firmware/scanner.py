@@ -20,12 +20,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
 from firmware.fault_frames import FaultFrames
-from firmware.scan_process import EXPECTED, ScanProcess, Spawn, State, spawn_worker
+from firmware.scan_process import EXPECTED, ScanProcess, Spawn, State, photo_in, spawn_worker
 from firmware.scan_protocol import Begin, Done, End, Failed, Job, Message, Missing, ProtocolError, Ready, Unusable
 from hw.interfaces import CameraSettings
 from hw.qr.deduplicator import Deduplicator
@@ -107,6 +107,15 @@ class CodeEvent:
     is_mark: bool  # begins like one of ours, of whatever version
     first_seen_s: float
     frame: str  # the frame's name
+    photo: bytes = field(default=b"", repr=False, compare=False)  # the frame as JPEG, where that is wanted
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoEvent:
+    """The frame that was asked for as photo `number`, or a later one; empty where it could not be made small."""
+
+    number: int
+    photo: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +153,7 @@ class FaultEvent:
     retry_s: float | None = None
 
 
-Event = CodeEvent | HintEvent | Heartbeat | FaultEvent
+Event = CodeEvent | HintEvent | Heartbeat | FaultEvent | PhotoEvent
 Answer = tuple[CodeEvent, ...] | HintEvent | FaultEvent
 
 
@@ -160,11 +169,13 @@ class Scanner:
         decoders: str = DECODERS,
         fault_frames: FaultFrames | None = None,
         spare: bool = False,
+        photos: bool = False,
     ) -> None:
         """`clock` gives seconds that never go back. Nothing starts before the first call.
 
         `spare`: of a live source, keep a second process at hand with its libraries loaded, for machines on which that
         takes long. The source is made in it too, and opened when its turn comes.
+        `photos`: each code comes with its frame.
         """
         self._source, self._decoders = source, decoders
         self._clock, self._spawn = clock, spawn
@@ -183,6 +194,8 @@ class Scanner:
         self._stale = False  # the frame under way is not to be reported
         self._looks = self._looked = 0  # asked for, and begun; two numbers, because another thread may ask
         self._asked = CameraSettings()
+        self._with_photos = photos
+        self._photos = self._photos_granted = 0  # asked for, and granted; two numbers for the same reason
         self._left_s = clock()  # when the last call ended
         self._standing: FaultEvent | None = None  # since which nothing has been read
         self.over = False  # nothing more will come
@@ -283,6 +296,17 @@ class Scanner:
         """
         self._asked = settings
 
+    def photograph(self) -> int:
+        """Ask for a photo of the next frame: the number of the `PhotoEvent` that brings it; 0 where none will come.
+
+        Only a live source has one: a frame of a recording is not what is to be seen now. Another thread may call this;
+        two at once may get the same photo.
+        """
+        if not self._source.live or self.over:
+            return 0
+        self._photos += 1
+        return self._photos
+
     def _has_paused(self) -> bool:
         return self._source.live and self._clock() - self._left_s > _PAUSE_S
 
@@ -338,6 +362,7 @@ class Scanner:
             still=self._source.still,
             skip=0 if self._source.live else self._finished,
             alarm_s=self._source.limits.frame_s * _ALARM_FACTOR,
+            photos=self._with_photos,
         )
         return ScanProcess(self._spawn, job, self._slot, self._clock())
 
@@ -361,7 +386,10 @@ class Scanner:
         if isinstance(message, Done | Missing):
             return self._no_more(message)
         stale, self._stale = self._stale, False
-        child.grant(self._clock(), self._asked)
+        number = child.photo
+        wanted = isinstance(message, End) and (number > 0 or (self._with_photos and bool(message.codes)))
+        photo = photo_in(self._slot) if wanted else b""
+        self._grant(child)
         if isinstance(message, Ready):
             return []
         self._finished += 1
@@ -369,7 +397,13 @@ class Scanner:
             self._start_spare()
         if isinstance(message, Unusable):
             return [FaultEvent(reason=FaultReason.UNUSABLE, component=message.name, problem=message.problem)]
-        return self._read(message, child.frame, stale)
+        asked = [PhotoEvent(number, photo)] if number else []
+        return asked + self._read(message, child.frame, stale, photo)
+
+    def _grant(self, child: ScanProcess) -> None:
+        photos = self._photos
+        child.grant(self._clock(), self._asked, photos if photos != self._photos_granted else 0)
+        self._photos_granted = photos
 
     def _no_more(self, message: Done | Missing) -> list[Event]:
         self.over = not self._source.live
@@ -380,7 +414,7 @@ class Scanner:
         self._end_child()
         return []
 
-    def _read(self, end: End, frame: str, stale: bool) -> list[Event]:
+    def _read(self, end: End, frame: str, stale: bool, photo: bytes) -> list[Event]:
         self._standing = None
         self._frames += 1
         self._good_frames += 1
@@ -395,7 +429,7 @@ class Scanner:
         if self._source.still:
             self._seen.forget()
         events += [
-            CodeEvent(code=code, is_mark=end.are_marks, first_seen_s=self._seen_s, frame=frame)
+            CodeEvent(code=code, is_mark=end.are_marks, first_seen_s=self._seen_s, frame=frame, photo=photo)
             for code in self._seen.new(end.codes)
         ]
         return events

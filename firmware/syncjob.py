@@ -1,4 +1,4 @@
-"""One sync in a process of its own: `python -m firmware.syncjob --home DIR --from URL [--region R] [--hot]`.
+"""One sync in a process of its own: `python -m firmware.syncjob --home DIR --from URL [--region R] [--hot | --full]`.
 
 Started by a timer every night, and by the officer's word. What it loads (TUF, an HTTP library) never burdens
 the program, and a fetch that hangs can be ended without it. The last line on stdout is JSON with the outcome.
@@ -19,7 +19,8 @@ from firmware.config import REGION, Home
 from verifier.clock import system_clock
 from verifier.errors import FetchError, SyncBusyError, SyncError
 from verifier.net import Fetcher, FolderFetcher, HttpFetcher
-from verifier.sync import StorageError, SyncClient
+from verifier.resync import resync
+from verifier.sync import HotReport, StorageError, SyncClient, SyncReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,11 @@ class Outcome:
     problem: str = ""
 
 
-def sync(home: Home, source: str, region: str, *, hot: bool = False) -> Outcome:
-    """Bring the cache in this home up to date from an address or a folder; never raises for what a sync can meet."""
+def sync(home: Home, source: str, region: str, *, hot: bool = False, full: bool = False) -> Outcome:
+    """Bring the cache in this home up to date from an address or a folder; never raises for what a sync can meet.
+
+    `hot`: the hot list only; `full`: everything anew, beside what is held until it is complete.
+    """
     time = trusted_time(home, system_clock)
     with ExitStack() as stack:
         try:
@@ -40,11 +44,15 @@ def sync(home: Home, source: str, region: str, *, hot: bool = False) -> Outcome:
                 stack.enter_context(HttpFetcher(source, on_date=time.heard))
                 if "://" in source else FolderFetcher(Path(source))
             )  # fmt: skip
-            client = SyncClient(
-                home.cache, fetcher, system_clock, home.root.read_bytes(), region,
-                epoch_key=epoch_key(home)[0], trusted_time=time,
-            )  # fmt: skip
-            report = client.refresh_hot() if hot else client.refresh()
+            root, key = home.root.read_bytes(), epoch_key(home)[0]
+
+            def client(folder: Path) -> SyncClient:
+                return SyncClient(folder, fetcher, system_clock, root, region, epoch_key=key, trusted_time=time)
+
+            if full:
+                report: SyncReport | HotReport = resync(home.cache, client)
+            else:
+                report = client(home.cache).refresh_hot() if hot else client(home.cache).refresh()
         except SyncError as exc:
             return Outcome(kind=_kind(exc), problem=str(exc))
         except OSError as exc:
@@ -63,9 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--from", dest="source", required=True)
     parser.add_argument("--region", default=REGION)
-    parser.add_argument("--hot", action="store_true")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--hot", action="store_true")
+    kinds.add_argument("--full", action="store_true")
     options = parser.parse_args(argv)
-    outcome = sync(Home(options.home), options.source, options.region, hot=options.hot)
+    outcome = sync(Home(options.home), options.source, options.region, hot=options.hot, full=options.full)
     print(json.dumps({"kind": outcome.kind, "as_of": outcome.as_of, "problem": outcome.problem}))
     return 0 if outcome.kind == "done" else 1
 

@@ -7,7 +7,7 @@ matter.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -22,9 +22,13 @@ from verifier.verdict import Action, Reason, VerdictCode
 from verifier.wording import ACTIONS, REASONS, VERDICTS
 
 FORMAT = 1
-PURPOSES = {"enforcement": "执法检查", "checkpoint": "卡口检查", "accident": "事故处理"}
+PURPOSES = {
+    "enforcement": "执法检查", "checkpoint": "卡口检查", "accident": "事故处理", "report": "群众举报", "other": "其他",
+}  # fmt: skip
 _STEPS = {"check": "现场判定", "accident": "现场判定", "upgrade": "联网复核"}
 MODES = {"roadside": "路面", "checkpoint": "卡口", "accident": "事故", "lookup": "查询"}
+_PHOTO_OF = {"code": "读码时的画面", "scene": "判定时镜头前的画面（未读到码）"}
+_NO_PHOTO = {"no camera": "无（没有相机）", "no frame": "无（相机未给出画面）", "not kept": "无（未能存入）"}
 _UNKNOWN = "未记录"
 _NONE = "无"
 _CODE = ' class="code"'
@@ -96,7 +100,8 @@ def case_json(check_id: str, places: Sequence[Place], photos: Sequence[Photo]) -
 def slip(check_id: str, places: Sequence[Place], photos: Sequence[Photo]) -> str:
     """The page to print."""
     parts = [_section(place, check) for place in places for check in checks_of(place.record)]
-    parts += [_photo(photo) for photo in photos]
+    shown = {photo.name: photo for photo in photos}
+    parts += [_photo(place, shown) for place in places if place.record.get("kind") == "photo"]
     return (
         f'<!DOCTYPE html>\n<html lang="zh-CN">\n<head>\n<meta charset="utf-8">\n<title>核查记录单</title>\n'
         f"<style>\n{_STYLE}\n</style>\n</head>\n<body>\n<h1>机动车检验标志核查记录单</h1>\n"
@@ -167,8 +172,25 @@ def _moment(text: object) -> str | None:
         return None
 
 
-def _photo(photo: Photo) -> str:
-    told = "" if photo.matches else "（与记录不符）"
+def _photo(place: Place, photos: Mapping[str, Photo]) -> str:
+    """What a photo's record says, and the photo where it is at hand."""
+    record = place.record
+    photo = photos.get(str(record.get("name")))
+    told = "" if photo is None or photo.matches else "（与记录不符）"
+    if record.get("name") is None:
+        rows: list[tuple[str, object, bool]] = [("照片", _NO_PHOTO.get(str(record.get("why")), _NONE), False)]
+    else:
+        rows = [
+            ("内容", _PHOTO_OF.get(str(record.get("of"))), False),
+            ("照片文件", record["name"], True),
+            ("照片摘要", record.get("sha256"), True),
+        ]
+    table = _table([*rows, ("记录序号", place.line.number, False)])
+    return f"<section>\n<h2>照片{told}</h2>\n{table}\n{_picture(photo)}</section>"
+
+
+def _picture(photo: Photo | None) -> str:
+    if photo is None:
+        return ""
     data = base64.b64encode(photo.picture).decode("ascii")
-    shown = f'<img alt="{escape(photo.name)}" src="data:image/jpeg;base64,{data}">'
-    return f"<section>\n<h2>照片{told}</h2>\n{shown}\n</section>"
+    return f'<img alt="{escape(photo.name)}" src="data:image/jpeg;base64,{data}">\n'

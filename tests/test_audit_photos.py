@@ -96,7 +96,7 @@ def test_the_photos_digest_stands_in_the_log(tmp_path):
     last = [one.record for one in open_log(tmp_path / "log", PRIVATE)][-1]
     assert last == {
         "v": 1, "kind": "photo", "id": CHECK, "name": kept.name, "sha256": hashlib.sha256(jpeg()).hexdigest(),
-        "evidence": True,
+        "evidence": True, "of": "code",
     }  # fmt: skip
 
 

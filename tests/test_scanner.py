@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,13 +30,16 @@ from firmware import scan, scan_worker, scanner
 from firmware.build import build_device
 from firmware.config import Home
 from firmware.fault_frames import KEPT, FaultFrames, png
-from firmware.scan_process import spawn_worker
+from firmware.scan_process import photo_in, spawn_worker
 from firmware.scan_protocol import (
     GRANT,
     MAX_CODES,
     MAX_CORNERS,
     MAX_MESSAGE,
     MAX_PAYLOAD,
+    MAX_PHOTO,
+    PHOTO_HEADER,
+    PHOTO_PLACE,
     Begin,
     Done,
     End,
@@ -55,6 +60,7 @@ from firmware.scanner import (
     Heartbeat,
     HintEvent,
     Limits,
+    PhotoEvent,
     Scanner,
     ScanSource,
     pictures,
@@ -923,6 +929,113 @@ def test_each_trigger_ends_in_a_verdict_or_a_named_reason_within_three_seconds(
         took_s = time.monotonic() - began
     assert found in answers | (set() if warm else {FaultReason.NO_FRAMES})
     assert took_s < 3
+
+
+# ------------------------------------------------------------------------------------------------------- photos
+
+
+def seen_in(jpeg: bytes) -> Gray:
+    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def test_a_code_comes_with_the_frame_in_which_it_was_read(tmp_path: Path, clock: Clock) -> None:
+    shown = [scene(MARK), scene(URL, OTHER)]
+    with open_scanner(pictures(save_folder(tmp_path / "pictures", shown)), clock, photos=True) as scanner:
+        codes = [event for event in everything(scanner) if isinstance(event, CodeEvent)]
+    assert [event.code.payload.decode() for event in codes] == [MARK, OTHER]
+    for event, gray in zip(codes, shown, strict=True):
+        assert len(event.photo) <= MAX_PHOTO
+        assert np.abs(seen_in(event.photo).astype(int) - gray).mean() < 3
+        assert b"Exif" not in event.photo
+        assert repr(event.photo) not in repr(event)
+
+
+@pytest.mark.parametrize("shape", [(1296, 2304), (2000, 2000), (1, 4096), (4096, 1), (1, 1)])
+def test_a_photo_is_at_most_two_hundred_kilobytes_whatever_the_frame(shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    jpeg = scan_worker.jpeg_of(noise)
+    assert 0 < len(jpeg) <= MAX_PHOTO
+    assert max(seen_in(jpeg).shape) <= 1280
+    assert scan_worker.jpeg_of(np.empty((0, 0), np.uint8)) == b""
+
+
+GOOD_JPEG = b"\xff\xd8\xff" + bytes(100) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("length", "data", "photo"),
+    [
+        (len(GOOD_JPEG), GOOD_JPEG, GOOD_JPEG),
+        (0, GOOD_JPEG, b""),
+        (len(GOOD_JPEG) + 1, GOOD_JPEG, b""),
+        (len(GOOD_JPEG) - 1, GOOD_JPEG, b""),
+        (MAX_PHOTO + 1, b"\xff\xd8\xff" + bytes(MAX_PHOTO), b""),
+        ((1 << 32) - 1, GOOD_JPEG, b""),
+        (8, b"GIF89a\xff\xd9", b""),
+    ],
+)
+def test_a_slot_that_lies_about_its_photo_gives_none(length: int, data: bytes, photo: bytes) -> None:
+    slot = os.memfd_create("slot")
+    assert photo_in(slot) == b""
+    os.pwrite(slot, PHOTO_HEADER.pack(length) + data, PHOTO_PLACE)
+    assert photo_in(slot) == photo
+    os.close(slot)
+
+
+def test_a_photo_that_is_asked_for_is_of_a_later_moment_and_needs_no_code(tmp_path: Path, clock: Clock) -> None:
+    source = plug_in(tmp_path / "camera", scene(MARK))
+    with open_scanner(source, clock) as scanner:
+        until(scanner, is_code)  # and one more frame is granted
+        number = scanner.photograph()
+        save(source.path, EMPTY)
+        wait_until_taken(source.path)
+        save(source.path, scene(URL))
+        events = until(scanner, lambda event: isinstance(event, PhotoEvent))
+    [photo] = [event for event in events if isinstance(event, PhotoEvent)]
+    assert photo.number == number > 0
+    assert np.abs(seen_in(photo.photo).astype(int) - scene(URL)).mean() < 3
+
+
+def test_without_a_code_and_unasked_no_frame_becomes_a_photo(tmp_path: Path, clock: Clock) -> None:
+    source = plug_in(tmp_path / "camera", scene(MARK))
+    with open_scanner(source, clock, photos=True) as scanner:
+        until(scanner, is_code)
+        save(source.path, EMPTY)
+        until(scanner, lambda event: isinstance(event, HintEvent))
+        assert photo_in(scanner._slot) == b""
+
+
+def test_who_wants_no_photos_gets_none_with_a_code(tmp_path: Path, clock: Clock) -> None:
+    with open_scanner(as_camera(tmp_path), clock) as scanner:
+        events = until(scanner, is_code)
+        assert photo_in(scanner._slot) == b""
+    assert [event.photo for event in events if isinstance(event, CodeEvent)] == [b"", b""]
+
+
+def test_of_a_recording_there_is_no_photo_of_now(tmp_path: Path, clock: Clock) -> None:
+    with open_scanner(as_picture(tmp_path), clock) as scanner:
+        assert scanner.photograph() == 0
+
+
+def bytes_in(pipe: int) -> int:
+    waiting = bytearray(4)
+    fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+    return int.from_bytes(waiting, sys.byteorder)
+
+
+def test_a_program_that_is_slow_finds_one_frame_waiting_and_no_more(
+    window: Callable[[Gray], ScanSource], clock: Clock
+) -> None:
+    with open_scanner(window(scene(MARK, OTHER)), clock, photos=True) as scanner:
+        until(scanner, is_code)
+        assert scanner._child is not None
+        stat, deadline = Path(f"/proc/{scanner._child._process.pid}/stat"), time.monotonic() + PATIENCE_S
+        waiting = 0
+        while waiting == 0 or stat.read_text().rpartition(") ")[2][0] != "S":  # it has said something, and rests
+            assert time.monotonic() < deadline
+            waiting = bytes_in(scanner._child._reports)
+        assert bytes_in(scanner._child._reports) < 4096  # no picture
+        assert sum(isinstance(event, Heartbeat) for event in scanner.poll()) == 1
 
 
 # -------------------------------------------------------------------------------------------------- the process

@@ -20,6 +20,7 @@ from verifier.cache.swap import sync_folder
 from verifier.capture import Capture
 from verifier.errors import AuditError
 from verifier.seal import AuditKey, seal_photo
+from verifier.types import Code
 
 BUDGET = 64 << 20  # bytes of all photos
 MAX_PHOTO = 2 << 20  # bytes
@@ -36,6 +37,21 @@ class Stored(NamedTuple):
     check_id: str
     path: Path
     size: int
+
+
+class PhotoOf(Code):
+    """What a photo shows."""
+
+    CODE = "code"  # the frame in which the code was read
+    SCENE = "scene"  # what was before the camera when the verdict came: no code was read in it
+
+
+class NoPhoto(Code):
+    """Why a check that should have a photo has none."""
+
+    NO_CAMERA = "no camera"
+    NO_FRAME = "no frame"  # the camera gave none in time
+    NOT_KEPT = "not kept"  # the card did not take it, or is full of evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,13 @@ class PhotoStore:
         except OSError as exc:
             raise AuditError(f"photo: cannot be kept: {exc.strerror}") from exc
         return Kept(name, hashlib.sha256(picture).hexdigest(), evidence)
+
+    def drop(self, kept: Kept) -> None:
+        """Remove one that could not be recorded: without a record it is no evidence. AuditError."""
+        try:
+            (self._folder / kept.name).unlink(missing_ok=True)
+        except OSError as exc:
+            raise AuditError(f"photo: cannot be removed: {exc.strerror}") from exc
 
     def photos(self) -> list[Stored]:
         """All of them, the oldest first."""
@@ -139,21 +162,38 @@ def _stored(path: Path) -> Stored | None:
 
 
 def keep_photo(
-    log: AuditLog, store: PhotoStore, check_id: str, picture: bytes, *, evidence: bool, level: Capture = Capture.FULL
+    log: AuditLog,
+    store: PhotoStore,
+    check_id: str,
+    picture: bytes,
+    *,
+    evidence: bool,
+    of: PhotoOf = PhotoOf.CODE,
+    level: Capture = Capture.FULL,
 ) -> Kept | None:
-    """Keep a photo of a check and record it; None at a level that keeps none. AuditError.
+    """Keep a photo of a check and record it; None at a level that keeps none. AuditError, and then none is kept.
 
     The record has the photo's digest, so that neither photo nor record can be exchanged later.
     """
     if level is not Capture.FULL:
         return None
     kept = store.add(check_id, picture, evidence=evidence)
-    log.append(photo_json(check_id, kept))
+    try:
+        log.append(photo_json(check_id, kept, of))
+    except AuditError:
+        store.drop(kept)
+        raise
     return kept
 
 
-def photo_json(check_id: str, kept: Kept) -> dict[str, Any]:
+def photo_json(check_id: str, kept: Kept, of: PhotoOf) -> dict[str, Any]:
     """The record of a photo."""
     return {
         "v": 1, "kind": "photo", "id": check_id, "name": kept.name, "sha256": kept.sha256, "evidence": kept.evidence,
+        "of": of.value,
     }  # fmt: skip
+
+
+def no_photo_json(check_id: str, why: NoPhoto) -> dict[str, Any]:
+    """The record of a check that should have a photo and has none."""
+    return {"v": 1, "kind": "photo", "id": check_id, "name": None, "sha256": None, "why": why.value}

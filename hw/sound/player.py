@@ -36,7 +36,11 @@ class Player:
 
     def play(self, signal: str) -> None:
         """Begin a signal by its name in `PATTERNS`; returns at once."""
-        self._wanted.put(PATTERNS[signal])
+        self.beats(PATTERNS[signal])
+
+    def beats(self, pattern: tuple[Beat, ...]) -> None:
+        """Begin a pattern that is no signal; returns at once."""
+        self._wanted.put(pattern)
 
     def close(self) -> None:
         """Silence, and the end of the thread."""
