@@ -19,6 +19,8 @@ from firmware.machine.effects import (
     Aid,
     Check,
     Effect,
+    LogIn,
+    Missed,
     Play,
     PowerOff,
     ReadTags,
@@ -26,6 +28,7 @@ from firmware.machine.effects import (
     SelfTest,
     SetLight,
     Sync,
+    Told,
     UseNetwork,
     Watch,
 )
@@ -38,6 +41,7 @@ from hw.errors import HardwareError
 from hw.interfaces import Display
 from verifier.check import Observation
 from verifier.clock import Clock
+from verifier.recheck import News
 from verifier.types import Hint
 
 if TYPE_CHECKING:
@@ -102,6 +106,14 @@ class Checks(Protocol):
         """Follow the network, or keep off it."""
         ...
 
+    def missed(self, news: News) -> None:
+        """The officer is to be told what became of a check that is not on the panel any more."""
+        ...
+
+    def told(self, check_id: str) -> None:
+        """The officer has seen what became of a check of earlier."""
+        ...
+
 
 class Jobs(Protocol):
     """Long work, done beside the program; each ends in a `Reported` event."""
@@ -115,6 +127,14 @@ class Jobs(Protocol):
         ...
 
 
+class LogsIn(Protocol):
+    """What tries PINs; answers by `LoggedIn` or `NotLetIn`."""
+
+    def log_in(self, attempt: int, number: str, pin: str) -> None:
+        """Begin to try one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What the program works with; a part that is not there is None, and its banner comes as an event."""
@@ -124,6 +144,7 @@ class Parts:
     panel: Panel | None = None
     eyes: Seeing | None = None
     tags: TagField | None = None
+    login: LogsIn | None = None
     play: Callable[[str], None] = lambda signal: None
 
 
@@ -272,6 +293,13 @@ class Program:
                 parts.jobs.self_test()
             case UseNetwork(network):
                 parts.checks.use_network(network)
+            case Missed(news):
+                parts.checks.missed(news)
+            case Told(check_id):
+                parts.checks.told(check_id)
+            case LogIn():
+                if parts.login is not None:
+                    parts.login.log_in(effect.attempt, effect.number, effect.pin)
             case PowerOff():
                 self.over = True
 

@@ -33,7 +33,7 @@ from verifier.hot_follow import HintingPoster
 from verifier.identity import Client, Identity, IdentityError, IdentityFiles, Why
 from verifier.late import LateAnswers, Show, Start
 from verifier.link import Ask
-from verifier.lookups import Lookups
+from verifier.lookups import LookupCount, Lookups
 from verifier.online import CONNECT_MS, TOTAL_MS, Centre, DeferredPoster, Poster, boottime_ms, in_background
 from verifier.recheck import Rechecker, RecheckQueue, Upkeep
 from verifier.seal import load_audit_key
@@ -72,9 +72,11 @@ class Online:
         with suppress(FetchError):  # told by each look-up
             self.poster.prepare()
 
-    def late(self, show: Show, *, start: Start = in_background) -> LateAnswers:
-        """The checks of one screen."""
-        return LateAnswers(self.verifier, self.centre, show, queue=self.queue, ask=self.ask, start=start)
+    def late(self, show: Show, *, start: Start = in_background, missed: Show = lambda result: None) -> LateAnswers:
+        """The checks of one screen; see there."""
+        return LateAnswers(
+            self.verifier, self.centre, show, queue=self.queue, ask=self.ask, start=start, missed=missed
+        )  # fmt: skip
 
 
 class Device(NamedTuple):
@@ -99,10 +101,12 @@ def build_device(
     run: Path | None = None,
     hot_hint: Callable[[int], None] | None = None,
     context: Callable[[], CheckContext] | None = None,
+    counted: Callable[[LookupCount], None] = lambda count: None,
 ) -> Device:
     """The device whose files lie in this home; `witness` as for `trusted_time`, `run` as for `epoch_key`.
 
-    `context` says who checks, as each record has it; by default the device alone is known.
+    `context` says who checks, as each record has it; by default the device alone is known. `counted` hears of each
+    typed plate, in the thread of its check.
     A wipe that was cut off is finished first. `hot_hint` is told the hot list's number in each answer of the centre.
     """
     run = run or default_run()
@@ -116,7 +120,7 @@ def build_device(
     warnings = (*warnings, *told)
     verifier = Verifier(
         store, clock=clock, audit=audit, software=software_version(), time=time,
-        context=context or device_context(home, clock), lookups=Lookups(home.lookups),
+        context=context or device_context(home, clock), lookups=Lookups(home.lookups, counted),
     )  # fmt: skip
     try:
         settings = load_online(home)

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from firmware.machine.events import Checked, Event
+from firmware.machine.events import Checked, Event, NewsRead
 from firmware.machine.states import Network
+from firmware.stop_photos import StopPhotos
 from verifier.check import CheckResult, Observation, Verifier
-from verifier.late import LateAnswers
-from verifier.link import Mode
+from verifier.late import LateAnswers, wants_centre
+from verifier.link import Ask, Mode
 from verifier.online import Centre
+from verifier.recheck import News, RecheckQueue
 
 if TYPE_CHECKING:
     from firmware.build import Online
@@ -34,6 +36,16 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Missed:
+    news: News
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    check_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Use:
     """From now on by these."""
 
@@ -44,15 +56,18 @@ class _Use:
 class RunChecks:
     """One check after the other. `close` lets those that were asked for reach the disk."""
 
-    def __init__(self, verifier: Verifier, post: Callable[[Event], None]) -> None:
-        self._verifier, self._post = verifier, post
+    def __init__(self, verifier: Verifier, post: Callable[[Event], None], photos: StopPhotos | None = None) -> None:
+        self._verifier, self._post, self._photos = verifier, post, photos
         self._late: LateAnswers | None = None
+        self._ask = Ask.WHEN_NEEDED
+        self._seen: tuple[Observation, ...] = ()
+        self._queue: RecheckQueue | None = None
         self._lock = threading.Lock()
         self._centre: Centre | None = None
         self._network: Network | None = None  # as the officer chose
         self._number = 0
         self._numbers: OrderedDict[str, int] = OrderedDict()  # by check id
-        self._asked: queue.SimpleQueue[_Asked | _Use | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[_Asked | _Missed | _Told | _Use | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="checks", daemon=True)
         self._thread.start()
 
@@ -80,6 +95,19 @@ class RunChecks:
             if self._centre is not None:
                 self._centre.choose(_MODES[network])
 
+    def news(self) -> tuple[NewsRead]:
+        """What the officer has not been told yet, from the disk; from any thread."""
+        queue = self._queue
+        return (NewsRead(() if queue is None else tuple(queue.news())),)
+
+    def missed(self, news: News) -> None:
+        """The centre has changed a verdict that was not on the panel any more: it is news, also after a restart."""
+        self._asked.put(_Missed(news))
+
+    def told(self, check_id: str) -> None:
+        """The officer has seen what became of this check: it is no news any more."""
+        self._asked.put(_Told(check_id))
+
     def close(self) -> None:
         """Finish what was asked for, unless the disk holds it."""
         self._asked.put(None)
@@ -90,14 +118,25 @@ class RunChecks:
             match asked:
                 case _Asked(number, seen):
                     self._check(number, seen)
+                case _Missed(news):
+                    if self._queue is not None:
+                        self._queue.tell(news)
+                case _Told(check_id):
+                    if self._queue is not None:
+                        self._queue.told(check_id)
                 case _Use(verifier, online):
                     self._verifier = verifier
-                    self._late = None if online is None else online.late(self._show)
+                    self._queue = None if online is None else online.queue
+                    self._late = None if online is None else online.late(self._show, missed=self._settled)
+                    self._ask = Ask.WHEN_NEEDED if online is None else online.ask
 
     def _check(self, number: int, seen: tuple[Observation, ...]) -> None:
-        self._number = number
+        self._number, self._seen = number, seen
         if len(seen) == 2:
-            self._post(Checked(number=number, results=self._verifier.check_pair(*seen)))
+            results = self._verifier.check_pair(*seen)
+            self._post(Checked(number=number, results=results))
+            for one, result in zip(seen, results, strict=True):
+                self._judged(one, result, settled=True)
         elif self._late is not None:
             self._late.check(seen[0])
         else:
@@ -112,9 +151,19 @@ class RunChecks:
             if len(self._numbers) > _REMEMBERED:
                 self._numbers.popitem(last=False)
         self._post(Checked(number=number, results=(result,), late=late))
+        if not late:
+            self._judged(self._seen[0], result, settled=self._late is None or not wants_centre(result, self._ask))
+        elif self._photos is not None:
+            self._photos.late(result, on_screen=True)
+
+    def _judged(self, seen: Observation, result: CheckResult, *, settled: bool) -> None:
+        if self._photos is not None:
+            self._photos.judged(seen, result, settled=settled)
 
     def _settled(self, result: CheckResult) -> None:
-        """Called by the upkeep's thread with a check of earlier that the centre has spoken of since."""
+        """Called by another thread with a check of earlier that the centre has spoken of since."""
         number = self._numbers.get(result.check_id)
         if number is not None:
             self._post(Checked(number=number, results=(result,), late=True))
+            if self._photos is not None:
+                self._photos.late(result, on_screen=False)

@@ -12,7 +12,8 @@ from contextlib import suppress
 from PIL import Image, ImageChops
 
 from firmware.icons import battery_icon, clock_icon, data_icon, draw_icon, mains_icon, network_icon, signal_bars
-from firmware.pages import ROWS, PageView, Row
+from firmware.pages import ROWS, PageView
+from firmware.rows import Row
 from firmware.sheet import (
     GAP,
     LINE,

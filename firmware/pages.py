@@ -11,15 +11,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from firmware.digit_entry import digit_choices
+from firmware.login_pages import answer_rows, login_rows
 from firmware.machine import states as st
+from firmware.machine.modes import PURPOSES as PURPOSE_KEYS
+from firmware.machine.modes import takes_card
 from firmware.machine.states import MenuItem, Mode, Network, State
-from firmware.plate_entry import Group, choices, ends
-from firmware.views import LIST_COLUMNS, age_words, printable
-from verifier.decide import CAUTION_REASONS
+from firmware.plate_entry import PLACES, Group, choices, ends
+from firmware.rows import Row
+from firmware.views import LIST_COLUMNS, age_words, headline_of, printable, text_of
+from verifier.cache.keys import CARD_DIGITS
 from verifier.plates import PLATE_KINDS, display_text
-from verifier.types import Hint, Plate
-from verifier.verdict import Age, Tone, Verdict
-from verifier.wording import HINTS, REASONS, TAG_LEVELS, VERDICTS, Text
+from verifier.roles import Duty
+from verifier.types import SHANGHAI, Hint, Plate
+from verifier.verdict import Age, Tone
+from verifier.wording import HINTS, PURPOSES, TAG_LEVELS, VERDICTS, Text
 
 ROW_COLUMNS = LIST_COLUMNS
 ROWS = 3  # that every panel has room for
@@ -54,6 +60,7 @@ MENU: dict[MenuItem, Text] = {
     MenuItem.SELF_TEST: Text("自检", "SELF-TEST"),
     MenuItem.INFO: Text("本机信息", "ABOUT"),
     MenuItem.POWER_OFF: Text("关机", "POWER OFF"),
+    MenuItem.LOCK: Text("锁定", "LOCK"),
 }
 
 TITLES: dict[MenuItem, Text] = {
@@ -88,8 +95,10 @@ _WHICH = Text("有多个码,请选择", "WHICH CODE?")
 _CHECKING = Text("正在核查", "CHECKING")
 _KIND, _ANY_KIND = Text("种类{}", "KIND {}"), Text("种类不明", "KIND UNKNOWN")
 _KIND_KEYS = Text("左右:种类 确认:核查", "< > KIND   OK: GO")
+_KIND_OR_CARD = Text("^卡号 <>种类 OK核查", "^CARD <>KIND OK:GO")
+_CARD, _CARD_KEYS = Text("卡号", "CARD"), Text("卡号 确认:核查", "CARD   OK: GO")
 _NO_TAG, _TAG = Text("未读到标识", "NO TAG"), Text("{}个标识", "{} TAGS")
-_PASSED, _ALARMS = Text("已通过{}", "PASSED {}"), Text("报警{}", "ALARMS {}")
+_PASSED, _ALARMS = Text("已通过{}", "CARS {}"), Text("报警{}", "ALARM {}")
 _WATCHING, _LANE = Text("持续读取中", "READING"), Text("{}车道", "LANE {}")
 CARS = (Text("甲车", "CAR A"), Text("乙车", "CAR B"))
 CARS_SHORT = (Text("甲", "A"), Text("乙", "B"))
@@ -98,29 +107,17 @@ _SEEN, _MISSING, _NOW_SCAN = (
     Text("待采集", "MISSING"),
     Text("确认:扫码 上:号牌", "OK SCAN  UP PLATE"),
 )
-_DOUBTFUL, _DOUBT = Text("存疑请核实", "IN DOUBT: CHECK"), Text("存疑", "DOUBT")
 _NONE_YET, _BUSY = Text("暂无记录", "NO CHECKS YET"), Text("进行中", "WORKING")
 _AUTO, _OFF = Text("自动", "AUTO"), Text("关", "OFF")
 TEST = (Text("测试数据", "TEST DATA"), Text("测试数据", "TEST"))
 _MENU_TITLE, _HISTORY_TITLE = Text("菜单", "MENU"), Text("记录", "LOG")
+_NEWS_TITLE, _CHANGED, _CHANGED_SHORT = Text("变更", "NEWS"), Text("{}项判定有变", "{} CHANGED"), Text("变{}", "NEW{}")
+_NEWS_KEY, _FROM_TO = Text("下:看判定变更", "DOWN: NEWS"), "{}->{}"
+_NUMBER, _PIN, _PURPOSE = Text("警号", "NO."), Text("密码", "PIN"), Text("用途", "FOR")
+_LOCKED = Text("已锁定 按键登录", "LOCKED: LOG IN")
+_FLAGGED, _FLAGGED_SHORT = Text("查询过多已标记", "MANY LOOKUPS"), Text("标记", "MANY")
 _OFF_NOW, _FLAT = Text("可以断电", "SAFE TO UNPLUG"), Text("电量耗尽已关机", "BATTERY EMPTY")
 _LOW, _LOW_SHORT = Text("电量低 {}%", "BATTERY {}%"), Text("{}%!", "{}%!")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line: a text, perhaps one at its right end; `chosen` is under the cursor, `big` in the plate's font.
-
-    `bars` of signal, 0 to 8; `outside`: others wrote it, so it is cut where it is too long; `left`: it grows there.
-    """
-
-    text: str
-    right: str = ""
-    chosen: bool = False
-    big: bool = False
-    bars: int | None = None
-    outside: bool = False
-    left: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +162,7 @@ def page_view(state: State, wall: datetime, rows: int = ROWS) -> PageView:
     title = _title(state)
     return PageView(
         title=title or mode_forms(state),
-        mode=mode_forms(state) if title else (),
+        mode=mode_forms(state) if title and not isinstance(page, st.Login | st.PurposeChoice) else (),
         network=network.in_(state.language),
         online=status.online,
         held_off=held_off,
@@ -208,16 +205,26 @@ def _title(state: State) -> tuple[str, ...]:
             return (_MENU_TITLE.in_(state.language),)
         case st.HistoryList():
             return (_HISTORY_TITLE.in_(state.language),)
+        case st.NewsList():
+            return (_NEWS_TITLE.in_(state.language),)
+        case st.PurposeChoice():
+            return (_PURPOSE.in_(state.language),)
+        case st.Login(number=number):
+            return ((_PIN if number.done else _NUMBER).in_(state.language),)
     return ()
 
 
 def _banner(state: State) -> tuple[str, ...]:
-    """One fault at a time, the first that came; an empty battery before all."""
+    """One thing at a time: an empty battery before all, news, the first fault that came, too many typed plates."""
     battery = state.status.battery
     if battery is not None and battery <= LOW_BATTERY and not state.status.charging:
         return tuple(text.in_(state.language).format(battery) for text in (_LOW, _LOW_SHORT))
+    if state.news and not isinstance(state.page, st.NewsList) and state.may(Duty.HISTORY):
+        return tuple(text.in_(state.language).format(len(state.news)) for text in (_CHANGED, _CHANGED_SHORT))
     for part in state.faults:
         return PARTS.get(part, _OTHER_PART).in_(state.language), _FAULT.in_(state.language)
+    if state.flagged_ms is not None and not state.locked:
+        return _FLAGGED.in_(state.language), _FLAGGED_SHORT.in_(state.language)
     return ()
 
 
@@ -240,7 +247,8 @@ def _boot(state: State, page: st.Boot, room: int) -> tuple[Row, ...]:
 
 def _ready(state: State, page: st.Ready, room: int) -> tuple[Row, ...]:
     today = _TODAY.in_(state.language).format(sum(state.counts.values()))
-    return Row(_TO_SCAN[0].in_(state.language), big=True), Row(_TO_SCAN[1].in_(state.language)), Row(today)
+    last = _NEWS_KEY.in_(state.language) if state.news and state.may(Duty.HISTORY) else today
+    return Row(_TO_SCAN[0].in_(state.language), big=True), Row(_TO_SCAN[1].in_(state.language)), Row(last)
 
 
 def _aim(state: State, page: st.Aim, room: int) -> tuple[Row, ...]:
@@ -266,13 +274,25 @@ def _checking(state: State, page: st.Checking, room: int) -> tuple[Row, ...]:
 
 
 def _typing(state: State, page: st.Typing, room: int) -> tuple[Row, ...]:
+    if page.entry.card:
+        return _typing_card(state, page)
     plate = Row(_spaced(page.entry.text) + ("" if page.entry.done else "_"), big=True, left=True)
     if not page.entry.done:
         return (plate,)
     kind = _ANY_KIND.in_(state.language) if page.kind is None else PLATE_KINDS[page.kind]
     if page.kind is not None and state.language == "en":
         kind = _KIND.en.format(page.kind)
-    return plate, Row(kind), Row(_KIND_KEYS.in_(state.language))
+    keys = _KIND_OR_CARD if takes_card(page) else _KIND_KEYS
+    return plate, Row(kind), Row(keys.in_(state.language))
+
+
+def _typing_card(state: State, page: st.Typing) -> tuple[Row, ...]:
+    """The number in groups of four as it is printed, with a place for every digit that is missing."""
+    digits = page.entry.text.ljust(CARD_DIGITS, "_")
+    number = Row("·".join(digits[at : at + 4] for at in range(0, CARD_DIGITS, 4)), big=True, left=True)
+    if not page.entry.done or page.seen.plate_seen is None:
+        return (number,)
+    return number, Row(display_text(page.seen.plate_seen.plate)), Row(_CARD_KEYS.in_(state.language))
 
 
 def _spaced(text: str) -> str:
@@ -282,9 +302,16 @@ def _spaced(text: str) -> str:
 
 def _keys(state: State, page: st.Page) -> tuple[str, ...]:
     """What the five keys stand for: up, left, middle, right, down."""
-    if not isinstance(page, st.Typing) or page.entry.done:
-        return ()
-    return tuple(_label(choice) for choice in choices(page.entry).places)
+    match page:
+        case st.Typing(entry=entry) if not entry.done:
+            named = {2: _CARD.in_(state.language)} if entry.card else {}  # its place has no choice before the end
+            return tuple(_label(one) or named.get(at, "") for at, one in enumerate(choices(entry).places))
+        case st.Login(attempt=None, refused=None, number=number, pin=pin):
+            return tuple(_label(choice) for choice in digit_choices(pin if number.done else number).places)
+        case st.PurposeChoice():
+            purposes = (PURPOSE_KEYS.get(key) for key in PLACES)
+            return tuple("" if one is None else PURPOSES[one].in_(state.language) for one in purposes)
+    return ()
 
 
 def _label(choice: str | Group | None) -> str:
@@ -322,30 +349,19 @@ def _bars(rssi_dbm: float) -> int:
 
 
 def _checkpoint(state: State, page: st.Checkpoint, room: int) -> tuple[Row, ...]:
-    counts = Row(_PASSED.in_(state.language).format(page.passed), _ALARMS.in_(state.language).format(page.alarms))
+    passed, alarms = (text.in_(state.language) for text in (_PASSED, _ALARMS))
+    counts = Row(passed.format(page.passed), alarms.format(page.alarms), outside=True)  # cut, rather than a dark panel
     if not page.waiting:
-        return Row(_WATCHING.in_(state.language), big=True), counts
+        locked = (Row(_LOCKED.in_(state.language)),) if state.locked else ()
+        return Row(_WATCHING.in_(state.language), big=True), counts, *locked
     outcome, lane = page.waiting[0]
     verdict = outcome.result.verdict
-    words = _alarm_words(verdict).in_(state.language)
+    words = text_of(verdict).in_(state.language)
     return (
         Row(_plate(verdict.plate), big=True),
         Row(words),
         Row(_LANE.in_(state.language).format(lane), _ALARMS.in_(state.language).format(page.alarms)),
     )
-
-
-def _is_raised(verdict: Verdict) -> bool:
-    """Whether something else than the verdict's own words makes it loud, as the suspicion of a copied tag does."""
-    return verdict.tone in (Tone.CAUTION, Tone.STOP) and VERDICTS[verdict.code].tone in (Tone.PASS, Tone.NOTE)
-
-
-def _alarm_words(verdict: Verdict) -> Text:
-    """What the alarm is about: never that a vehicle is in order."""
-    if not _is_raised(verdict):
-        return VERDICTS[verdict.code].text
-    loud = next((reason for reason in verdict.reasons if reason in CAUTION_REASONS), None)
-    return _DOUBTFUL if loud is None else REASONS[loud]
 
 
 def _accident(state: State, page: st.Accident, room: int) -> tuple[Row, ...]:
@@ -363,11 +379,22 @@ def _history(state: State, page: st.HistoryList, room: int) -> tuple[Row, ...]:
     rows = []
     for at, outcome in enumerate(state.history):
         verdict = outcome.result.verdict
-        word = (_DOUBT if _is_raised(verdict) else VERDICTS[verdict.code].headline).in_(state.language)
+        word = headline_of(verdict.code, verdict.tone).in_(state.language)
         rows.append(Row(_plate(verdict.plate), word, chosen=at == page.cursor, outside=True))
     today = _TODAY.in_(state.language).format(sum(state.counts.values()))
     bad = sum(count for code, count in state.counts.items() if VERDICTS[code].tone is Tone.STOP)
     return Row(today, _ALARMS.in_(state.language).format(bad)), *_window(rows, page.cursor, room - 1)
+
+
+def _news(state: State, page: st.NewsList, room: int) -> tuple[Row, ...]:
+    """The car, when it was checked, what was said then and what is right now."""
+    one, at = page.news[page.cursor], page.news[page.cursor].at.astimezone(SHANGHAI)
+    then, now = VERDICTS[one.then].headline, headline_of(one.now, one.tone_now)
+    return (
+        Row(_plate(one.plate), big=True),
+        Row(at.strftime("%H:%M" if at.date() == state.day else "%m-%d %H:%M"), f"{page.cursor + 1}/{len(page.news)}"),
+        Row(_FROM_TO.format(then.in_(state.language), now.in_(state.language))),
+    )
 
 
 def _menu(state: State, page: st.Menu, room: int) -> tuple[Row, ...]:
@@ -375,10 +402,11 @@ def _menu(state: State, page: st.Menu, room: int) -> tuple[Row, ...]:
         MenuItem.NETWORK: (_OFF if state.network is Network.OFF else _AUTO).in_(state.language),
         MenuItem.LANGUAGE: "中文" if state.language == "zh" else "EN",
         MenuItem.BRIGHTNESS: str(state.brightness + 1),
+        MenuItem.LOCK: "" if state.officer is None else state.officer.officer_id,
     }
     rows = [
         Row(MENU[item].in_(state.language), values.get(item, ""), chosen=at == page.cursor)
-        for at, item in enumerate(MenuItem)
+        for at, item in enumerate(state.menu)
     ]
     return _window(rows, page.cursor, room)
 
@@ -390,6 +418,12 @@ def _info(state: State, page: st.Info, room: int) -> tuple[Row, ...]:
         return tuple(Row(printable(line, 2 * ROW_COLUMNS), outside=True) for line in page.lines[:room])
     about = (Row(printable(line, 2 * ROW_COLUMNS), outside=True) for line in state.status.about[: room - 1])
     return Row("MARKCHECK", big=True), *about
+
+
+def _purpose(state: State, page: st.PurposeChoice, room: int) -> tuple[Row, ...]:
+    entry, plate = page.typed.entry, page.seen.plate_seen
+    text = plate.plate.text if entry.card and plate is not None else entry.text
+    return (Row(_spaced(text), big=True, left=True),)
 
 
 def _off(state: State, page: st.Off, room: int) -> tuple[Row, ...]:
@@ -411,7 +445,11 @@ _ROWS: dict[type[st.Page], Callable[[State, Any, int], tuple[Row, ...]]] = {
     st.Checkpoint: _checkpoint,
     st.Accident: _accident,
     st.HistoryList: _history,
+    st.NewsList: _news,
     st.Menu: _menu,
     st.Info: _info,
     st.Off: _off,
+    st.PurposeChoice: _purpose,
+    st.Answer: answer_rows,
+    st.Login: login_rows,
 }

@@ -5,17 +5,12 @@ A part that is missing or fails at the start is a banner, never a block: checks 
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from firmware import diagnostics, probes
@@ -24,34 +19,39 @@ from firmware.app import Draw, Panel, Parts, Program, monotonic_ms
 from firmware.build import Device, audit_log, build_device, device_context, epoch_key, software_version, trusted_time
 from firmware.cameras import camera_source
 from firmware.checks import RunChecks
+from firmware.choices import FILE, KeptChoices
 from firmware.config import Home, default_home
 from firmware.console_link import listen
+from firmware.console_trials import Overheard, SharedPanel, Sounding, Trials
 from firmware.draw import draw
+from firmware.ending import DONE, Ending, power_off, watched
 from firmware.eyes import CAMERA, ENGINE, IDLE_S, Eyes, Trigger
-from firmware.fault_frames import FaultFrames
 from firmware.in_use import HOT_S, DeviceInUse, FetchHot, HotThread
 from firmware.jobs import Running, SyncProcess
-from firmware.keeper import default_run
+from firmware.keeper import default_run, wipe_files
+from firmware.login import LoginDesk
 from firmware.logs import LogRing, fault_notes
 from firmware.machine import states as st
-from firmware.machine.events import PartFault
+from firmware.machine.events import Event, LookedUp, PartFault
 from firmware.machine.states import State, Status
 from firmware.probes import Probing
 from firmware.scanner import Scanner, ScanSource
 from firmware.settings import KeySettings, Settings, SoundSettings
+from firmware.stop_photos import HeldPhotos, StopPhotos, fault_frames
 from hw.buttons.keys import Key
 from hw.errors import HardwareError
 from hw.interfaces import CameraSettings
 from verifier.audit import CheckContext
 from verifier.cache import schema
-from verifier.check import CheckResult, Observation, Verifier
+from verifier.check import Verifier
 from verifier.clock import Clock, system_clock
 from verifier.codec.credential import decode, parse_claims
 from verifier.errors import CodeError, PlateError
 from verifier.hot_follow import HotFollower
+from verifier.officers import OfficerFile
 from verifier.online import Centre
 from verifier.plates import display_text
-from verifier.types import TagEvidence, TagSeen
+from verifier.wipe import Wiper
 
 if TYPE_CHECKING:
     from gpiozero import Factory
@@ -60,9 +60,7 @@ if TYPE_CHECKING:
     from hw.sound.gpio import SoundPins
     from verifier.trusted_time import TrustedTime
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
 LIMITS_MS = {"ui": 2_000, "scanner": 15_000, "disk": 90_000}  # how old the last sign of each may be
-_SWITCH_OFF = ("systemctl", "poweroff")
 
 Closer = Callable[[], None]
 
@@ -83,26 +81,6 @@ class Inputs:
     draw: Draw = draw
     source: ScanSource | None = None
     notified: Mapping[str, str] | None = None
-
-
-class Ending:
-    """The word that it is over, and the exit status: it may come from anywhere, and before the program stands."""
-
-    def __init__(self) -> None:
-        self.status: int | None = None
-        self._stop: Callable[[], None] = lambda: None
-
-    def say(self, status: int) -> None:
-        """End with this status; the first word counts. From any thread, and from a signal's handler."""
-        if self.status is None:
-            self.status = status
-        self._stop()
-
-    def stops(self, program: Program) -> None:
-        """This program ends by the word, at once if it was said already."""
-        self._stop = program.stop
-        if self.status is not None:
-            program.stop()
 
 
 @dataclass(slots=True)
@@ -150,7 +128,7 @@ def run_program(
 ) -> int:
     """Build, run and close: the exit status, as `firmware.start.start` tells it."""
     ending, switched_off = Ending(), False
-    with _watched(ending):
+    with watched(ending):
         appliance = build_program(
             settings, panel, inputs or Inputs(), config=config, home=home, remark=remark, ending=ending
         )
@@ -161,42 +139,8 @@ def run_program(
             switched_off = appliance.switched_off
             panel.close(keep_picture=switched_off)  # "safe to unplug" stays
     if switched_off and settings.device.switch_off == "machine":
-        return _power_off()
+        return power_off()
     return ending.status or DONE
-
-
-def _power_off() -> int:
-    try:
-        return subprocess.run(_SWITCH_OFF, check=False).returncode and FAILED  # noqa: S603 - our own words
-    except OSError as exc:
-        print(f"markcheck: {_SWITCH_OFF[0]}: {exc.strerror}", file=sys.stderr)
-        return FAILED
-
-
-@contextmanager
-def _watched(ending: Ending) -> Iterator[None]:
-    """^C and SIGTERM end the program in good order; so does a thread that dies of a mistake of ours: the service
-    manager starts the program anew, which is better than a handheld that has gone half deaf."""
-
-    def died(args: threading.ExceptHookArgs) -> None:
-        place = traceback.extract_tb(args.exc_traceback)[-1] if args.exc_traceback else None
-        told = f" in {Path(place.filename).name}, line {place.lineno}" if place else ""
-        name = args.thread.name if args.thread else "?"
-        print(f"markcheck: our mistake: {args.exc_type.__name__}{told} (thread {name})", file=sys.stderr)
-        ending.say(FAILED)
-
-    def ended(number: int, _: FrameType | None) -> None:
-        ending.say(INTERRUPTED if number == signal.SIGINT else DONE)
-
-    hook, threading.excepthook = threading.excepthook, died
-    mine = threading.current_thread() is threading.main_thread()
-    former = {number: signal.signal(number, ended) for number in (signal.SIGINT, signal.SIGTERM) if mine}
-    try:
-        yield
-    finally:
-        threading.excepthook = hook
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 # ------------------------------------------------------------------------------------------- putting together
@@ -224,16 +168,18 @@ def build_program(
         watchdog.sign("ui", now_ms)
         watchdog.feed(now_ms)
 
-    program = Program(
-        draw=inputs.draw, wall=inputs.clock, now_ms=inputs.now_ms, state=_first_state(settings), beat=beat
-    )
+    ring = LogRing(house.folder / "log.jsonl", inputs.clock)
+    choices = KeptChoices(house.folder / FILE, ring.note)
+    first = choices.applied(_first_state(settings))
+    program = Program(draw=inputs.draw, wall=inputs.clock, now_ms=inputs.now_ms, state=first, beat=beat)
     if remark:
         program.post(PartFault("settings", remark))
     ending = ending or Ending()
     ending.stops(program)
     with ExitStack() as stack:  # what is there already is let go when the rest cannot be made
         stack.callback(notifier.close)
-        builder = _Builder(settings, inputs, program, watchdog, stack, house, config.parent)
+        stack.callback(lambda: choices.keep(program.state))  # of the last second
+        builder = _Builder(settings, inputs, program, watchdog, stack, house, config.parent, ring, choices)
         parts, probing = builder.build(panel)
         return Appliance(program, parts, probing, notifier, ending, stack.pop_all())
 
@@ -241,7 +187,11 @@ def build_program(
 def _first_state(settings: Settings) -> State:
     device = settings.device
     about = (software_version(), *((device.name,) if device.name else ()))
-    return State(language=device.language, province=device.province, status=Status(demo=device.demo, about=about))
+    officers = settings.officers
+    return State(
+        language=device.language, province=device.province, status=Status(demo=device.demo, about=about),
+        locked=officers.required, lock_ms=officers.lock_minutes * 60_000 if officers.required else None,
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -255,23 +205,33 @@ class _Builder:
     stack: ExitStack
     home: Home
     beside: Path
+    ring: LogRing
+    choices: KeptChoices
     tests: dict[str, diagnostics.Test] = field(default_factory=dict)
     for_tags: Verifier | None = None  # of the device in use
+    held: HeldPhotos = field(default_factory=HeldPhotos)
+    player: Sounding | None = None
 
     def build(self, panel: Panel) -> tuple[Parts, Probing]:
         """Eyes first: their process takes longest until it is ready."""
         eyes = self._eyes()
         time_known = trusted_time(self.home, self.inputs.clock)
         in_use = self._in_use(time_known)
-        checks = self._checks(in_use)
+        photos, heard, shared = self._photos(eyes), Overheard(self.program.post), SharedPanel(panel)
+        checks = self._checks(in_use, photos)
         self._engine()
-        tags = self._reader()
+        tags = self._reader(photos.of_alarms(heard.post))
         play = self._sound()
-        probing = self._probing(in_use, time_known)
+        probing = self._probing(in_use, time_known, checks)
         self._disk()
         self._keys()
         self._tests(in_use, time_known)
-        return Parts(checks=checks, jobs=self._jobs(), panel=panel, eyes=eyes, tags=tags, play=play), probing
+        self._listen(eyes, tags, heard, shared)
+        clock = self.inputs.clock
+        log = audit_log(self.home, clock)[0]
+        desk = LoginDesk(OfficerFile(self.home.officers), self.program.post, clock, log)
+        parts = Parts(checks=checks, jobs=self._jobs(), panel=shared, eyes=eyes, tags=tags, play=play, login=desk)
+        return parts, probing
 
     def _in_use(self, time_known: TrustedTime) -> DeviceInUse:
         """The device, with the hot list followed where there is a source. A child goes by the machine's clock, so by
@@ -284,7 +244,13 @@ class _Builder:
             self.stack.callback(HotThread(follower, process, self._may_fetch).close)
             hint = follower.hint
         in_use = DeviceInUse(
-            lambda: build_device(self.home, clock, context=self._context(), hot_hint=hint),
+            lambda: build_device(
+                self.home,
+                clock,
+                context=self._context(),
+                hot_hint=hint,
+                counted=lambda count: self.program.post(LookedUp(count.flagged)),
+            ),
             lambda: epoch_key(self.home, clock, time_known)[0],
         )
         made.append(in_use)
@@ -301,7 +267,13 @@ class _Builder:
     def _context(self) -> Callable[[], CheckContext]:
         """Who checks with which device, and what the officer is at."""
         device = device_context(self.home, self.inputs.clock)
-        return lambda: replace(device(), mode=self.program.state.mode.value)
+
+        def context() -> CheckContext:
+            state = self.program.state
+            officer = None if state.officer is None else state.officer.officer_id
+            return replace(device(), mode=state.mode.value, officer=officer)
+
+        return context
 
     def _eyes(self) -> Eyes | None:
         camera = self.settings.camera
@@ -310,12 +282,16 @@ class _Builder:
             if camera.kind == "none":
                 return None
             source = camera_source(camera.kind, self._camera_path(), camera.lamp)
-        faults = FaultFrames(self.home.folder / "fault-frames")
-        scanner = Scanner(source, fault_frames=faults, spare=camera.spare)
+        faults = fault_frames(self.home, self.inputs.clock)
+        scanner = Scanner(source, fault_frames=faults, spare=camera.spare, photos=True)
+
+        def alive() -> None:
+            self.watchdog.sign("scanner", self.inputs.now_ms())
+            self.held.expire()
+
         eyes = Eyes(
             scanner, self.program.post, label=mark_label,
-            zoom=lambda on: scanner.adjust(CameraSettings(zoom=on)),
-            alive=lambda: self.watchdog.sign("scanner", self.inputs.now_ms()),
+            zoom=lambda on: scanner.adjust(CameraSettings(zoom=on)), keep=self.held.put, alive=alive,
         )  # fmt: skip
         self.stack.callback(eyes.close)
         self.tests[CAMERA] = diagnostics.camera(lambda: eyes.frame_s, time.monotonic, 3 * IDLE_S)
@@ -332,8 +308,14 @@ class _Builder:
         path = self.beside / name
         return path if path.exists() else self.home.folder / name
 
-    def _checks(self, in_use: DeviceInUse) -> RunChecks:
-        checks = RunChecks(in_use.device.verifier, self.program.post)
+    def _photos(self, eyes: Eyes | None) -> StopPhotos:
+        photograph = None if eyes is None else eyes.photograph
+        photos = StopPhotos(self.home, self.inputs.clock, self.held, photograph, self.program.post)
+        self.stack.callback(photos.close)
+        return photos
+
+    def _checks(self, in_use: DeviceInUse, photos: StopPhotos) -> RunChecks:
+        checks = RunChecks(in_use.device.verifier, self.program.post, photos)
         self.stack.callback(checks.close)
 
         def use(device: Device) -> None:
@@ -362,55 +344,14 @@ class _Builder:
         self.stack.callback(Trigger(engine, self.program.post, label=mark_label).close)
         self._watch(ENGINE)
 
-    def _reader(self) -> TagThread | None:
+    def _reader(self, post: Callable[[Event], None]) -> TagThread | None:
         reader = self.settings.reader
         if not (reader.port or reader.scene):
             return None
-        from firmware.checkpoint import Checkpoint  # noqa: PLC0415 - loads pyserial and drivers, where there is a reader
-        from firmware.tags import Field, TagThread  # noqa: PLC0415
-        from hw.rfid.models import MODELS  # noqa: PLC0415
-        from hw.rfid.transport import serial_line  # noqa: PLC0415
-        from hw.rfid.types import RadioConfig  # noqa: PLC0415
+        from firmware.readers import start_reader  # noqa: PLC0415 - loads pyserial and drivers, where there is a reader
 
         self._watch("reader")
-        model, radio = MODELS[reader.protocol], RadioConfig(power_dbm=reader.power_dbm)
-        port = reader.port or self._emulated_reader()
-
-        def check(seen: Observation) -> CheckResult:
-            return self._tags_by().check(seen)
-
-        def look_at(seen: TagSeen) -> TagEvidence:
-            return self._tags_by().look_at(seen)
-
-        tags = TagThread(
-            lambda: model.driver(serial_line(Path(port), reader.baud), radio, reader_id=reader.protocol),
-            self.program.post,
-            look_at,
-            lambda with_memory: Checkpoint(check, look_at, with_memory=with_memory),
-            field=Field(antennas=tuple(range(1, reader.antennas + 1))),
-        )
-        tags.start()
-        self.stack.callback(tags.close)
-        return tags
-
-    def _tags_by(self) -> Verifier:
-        assert self.for_tags is not None  # noqa: S101 - set before the reader's thread begins
-        return self.for_tags
-
-    def _emulated_reader(self) -> str:
-        """The path of a reader that plays the scene of the settings; one that leads nowhere when it cannot be read."""
-        from hw.rfid.emulator.device import EmulatedReader  # noqa: PLC0415 - for a demo only
-        from hw.rfid.emulator.port import running  # noqa: PLC0415
-        from hw.rfid.emulator.scene import SceneError  # noqa: PLC0415
-        from hw.rfid.emulator.scene_file import load_scene  # noqa: PLC0415
-
-        try:
-            scene = load_scene(self._file(self.settings.reader.scene))
-        except (OSError, SceneError) as exc:
-            self.program.post(PartFault("reader", f"scene: {exc}"))
-            return "/nowhere"
-        emulated = EmulatedReader(self.settings.reader.protocol, scene)
-        return self.stack.enter_context(running(emulated, time.monotonic)).port.path
+        return start_reader(reader, post, lambda: self.for_tags, file=self._file, stack=self.stack)
 
     def _sound(self) -> Callable[[str], None]:
         sound = self.settings.sound
@@ -425,7 +366,7 @@ class _Builder:
         except HardwareError as exc:
             self.program.post(PartFault("sound", exc.problem))
             return self.inputs.play or (lambda signal: None)
-        player = Player(outputs, failed=lambda problem: self.program.post(PartFault("sound", problem)))
+        self.player = player = Player(outputs, failed=lambda problem: self.program.post(PartFault("sound", problem)))
         self.stack.callback(player.close)
         return player.play
 
@@ -444,12 +385,15 @@ class _Builder:
         else:
             self.stack.callback(keys.close)
 
-    def _probing(self, in_use: DeviceInUse, time_known: TrustedTime) -> Probing:
+    def _probing(self, in_use: DeviceInUse, time_known: TrustedTime, checks: RunChecks) -> Probing:
         clock = self.inputs.clock
-        ring = LogRing(self.home.folder / "log.jsonl", clock)
         asked: tuple[probes.Probe, ...] = (
-            fault_notes(ring, lambda: self.program.state.faults),
+            fault_notes(self.ring, lambda: self.program.state.faults),
+            lambda: self.choices.keep(self.program.state),
+            checks.news,
             probes.counts(self.home.audit, clock),
+            probes.vitals(self.home.vitals, lambda: self.program.state, clock, self.inputs.now_ms),
+            probes.erased(Wiper(wipe_files(self.home, default_run()), clock).record, self.program.stop),
             lambda: probes.data(in_use.device.store, time_known, clock, has_key=in_use.has_key)(),
             probes.battery(self._sysfs()),
             lambda: probes.network(_centre(in_use))(),
@@ -485,8 +429,15 @@ class _Builder:
             "disk": diagnostics.disk(self.home.folder),
             "audit": diagnostics.audit(self.home.audit),
         }
+
+    def _listen(self, eyes: Eyes | None, tags: TagThread | None, heard: Overheard, panel: SharedPanel) -> None:
+        """To the technician's console."""
         asked = MappingProxyType(self.tests)
-        self.stack.callback(listen(default_run(), lambda: self.program.state, asked))
+        trials = Trials(self._state, eyes=eyes, tags=tags, heard=heard, player=self.player, panel=panel)
+        self.stack.callback(listen(default_run(), self._state, asked, trials.requests()))
+
+    def _state(self) -> State:
+        return self.program.state
 
     def _watch(self, part: str) -> None:
         self.tests[part] = diagnostics.standing(part, lambda: self.program.state.faults)

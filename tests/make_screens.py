@@ -1,6 +1,7 @@
 """The screens whose pictures are stored: make them anew after a change that was looked at.
 
-    python -m tests.make_screens            writes tests/data/screens.json, docs/screens.md and its contact sheets
+    python -m tests.make_screens            writes tests/data/screens.json, docs/screens.md and its contact sheets,
+                                            and the strips of docs/officers.md
     python -m tests.make_screens --diff DIR only writes DIR/index.html: old, new and difference of what has changed
 
 What an outline font draws may differ by a pixel between versions of FreeType, so the hashes are those of screens on
@@ -27,12 +28,16 @@ from firmware.draw import BAR_INK, INKS, draw
 from firmware.fonts import Font
 from firmware.machine import events as ev
 from firmware.machine import states as st
+from firmware.machine.going import shut
 from firmware.machine.states import Light, MenuItem, Mode, Network, Outcome, State, Status
 from hw.buttons.keys import Key
 from tests.hand import Hand
-from tests.test_plate_entry import presses
+from tests.test_plate_entry import card_presses, presses
 from verifier.check import CheckResult, Observation
+from verifier.officers import LoginFault, Officer
 from verifier.policy import Policy
+from verifier.recheck import News
+from verifier.roles import Answer, LimitedAnswer
 from verifier.types import (
     CodeEvidence,
     CodeReading,
@@ -47,7 +52,7 @@ from verifier.types import (
     TagAuth,
     TagEvidence,
 )
-from verifier.verdict import Action, Finding, Grade, Reason, Verdict, VerdictCode
+from verifier.verdict import Action, Finding, Grade, Reason, Role, Tone, Verdict, VerdictCode
 from verifier.wording import LANGUAGES, VERDICTS, Language
 
 ROOT = Path(__file__).parent.parent
@@ -155,6 +160,10 @@ def verdict_states(language: Language) -> dict[str, State]:
     )
     states["car A"], states["car B"] = (showing(crash, *cars, car=car) for car in (0, 1))
     states["car A why"] = showing(crash, *cars, sheet=1)
+    doubted = make_verdict(VerdictCode.VALID, reasons=(Reason.TAG_AUTH_FAILED,), actions=(Action.CONFIRM_PLATE,))
+    states["VALID in doubt"] = showing(state, make_result(replace(doubted, tone=Tone.CAUTION)))
+    good = make_verdict(VerdictCode.VALID, reasons=(), actions=(Action.CONFIRM_PLATE, Action.RELEASE))
+    states["VALID to confirm"] = showing(state, make_result(good))
     return states
 
 
@@ -187,6 +196,11 @@ def page_states(language: Language) -> dict[str, State]:
         status=replace(ready.status, battery=41, online=False, clock_doubted=True, demo=True),
     )  # fmt: skip
     crash = after("right")
+    news = tuple(
+        News(check_id=str(at), at=NOW - timedelta(hours=4 * at), then=then, now=now, plate=Plate(PLATES[at], None))
+        for at, (then, now) in enumerate(_CHANGES)
+    )
+    told = replace(ready, news=news, day=NOW.date(), counts=counts)
     tested = ("PASS camera 182 ms", "PASS reader 40 ms", "FAIL clock")
     return {
         "boot": state,
@@ -205,6 +219,11 @@ def page_states(language: Language) -> dict[str, State]:
         "typing 8 with everything": after("up", *presses("京AD12345")[:14], start=worn),
         "typed": after("up", *presses("京A12345"), "right"),
         "typed long": after("up", *presses("川XS1234应急"), start=worn),
+        "card 0": after("up", *presses("京A12345"), "up"),
+        "card 5": after("up", *presses("京A12345"), "up", *card_presses("1020B")),
+        "card 11 with everything": after("up", *presses("京A12345"), "up", *card_presses("10203040506"), start=worn),
+        "card 12": after("up", *presses("京A12345"), "up", *card_presses("10203040506F")),
+        "card whole": after("up", *presses("京A12345"), "up", *card_presses("10203040506F"), "ok"),
         "tags": tags.state,
         "tags none": after("left"),
         "checkpoint": lane.state,
@@ -213,6 +232,9 @@ def page_states(language: Language) -> dict[str, State]:
         "accident second": Hand(crash).press("ok").sees("car one").state,
         "history": after("down", start=replace(ready, history=history, counts=counts)),
         "history empty": after("down"),
+        "ready with news": told,
+        "news": after("down", start=told),
+        "news with everything": after("down", "down", "down", start=replace(worn, news=news)),
         "menu": menu(MenuItem.LOOKUP),
         "menu end": menu(MenuItem.BRIGHTNESS),
         "sync": after("ok", start=menu(MenuItem.SYNC)),
@@ -221,12 +243,48 @@ def page_states(language: Language) -> dict[str, State]:
         "about with everything": replace(worn, page=st.Info()),
         "off": replace(ready, page=st.Off(), light=Light.SLEEP),
         "off flat": replace(ready, page=st.Off(flat=True)),
+        **login_states(ready),
     }  # fmt: skip
+
+
+def login_states(ready: State) -> dict[str, State]:
+    """The pages of a device that somebody has to log in at."""
+    guarded = replace(ready, lock_ms=600_000, officer=Officer(officer_id="110001", role=Role.OFFICER))
+    closed = replace(guarded, page=st.Login(), locked=True)
+    typing = Hand(closed).press("up", "left", "up", "left", "up", "up").state
+    pin = Hand(shut(closed)[0]).press("up", "ok", "left", "left").state
+    told = replace(closed, page=st.Login(refused=LoginFault.WRONG))
+    waits = replace(closed, page=st.Login(refused=LoginFault.WAIT, until_ms=NOW_MS + 60_000, wait_s=60))
+    lane = replace(closed, page=st.Checkpoint(passed=128, alarms=2), mode=Mode.CHECKPOINT)
+    insurer = replace(guarded, officer=Officer(officer_id="110001", role=Role.INSURER))
+    yes = LimitedAnswer(answer=Answer.YES, month=Month(2027, 8), as_of=NOW, policy="test", age=None)
+    answer = st.Answer(number=1, answer=yes, since_ms=0)
+    purpose = Hand(guarded).press("up", *presses("京AD12345"), "ok").state
+    return {
+        "login": typing,
+        "login pin": pin,
+        "login tried": replace(closed, page=st.Login(attempt=1)),
+        "login refused": told,
+        "login wait": waits,
+        "purpose": purpose,
+        "limited answer": replace(insurer, page=answer),
+        "limited answer at a gate": replace(insurer, page=answer, officer=Officer(officer_id="1", role=Role.GATE)),
+        "checkpoint locked": lane,
+        "menu lock": replace(guarded, page=st.Menu(cursor=len(guarded.menu) - 1)),
+        "look-ups flagged": replace(guarded, flagged_ms=NOW_MS),
+    }
 
 
 def _tag(plate: str, rssi_dbm: float) -> ev.SeenTag:
     evidence = TagEvidence(auth=TagAuth.OK, tid=plate, plate=Plate(plate, None))
     return ev.SeenTag(evidence=evidence, rssi_dbm=rssi_dbm)
+
+
+_CHANGES = (
+    (VerdictCode.EXPIRED_UNCONFIRMED, VerdictCode.VALID),
+    (VerdictCode.SIGNED_ONLY, VerdictCode.REVOKED),
+    (VerdictCode.VALID_STALE, VerdictCode.REVOKED),
+)
 
 
 @cache
@@ -314,6 +372,41 @@ def stored_picture(name: str, size: tuple[int, int], language: Language) -> Imag
     left, top = _place(names.index(name), size)
     with Image.open(IMAGES / f"{sheet_name(size, language)}.png") as sheet:
         return sheet.convert("RGB").crop((left, top, left + size[0], top + size[1]))
+
+
+# ------------------------------------------------------------------------------------------------- strips
+
+STRIP_SIZE = SIZES[0]
+_TIMES = 2
+STRIPS: dict[str, tuple[str, ...]] = {
+    "check": ("ready", "aim with a hint", "VALID to confirm"),
+    "tones": ("demo VALID", "VALID_STALE", "WATCH_CONFIRM", "demo EXPIRED"),
+    "sheets": ("sheet 1", "sheet 3", "sheet 4"),
+    "typing": ("typing 0", "typing 1", "typed", "card 5"),
+    "tags": ("tags", "tags none"),
+    "checkpoint": ("checkpoint", "checkpoint alarm", "checkpoint locked"),
+    "accident": ("accident second", "car A", "car B"),
+    "news": ("history", "ready with news", "news"),
+    "login": ("login", "login pin", "purpose", "menu lock"),
+    "worn": ("ready with everything", "battery low", "look-ups flagged"),
+}
+"""The pictures of docs/officers.md: some screens side by side."""
+
+
+def strip(names: tuple[str, ...]) -> Image.Image:
+    """These screens, cut out of the contact sheet and enlarged."""
+    pictures = [stored_picture(name, STRIP_SIZE, "zh") for name in names]
+    width, height = (side * _TIMES + _EDGE for side in STRIP_SIZE)
+    made = Image.new("RGB", (len(names) * width + _EDGE, height + _EDGE), _FRAME)
+    for at, image in enumerate(filter(None, pictures)):
+        large = image.resize((width - _EDGE, height - _EDGE), Image.Resampling.NEAREST)
+        made.paste(large, (_EDGE + at * width, _EDGE))
+    return made.quantize(palette=_palette("1"), dither=Image.Dither.NONE)
+
+
+def strip_path(name: str) -> Path:
+    """Of a strip's picture."""
+    return IMAGES / f"officers-{name}.png"
 
 
 # ------------------------------------------------------------------------------------------- differences
@@ -412,6 +505,8 @@ def main(argv: list[str]) -> int:
             contact_sheet(pictures, size).save(IMAGES / f"{sheet_name(size, language)}.png", optimize=True)
     STORED.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     PAGE.write_text(docs_page(), encoding="utf-8")
+    for name, screens in STRIPS.items():
+        strip(screens).save(strip_path(name), optimize=True)
     return 0
 
 

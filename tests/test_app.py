@@ -15,6 +15,7 @@ from firmware.sheet import LayoutError
 from hw.buttons.keys import Key, KeyEvent
 from hw.errors import DeviceFaultError
 from verifier.check import Observation
+from verifier.recheck import News
 
 NOON = datetime(2026, 6, 1, 4, tzinfo=UTC)
 
@@ -59,6 +60,10 @@ class Asked:
         self.checks.append(number)
 
     def use_network(self, network: Network) -> None: ...
+
+    def missed(self, news: News) -> None: ...
+
+    def told(self, check_id: str) -> None: ...
 
     def sync(self) -> None: ...
 

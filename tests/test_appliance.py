@@ -20,6 +20,7 @@ from tests.centres import OLD, START, OnlineWorld
 from tests.officer import SETTINGS, Officer, children, home_of, open_files
 from tests.test_plate_entry import presses
 from verifier.audit import checks_of, read_log
+from verifier.plates import kinds_of
 from verifier.types import Month, Plate, PresentationMode
 from verifier.verdict import VerdictCode
 
@@ -169,11 +170,28 @@ def test_a_new_energy_plate_is_typed_in_at_most_25_presses(another: Officer) -> 
 
 
 def check_plate(officer: Officer, plate: Plate) -> Officer:
-    keys = presses(plate.text)
-    officer.press("up", *keys)
-    while isinstance(officer.page, st.Typing) and officer.page.kind != plate.kind:
-        officer.press("right")
-    return officer.press("ok").until(lambda: isinstance(officer.page, st.Shown))
+    """The verdict of this plate. Fingers of 30 ms miss a key where a machine is busy, and then it is typed again."""
+    for _ in range(4):
+        officer.press("up", *presses(plate.text))
+        for _ in kinds_of(plate.text):
+            if isinstance(officer.page, st.Typing) and officer.page.kind != plate.kind:
+                officer.press("right")
+        page = officer.page
+        if isinstance(page, st.Typing) and page.entry.done and (page.entry.text, page.kind) == (plate.text, plate.kind):
+            officer.press("ok")
+        if not isinstance(officer.page, st.Typing | st.Ready):
+            return officer.until(lambda: isinstance(officer.page, st.Shown))
+        officer.hold("back")
+    raise AssertionError("mistyped again and again")
+
+
+def test_a_script_whose_keys_are_missed_ends_by_itself(
+    world: OnlineWorld, another: Officer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    press = another.press
+    monkeypatch.setattr(another, "press", lambda *keys: press(*(key for key in keys if key != "right")))
+    with pytest.raises(AssertionError, match="mistyped"):
+        check_plate(another, world.vehicle().plate)
 
 
 def test_the_key_that_wakes_the_panel_does_nothing_else(another: Officer) -> None:

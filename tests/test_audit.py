@@ -221,9 +221,9 @@ def test_every_one_of_a_thousand_changes_is_found_and_named(tmp_path, edit, chai
     tamper_matrix(tmp_path, edit, chained_anew, rounds=1000)
 
 
-def tamper_matrix(folder: Path, edit: str, chained_anew: bool, rounds: int) -> None:
+def tamper_matrix(folder: Path, edit: str, chained_anew: bool, rounds: int, seed: int = 0) -> None:
     """Each of so many changed logs is found, at the place of the change or behind it."""
-    draw = random.Random(f"{edit}{chained_anew}")
+    draw = random.Random(f"{edit}{chained_anew}{seed or ''}")
     path = folder / "log"
     sealed_log(path, 6)
     sealed_log(path, 5)  # another session
@@ -406,10 +406,25 @@ def test_undecided_and_unreadable_checks_are_recorded_too(world):
 def test_the_hundred_and_first_typed_plate_within_an_hour_is_flagged_in_its_record(world):
     for _ in range(101):
         world.check(plate_seen=seen_plate(world.ordinary().plate))
-    world.check(code=b"no mark", plate_seen=seen_plate(world.ordinary().plate))  # a code: no look-up
+    vehicle = world.ordinary()
+    mark = world.authority.text(vehicle.plate, PresentationMode.STORED, world.now).encode()
+    world.check(code=mark, plate_seen=seen_plate(vehicle.plate))  # its mark: no look-up
+    world.check(code=b"no mark", plate_seen=seen_plate(vehicle.plate))  # whatever code is at hand
     checks = opened_checks(world)
-    assert [check["lookups"] for check in checks] == [*range(1, 102), None]
-    assert [check["flagged"] for check in checks] == [False] * 100 + [True, False]
+    assert [check["lookups"] for check in checks] == [*range(1, 102), None, 102]
+    assert [check["flagged"] for check in checks] == [False] * 100 + [True, False, True]
+
+
+def test_a_late_word_of_the_centre_is_recorded_for_who_checked_and_not_for_who_holds_the_device_now(world):
+    by = ["110001"]
+    log = AuditLog(world.home.audit, key=KEY, clock=world.clock)
+    verifier = Verifier(
+        world.device.store, clock=world.clock, audit=log, software="t", context=lambda: CheckContext(officer=by[0])
+    )
+    result = verifier.check(Observation(plate_seen=seen_plate(world.ordinary().plate)))
+    by[0] = "110002"
+    verifier.upgrade(result, result.evidence.online, {})
+    assert [check["by"]["officer"] for check in opened_checks(world)] == ["110001", "110001"]
 
 
 def test_the_days_counts_are_the_rows_of_a_sealed_log(world):

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from PIL import Image, ImageChops
 
+from firmware.demo.mirror import page_texts
+from firmware.digit_entry import Digits
 from firmware.draw import CHECKING_MS, SHIFT_MS, draw
 from firmware.fonts import headline_font, plate_font, text_font
 from firmware.icons import battery_icon, clock_icon, data_icon, network_icon
@@ -33,6 +35,7 @@ from tests.hand import Hand, result_of
 from tests.make_screens import (
     AGES,
     NOW,
+    NOW_MS,
     PAGE,
     PLATES,
     SIZES,
@@ -51,10 +54,13 @@ from tests.make_screens import (
     stored_states,
 )
 from verifier.check import Observation
+from verifier.officers import LoginFault, Officer
 from verifier.plates import kinds_of
-from verifier.types import Hint, Plate, TagAuth, TagEvidence
-from verifier.verdict import Action, Reason, Tone, VerdictCode
-from verifier.wording import LANGUAGES, REASONS, VERDICTS, Language
+from verifier.recheck import News
+from verifier.roles import Answer, LimitedAnswer
+from verifier.types import Hint, Month, Plate, TagAuth, TagEvidence
+from verifier.verdict import Action, Reason, Role, Tone, VerdictCode
+from verifier.wording import LANGUAGES, REASONS, VERDICTS, Language, Text
 
 SMALL, WIDE, COLOUR = SIZES
 EVERYTHING = Status(
@@ -95,8 +101,28 @@ def pages(language: Language) -> list[State]:
     states += [
         replace(base, page=st.Aim(since_ms=0, hint=hint, named=named)) for hint in Hint for named in (False, True)
     ]
+    states += [
+        replace(base, page=st.Login(refused=why, until_ms=wait_s and 1, wait_s=wait_s))
+        for why in LoginFault for wait_s in (0, 60, 86_400)
+    ]  # fmt: skip
+    full = Digits(shortest=1, longest=12, text="110001110001")
+    states += [
+        replace(base, page=st.Login(number=replace(full, done=done), pin=replace(full, half=half)))
+        for done in (False, True) for half in (None, 0, 1)
+    ]  # fmt: skip
+    guarded = replace(base, lock_ms=1, officer=Officer(officer_id=full.text, role=Role.OFFICER))
+    states += [replace(guarded, page=st.Menu(cursor=at)) for at in range(len(guarded.menu))]
+    states.append(replace(guarded, locked=True, page=st.Checkpoint(passed=9999, alarms=999), mode=Mode.CHECKPOINT))
+    states.append(replace(base, page=st.Checkpoint(passed=9_999_999, alarms=99_999), mode=Mode.CHECKPOINT))
+    for answer in Answer:
+        limited = LimitedAnswer(answer=answer, month=Month(2027, 8), as_of=None, policy="test", age=None)
+        for role in (Role.GATE, Role.RENTAL):
+            by = replace(guarded, officer=Officer(officer_id="1", role=role))
+            states.append(replace(by, page=st.Answer(number=1, answer=limited, since_ms=0)))
     for plate in ("京A12345", "京AD12345", "川XS1234应急", "粤ZF023港", "使123456"):
         entry = Entry("京", plate, done=True)
+        typed = st.Typing(entry=entry, seen=Observation())
+        states.append(replace(base, page=st.PurposeChoice(seen=Observation(), typed=typed)))
         states += [
             replace(base, page=st.Typing(entry=entry, seen=Observation(), kind=kind))
             for kind in (None, *kinds_of(plate))
@@ -377,6 +403,23 @@ def test_ages_of_the_page_and_the_bar_are_those_of_the_data() -> None:
         assert page_view(state, NOW).age == text
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_change_of_a_verdict_fits_with_the_longest_plate_and_everything_around(
+    language: Language, size: tuple[int, int]
+) -> None:
+    worn = replace(page_states(language)["ready with everything"], day=NOW.date())
+    for then, (number, now) in product(VerdictCode, enumerate(VerdictCode)):
+        plate = None if number % 6 == 5 else Plate(PLATES[number % 5], None)
+        for tone in {VERDICTS[now].tone, Tone.CAUTION}:
+            one = News(check_id="a", at=NOW - timedelta(days=9), then=then, now=now, tone=tone, plate=plate)
+            page = st.NewsList(news=(one,) * 200, cursor=199, since_ms=0)
+            assert draw(replace(worn, page=page), NOW, NOW_MS, size)
+    for count in (1, 200):
+        draw(replace(worn, news=(one,) * count), NOW, NOW_MS, size)
+        draw(replace(worn, news=(one,) * count, counts={VerdictCode.VALID: 9999}), NOW, NOW_MS, size)
+
+
 @pytest.mark.parametrize("code", [code for code in VerdictCode if VERDICTS[code].tone in (Tone.PASS, Tone.NOTE)])
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_alarm_for_a_suspected_copy_says_why_and_never_that_the_car_is_in_order(
@@ -392,5 +435,12 @@ def test_an_alarm_for_a_suspected_copy_says_why_and_never_that_the_car_is_in_ord
             texts = page_view(state, NOW).texts
             assert not {VERDICTS[code].text.in_(language), VERDICTS[code].headline.in_(language)} & set(texts)
             assert [draw(state, NOW, 0, size) for size in SIZES]
+        opened = Hand(listed).press("ok").state
+        words = result_view(result, language)
+        assert (words.headline, words.tone) == (Text("存疑", "DOUBT").in_(language), Tone.CAUTION)
+        assert not {VERDICTS[code].text.in_(language), VERDICTS[code].headline.in_(language)} & {words.text}
+        assert set(page_texts(opened, NOW)) >= {words.headline, words.text}
+        assert [draw(opened, NOW, 0, size) for size in SIZES]
         if words_of is not None:
             assert words_of.in_(language) in page_view(alarmed, NOW).texts
+            assert words.text == words_of.in_(language)

@@ -14,22 +14,27 @@ from types import SimpleNamespace
 import pytest
 
 from firmware.config import Home
+from firmware.demo.mirror import page_texts
 from firmware.keeper import held_file
 from firmware.machine import states as st
 from hw.rfid.emulator.scene import Tag
 from scripts.demonstration.handheld import PROTOCOL, Parts
 from scripts.sandbox.republish import Republisher
 from scripts.sandbox.server import serve as serve_files
+from scripts.sandbox.tags import TagForm
 from tests.centres import OLD, OnlineWorld
 from tests.handhelds import Field
 from tests.officer import Officer, children, home_of
 from tests.status_world import World, make_world
 from tests.test_appliance import NO_CAMERA, check_plate
-from tests.test_plate_entry import presses
+from tests.test_checkpoint import Lanes, read_of
+from tests.test_tags import NEW_TID
+from tests.test_tags import World as TagWorld
 from verifier.cache.store import StatusStore
 from verifier.clock import system_clock
 from verifier.epoch_key import LIFE, EpochKey, hold, is_in_memory
 from verifier.hot_follow import EVERY_MS
+from verifier.plates import display_text
 from verifier.types import Month, Plate
 from verifier.verdict import Tone, VerdictCode
 
@@ -109,31 +114,18 @@ def test_a_car_reported_stolen_at_the_centre_stops_at_a_running_handheld_within_
         try:
             plate = lawful_car(centre)
             fetched(officer, field.home)
-            assert checked(officer, plate).shown.outcome.result.verdict.tone is not Tone.STOP
+            assert check_plate(officer, plate).shown.outcome.result.verdict.tone is not Tone.STOP
             officer.press("back")
             report_stolen(centre, plate)
             republisher.step()
             before, began = fetched(officer, field.home), officer.now_ms()
             officer.skip(EVERY_MS / 1000).until(lambda: fetched(officer, field.home) > before)
             assert officer.now_ms() - began < 120_000
-            assert checked(officer, plate).verdict is V.WANTED
+            assert check_plate(officer, plate).verdict is V.WANTED
             assert officer.heard[-1] == "stop"
         finally:
             officer.close()
     assert not children("firmware.syncjob")
-
-
-def checked(officer: Officer, plate: Plate) -> Officer:
-    """The verdict of this plate. Fingers of 30 ms miss a key where a machine is busy, and then it is typed again."""
-    for _ in range(5):
-        keys = presses(plate.text)
-        officer.press("up", *keys)
-        if isinstance(officer.page, st.Typing) and officer.page.entry.text == plate.text:
-            officer.press("right", "ok").until(lambda: isinstance(officer.page, st.Shown))
-        if isinstance(officer.page, st.Shown) and officer.shown.outcome.result.verdict.plate == plate:
-            return officer
-        officer.hold("back")
-    raise AssertionError("mistyped again and again")
 
 
 def fetched(officer: Officer, home: Home) -> int:
@@ -192,3 +184,32 @@ def test_a_check_on_old_data_that_the_centre_corrects_later_is_corrected_in_the_
             assert isinstance(officer.page, st.Ready)
         finally:
             officer.close()
+
+
+def test_a_car_whose_tag_may_be_a_copy_is_never_called_valid_on_its_own_page_either(tmp_path: Path) -> None:
+    """One EPC with two TIDs: by the register the car is in order, and the alarm says why that is not enough."""
+    world = TagWorld(tmp_path)
+    car, lanes = world.tagged[0], Lanes(world)
+    tag = world.tag(car, TagForm.TC0)
+    copy = tag._replace(tid=bytes.fromhex(NEW_TID))
+    told = [*lanes.see(read_of(tag, 1.0, memory=True)), *lanes.see(read_of(copy, 1.2, memory=True))]
+    world.device.store.close()
+    officer = Officer(SimpleNamespace(clock=lambda: world.now), world.home.folder, NO_CAMERA)  # type: ignore[arg-type]
+    try:
+        officer.hold("ok").until(lambda: isinstance(officer.page, st.Menu))
+        while officer.page.cursor != list(st.MenuItem).index(st.MenuItem.CHECKPOINT):  # type: ignore[union-attr]
+            officer.press("down")
+        officer.press("ok")
+        for event in told:
+            officer.program.post(event)
+        officer.until(lambda: isinstance(officer.page, st.Checkpoint) and officer.page.alarms == 1)
+        assert officer.heard[-1] == "caution"
+        pages = [page_texts(officer.state, world.now)]
+        officer.press("ok", "back", "down", "ok").until(lambda: isinstance(officer.page, st.Shown))
+        pages.append(page_texts(officer.state, world.now))
+        assert (officer.verdict, officer.shown.outcome.result.verdict.tone) == (V.VALID, Tone.CAUTION)
+        assert all({display_text(car.plate), "标识鉴权失败"} <= set(words) for words in pages)
+        assert "存疑" in pages[1]
+        assert not any({"有效", "检验有效"} & set(words) for words in pages)
+    finally:
+        officer.close()

@@ -11,13 +11,28 @@ from hypothesis import strategies as some
 
 from firmware.machine import events as ev
 from firmware.machine import states as st
-from firmware.machine.effects import Aid, Check, PowerOff, ReadTags, Scan, SetLight, Sync, UseNetwork, Watch
+from firmware.machine.effects import (
+    Aid,
+    Check,
+    Missed,
+    Play,
+    PowerOff,
+    ReadTags,
+    Scan,
+    SetLight,
+    Sync,
+    Told,
+    UseNetwork,
+    Watch,
+)
 from firmware.machine.states import Light, MenuItem, Mode, Network, State
 from firmware.machine.steps import step
+from firmware.pages import page_view
 from hw.buttons.keys import Key, KeyEvent, Touch
-from tests.hand import Hand, result_of
+from tests.hand import CAR, NOON, Hand, result_of
 from tests.test_plate_entry import presses
 from verifier.adapters import NOTHING_READ
+from verifier.recheck import News
 from verifier.types import Hint, Plate, Purpose, TagAuth, TagEvidence
 from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 
@@ -368,6 +383,108 @@ def test_an_engine_reads_both_cars_of_an_accident_and_disturbs_no_typing() -> No
     assert [car.code for car in hand.asked.seen] == [b"car one", b"car two"]
 
 
+# ------------------------------------------------------------------------------------- news of earlier checks
+
+
+def news_of(check: str, now: VerdictCode = V.REVOKED, then: VerdictCode = V.VALID_STALE, **more: object) -> News:
+    return News(check_id=check, at=NOON, then=then, now=now, plate=CAR, **more)  # type: ignore[arg-type]
+
+
+def told(hand: Hand) -> list[str]:
+    return [effect.check_id for effect in hand.effects if isinstance(effect, Told)]
+
+
+def test_news_are_a_banner_and_the_sound_of_the_new_tone_and_wake_the_panel_once() -> None:
+    hand = Hand.ready().wait(301)
+    assert hand.state.light is Light.SLEEP
+    hand.happens(ev.NewsRead((news_of("a"), news_of("b", V.VALID, V.SIGNED_ONLY)))).wait(0.05)
+    assert hand.heard() == ["stop"]
+    assert hand.state.light is Light.ON
+    assert "2项判定有变" in page_view(hand.state, NOON).banner
+    assert hand.wait(30).heard() == []
+    assert hand.state.light is Light.ON
+    assert told(hand) == []
+
+
+def test_each_piece_of_news_is_told_once_it_has_stood_there_for_a_second_and_not_before() -> None:
+    hand = Hand.ready().happens(ev.NewsRead((news_of("a"), news_of("b")))).press("down")
+    assert isinstance(hand.page, st.NewsList)
+    assert page_view(hand.state, NOON).texts[-4:] == ("京A·12345", "06-01 12:00", "1/2", "有效->撤销")
+    assert told(hand.wait(0.8)) == []
+    assert told(hand.wait(0.2)) == ["b"]  # the newest is the first
+    assert told(hand.press("down").wait(1.1)) == ["b", "a"]
+    assert hand.state.news == ()
+    assert isinstance(hand.press("ok").page, st.HistoryList)
+    assert isinstance(hand.press("back", "down").page, st.HistoryList)
+
+
+def test_news_that_nobody_could_see_stay() -> None:
+    hand = Hand.ready().happens(ev.PartFault("panel", "gone")).happens(ev.NewsRead((news_of("a"),))).press("down")
+    assert told(hand.wait(5)) == []
+    hand.happens(ev.PartFault("panel")).wait(0.1)
+    assert told(hand) == ["a"]
+
+
+def test_news_come_over_no_verdict_and_are_heard_when_the_officer_has_left_it() -> None:
+    hand = Hand.ready().press("ok").sees("car one").happens(ev.NewsRead((news_of("x"),)))
+    hand.answers(result_of("a", V.VALID)).wait(1)
+    assert [effect.signal for effect in hand.effects if isinstance(effect, Play)][-1] is Tone.PASS
+    before = hand.page
+    hand.happens(ev.NewsRead((news_of("x"), news_of("y")))).wait(1)
+    assert (hand.page, hand.heard()) == (before, [])
+    hand.press("back").wait(0.05)
+    assert hand.heard() == ["stop"]
+
+
+def test_a_verdict_that_changed_on_the_panel_is_told_by_that() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.VALID_STALE))
+    hand.answers(result_of("a", V.REVOKED), late=True).happens(ev.NewsRead((news_of("a"), news_of("b"))))
+    assert told(hand) == ["a"]
+    assert [one.check_id for one in hand.state.news] == ["b"]
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.VALID_STALE))
+    assert told(hand.happens(ev.NewsRead((news_of("a"),)))) == []  # the old verdict stands there
+
+
+def test_a_late_answer_for_a_verdict_that_was_left_is_news_unless_it_says_the_same() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.VALID_STALE)).press("back")
+    assert hand.answers(result_of("a", V.VALID), late=True).did == ()
+    (effect,) = hand.answers(result_of("a", V.EXPIRED), late=True).did
+    assert isinstance(effect, Missed)
+    assert (effect.news.check_id, effect.news.then, effect.news.now) == ("a", V.VALID, V.EXPIRED)
+    assert (effect.news.plate, effect.news.tone) == (CAR, Tone.STOP)
+
+
+def test_a_good_verdict_on_old_data_that_holds_is_no_news_but_one_in_doubt_is() -> None:
+    hand = Hand.ready().happens(ev.NewsRead((news_of("a", V.VALID),)))
+    assert (told(hand), hand.state.news) == (["a"], ())
+    hand.happens(ev.NewsRead((news_of("b", V.VALID, tone=Tone.CAUTION),))).wait(0.05)
+    assert hand.heard() == ["caution"]
+    assert "有效->存疑" in page_view(hand.press("down").state, NOON).texts
+
+
+def test_a_checkpoint_without_an_alarm_lets_news_be_heard_and_one_with_an_alarm_does_not() -> None:
+    hand = in_menu(Hand.ready(), MenuItem.CHECKPOINT)
+    hand.happens(ev.Alarm(number=9, result=result_of("l", V.EXPIRED), lane=1)).happens(ev.NewsRead((news_of("a"),)))
+    assert hand.wait(1).heard() == []
+    hand.press("ok").wait(0.05)
+    assert hand.heard() == ["stop"]
+
+
+def test_news_that_come_while_others_are_read_join_them() -> None:
+    hand = Hand.ready().happens(ev.NewsRead((news_of("a"),))).press("down")
+    hand.happens(ev.NewsRead((news_of("a"), news_of("b")))).press("down").wait(1.1)
+    assert told(hand) == ["b"]
+    assert isinstance(hand.page, st.NewsList)
+    assert [one.check_id for one in hand.page.news] == ["a", "b"]
+
+
+def test_a_verdict_that_changes_on_a_sleeping_panel_is_seen() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.FORGED)).wait(301)
+    assert hand.state.light is Light.SLEEP
+    hand.answers(result_of("a", V.VALID), late=True).wait(1)
+    assert hand.state.light is Light.ON
+
+
 # --------------------------------------------------------------------------------------- whatever happens
 
 
@@ -394,6 +511,7 @@ _EVENTS: some.SearchStrategy[ev.Event] = some.one_of(
     some.builds(ev.Passed, some.integers(0, 3)),
     some.builds(ev.PartFault, some.sampled_from(["camera", "reader"]), some.sampled_from(["", "hangs"])),
     some.just(ev.Started()),
+    some.builds(lambda n: ev.NewsRead(tuple(news_of(f"{at}0") for at in range(n))), some.integers(0, 3)),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +13,6 @@ import verifier.officers as module
 from verifier.officers import (
     FIRST_DELAY,
     FREE_TRIES,
-    IDLE_LOCK,
     LONGEST_DELAY,
     LoginError,
     LoginFault,
@@ -100,11 +100,55 @@ def test_a_clock_that_was_set_back_waits_one_whole_delay_and_not_for_ever(office
     assert refused(officers, NOW - timedelta(days=400)).wait == FIRST_DELAY
 
 
-def test_somebody_unknown_costs_the_same_work_and_is_told_nothing_else(officers, monkeypatch):
+def test_a_number_that_is_not_here_costs_the_same_work_and_is_told_nothing_else(officers, monkeypatch):
     worked = []
-    monkeypatch.setattr("verifier.officers._hash", lambda pin, salt: worked.append(pin) or b"")
-    assert refused(officers, who="nobody").fault is LoginFault.WRONG
-    assert worked == [WRONG]
+    write, hashed = module.write_secret, module._hash
+    monkeypatch.setattr("verifier.officers._hash", lambda *a: (worked.append("hash"), hashed(*a))[1])
+    monkeypatch.setattr("verifier.officers.write_secret", lambda *a: (worked.append("disk"), write(*a)))
+    told = {}
+    for who in ("110001", "999999"):
+        officers.put("110001", Role.OFFICER, PIN)  # the tries begin anew
+        worked.clear()
+        answers = [refused(officers, who=who) for _ in range(8)]
+        told[who] = [(error.fault, error.wait, str(error)) for error in answers], list(worked)
+    assert told["110001"] == told["999999"]
+    faults = [fault for fault, *_ in told["110001"][0]]
+    assert faults == [LoginFault.WRONG] * FREE_TRIES + [LoginFault.WAIT] * 3
+    assert told["110001"][1] == ["disk", "hash"] * FREE_TRIES
+
+
+def test_who_logs_in_himself_has_no_more_tries_at_another_officers_pin(officers):
+    officers.put("110002", Role.OFFICER, "395172")
+    for _ in range(FREE_TRIES - 1):
+        refused(officers)
+    officers.login("110002", "395172", NOW)
+    assert refused(officers).wait == FIRST_DELAY
+
+
+def test_pulling_the_battery_does_not_shorten_the_wait(officers, tmp_path):
+    for _ in range(FREE_TRIES + 1):
+        refused(officers)
+    again = OfficerFile(tmp_path / "officers.json")
+    assert refused(again, NOW, PIN).fault is LoginFault.WAIT
+    assert refused(again, NOW, PIN, who="999999").fault is LoginFault.WAIT
+    assert again.login("110001", PIN, NOW + FIRST_DELAY)
+
+
+def test_somebody_entered_while_another_logs_in_is_not_lost(officers, tmp_path, monkeypatch):
+    real, beside = module._hash, []
+
+    def slow(pin: str, salt: bytes) -> bytes:
+        if not beside:
+            other = OfficerFile(tmp_path / "officers.json")
+            beside.append(threading.Thread(target=other.put, args=("110002", Role.OFFICER, "395172")))
+            beside[0].start()
+            beside[0].join(0.2)
+        return real(pin, salt)
+
+    monkeypatch.setattr("verifier.officers._hash", slow)
+    refused(officers)
+    beside[0].join(10)
+    assert [officer.officer_id for officer in officers.officers()] == ["110001", "110002"]
 
 
 def test_the_file_holds_no_pin_and_is_its_owners_alone(officers, tmp_path):
@@ -121,15 +165,22 @@ def test_the_file_holds_no_pin_and_is_its_owners_alone(officers, tmp_path):
     [
         ("", Role.OFFICER, PIN), ("京警1", Role.OFFICER, PIN), ("a" * 21, Role.OFFICER, PIN),
         ("1", Role.OFFICER, "12345"), ("1", Role.OFFICER, "abcdef"), ("1", Role.OFFICER, "111111"),
-        ("1", Role.OFFICER, "1" * 13), ("1", Role.INSURER, PIN), ("1", Role.GATE, PIN),
+        ("1", Role.OFFICER, "1" * 13), ("A-1", Role.OFFICER, PIN), ("1" * 13, Role.OFFICER, PIN),
     ],
 )  # fmt: skip
-def test_poor_pins_and_roles_without_a_login_are_refused(tmp_path, who, role, pin):
+def test_poor_pins_and_numbers_that_cannot_be_typed_are_refused(tmp_path, who, role, pin):
     with pytest.raises(OfficerError):
         OfficerFile(tmp_path / "officers.json").put(who, role, pin)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"officers": {"1": {}}}', '{"officers": {"1": {"role": "gate"}}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[]", '{"officers": {}}', '{"officers": {"1": {}}}', '{"officers": {"1": {"role": "gate"}}}',
+        '{"officers": {}, "tries": {"failed": 1, "failed_at": NaN}}',
+        '{"officers": {}, "tries": {"failed": -1, "failed_at": 0.0}}',
+    ],
+)  # fmt: skip
 def test_a_damaged_file_lets_nobody_in(tmp_path, content):
     (tmp_path / "officers.json").write_text(content, encoding="utf-8")
     with pytest.raises(OfficerError, match="damaged"):
@@ -142,13 +193,9 @@ def test_without_officers_nobody_is_let_in(tmp_path):
 
 def test_somebody_who_was_taken_out_is_not_let_in(officers):
     officers.put("110002", Role.OFFICER, "395172")
-    officers.remove("110001")
-    officers.remove("110001")
+    assert officers.remove("110001")
+    assert not officers.remove("110001")
     assert refused(officers, pin=PIN).fault is LoginFault.WRONG
-
-
-def test_the_device_locks_within_minutes():
-    assert timedelta(minutes=1) <= IDLE_LOCK <= timedelta(minutes=10)
 
 
 def test_the_hash_is_scrypt_at_a_cost_that_a_person_does_not_notice(monkeypatch):

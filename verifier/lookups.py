@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,10 +28,13 @@ class LookupCount:
 
 
 class Lookups:
-    """Counts in memory and, where there is one, in a file; used by several threads."""
+    """Counts in memory and, where there is one, in a file; used by several threads.
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+    `told` hears of each look-up before its verdict is known, in the thread of the check.
+    """
+
+    def __init__(self, path: Path | None = None, told: Callable[[LookupCount], None] = lambda count: None) -> None:
+        self._path, self._told = path, told
         self._lock = threading.Lock()
         self._moments: dict[str, list[float]] = _load(path)
 
@@ -43,7 +47,9 @@ class Lookups:
             kept[officer or ""] = moments
             self._moments = dict([item for item in kept.items() if item[1]][-MAX_OFFICERS:])
             self._save()
-        return LookupCount(len(moments), len(moments) > limit)
+        count = LookupCount(len(moments), len(moments) > limit)
+        self._told(count)
+        return count
 
     def _save(self) -> None:
         if self._path is not None:

@@ -6,20 +6,48 @@ inspection, so nothing of them can show through, in the answer, its tone or its 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 
 from verifier.decide import decide
 from verifier.facts import DEREGISTERED_LETTERS
 from verifier.policy import Policy
-from verifier.types import SHANGHAI, CacheEvidence, Evidence, Month, OnlineEvidence, StatusAnswer, StatusLetter
+from verifier.types import SHANGHAI, CacheEvidence, Code, Evidence, Month, OnlineEvidence, StatusAnswer, StatusLetter
 from verifier.verdict import Age, Role, Tone, VerdictCode
 from verifier.wording import Text
 
 V = VerdictCode
 
 INSPECTION_LETTERS = DEREGISTERED_LETTERS | {StatusLetter.NORMAL, StatusLetter.OVERDUE}
+
+
+class Duty(Code):
+    """What somebody may do with a handheld."""
+
+    CHECK = "check"  # look at a vehicle by its code, its tag or a typed plate
+    VERDICT = "verdict"  # see the whole verdict; who checks without it gets the limited answer
+    ACCIDENT = "accident"
+    CHECKPOINT = "checkpoint"
+    HISTORY = "history"
+    UPKEEP = "upkeep"  # sync, self-test, network
+
+
+_LIMITED = frozenset({Duty.CHECK})
+
+DUTIES: Mapping[Role, frozenset[Duty]] = MappingProxyType(
+    {
+        Role.OFFICER: frozenset(Duty),
+        Role.TECHNICIAN: frozenset({Duty.UPKEEP}),
+        Role.AUDITOR: frozenset({Duty.HISTORY, Duty.VERDICT}),
+        Role.INSURER: _LIMITED,
+        Role.RENTAL: _LIMITED,
+        Role.GATE: _LIMITED,
+    }
+)
+"""What each role may do. The policy in force may take the whole verdict from a role, and never gives it one."""
 
 
 class Answer(StrEnum):

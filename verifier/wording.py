@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from verifier.types import Hint, StatusLetter, TagLevel
+from verifier.types import Hint, Purpose, StatusLetter, TagLevel
 from verifier.verdict import Action, Reason, Tone, VerdictCode
 
 Language = Literal["zh", "en"]
@@ -151,4 +151,12 @@ TAG_LEVELS: dict[TagLevel, Text] = {
     TagLevel.BOUND: Text("已登记", "LISTED"),
     TagLevel.CERTIFIED: Text("已验签", "SIGNED"),
     TagLevel.AUTHENTICATED: Text("读写器鉴权", "READER OK"),
+}
+
+PURPOSES: dict[Purpose, Text] = {
+    Purpose.ENFORCEMENT: Text("路检", "ROAD"),
+    Purpose.CHECKPOINT: Text("卡口", "LANE"),
+    Purpose.ACCIDENT: Text("事故", "CRASH"),
+    Purpose.REPORT: Text("举报", "TIP"),
+    Purpose.OTHER: Text("其他", "OTHER"),
 }
