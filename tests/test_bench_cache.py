@@ -13,9 +13,10 @@ import pytest
 
 from scripts.bench import cache, cache_cuts, cache_sync
 from scripts.bench.cache_distribution import status_list
-from scripts.bench.cache_figures import CacheResult, Figure, Verdict, text_report, write_page
+from scripts.bench.cache_figures import CacheResult, text_report, write_page
 from scripts.bench.cache_lookups import PASSES, WrongAnswerError, in_turn
 from scripts.bench.cache_nights import floor_bytes, key_bits
+from scripts.bench.figures import Figure, Verdict
 from scripts.cli.main import main
 from scripts.sandbox.national import National
 from tests.nightly import BEGAN

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import json
 import os
+import pty
 import re
+import select
 import shlex
 import shutil
 import signal
 import subprocess
+import termios
 from collections.abc import Iterator
+from datetime import timedelta
+from fnmatch import fnmatch
 from pathlib import Path
 
 import click
 import pytest
 
 from firmware.alive import Watchdog
+from firmware.config import Home
+from firmware.console import WIDTH
 from firmware.start import LAST_GOOD
 from scripts.cli.main import cli
+from scripts.sandbox.audit_keys import open_log
 from scripts.sandbox.server import serve
+from tests.audit_cuts import KEY, PRIVATE, record
 from tests.conftest import ROOT
 from tests.nightly import EPOCH_KEY, Night
 from tests.test_install import installed_tree
 from tests.test_run import manager
+from verifier.audit import AuditLog
+from verifier.audit_file import log_head
+from verifier.audit_upload import AcknowledgedHead
 from verifier.clock import system_clock
 from verifier.net import HttpFetcher, read_file
 
@@ -74,6 +87,9 @@ def in_tree(root: Path, word: str) -> str:
     return f"{root}{word}" if word.startswith(("/opt/", "/etc/")) else word
 
 
+AS_ROOT = {"markcheck-update.service", "markcheck-roll-back.service"}
+
+
 def by_hand(root: Path, unit: Path, home: Path) -> tuple[list[str], dict[str, str]]:
     """What the unit starts, and its variables, in a tree and with a home of its own."""
     words = [in_tree(root, word) for word in commands(unit)[0]]
@@ -90,7 +106,7 @@ def by_hand(root: Path, unit: Path, home: Path) -> tuple[list[str], dict[str, st
 @needs_analyze
 def test_the_service_manager_finds_nothing_wrong_with_any_unit(root: Path, tmp_path: Path) -> None:
     for unit in (*SERVICES, *TIMERS):
-        (tmp_path / unit.name).write_text(unit.read_text().replace(PROGRAM, f"{root}{PROGRAM}"))
+        (tmp_path / unit.name).write_text(unit.read_text().replace("=/opt/markcheck/", f"={root}/opt/markcheck/"))
     (tmp_path / "bad.service").write_text("[Service]\nExecStart=/nowhere\nFrob=1\n")
 
     def verify(*names: str) -> str:
@@ -114,9 +130,15 @@ def test_the_exposure_of_a_unit_is_two_at_most(unit: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", SERVICES, ids=lambda p: p.name)
-def test_no_unit_runs_as_root_dumps_its_memory_or_hides_what_the_program_reads(unit: Path) -> None:
-    assert line(unit, "User") == "markcheck"
+def test_only_what_changes_releases_runs_as_root_and_no_unit_dumps_its_memory_or_hides_what_the_program_reads(
+    unit: Path,
+) -> None:
+    assert line(unit, "User") == ("root" if unit.name in AS_ROOT else "markcheck")
+    assert line(unit, "CapabilityBoundingSet") == ""
     assert line(unit, "LimitCORE") == "0"
+    if unit.name in AS_ROOT:  # it has nothing of the program's files
+        assert not {"StateDirectory", "MARKCHECK_HOME"} & set(re.findall(r"\w+", unit.read_text()))
+        return
     runs_the_program = any("/venv/" in word for command in commands(unit) for word in command)
     if runs_the_program:  # the boot's name witnesses for the clock, and lies below /proc/sys
         assert "ProcSubset=pid" not in unit.read_text().replace("# Not ProcSubset=pid", "")
@@ -135,6 +157,8 @@ def click_words(words: list[str]) -> list[str]:
     return []
 
 
+# A device is given its root with --trust-root, and its provisioning file on the boot partition.
+GIVEN_LATER = {"/opt/markcheck/root.json", "/boot/firmware/markcheck-provision.cose"}
 STARTED = [(unit, words) for unit in SERVICES for words in commands(unit)]
 
 
@@ -142,7 +166,8 @@ STARTED = [(unit, words) for unit in SERVICES for words in commands(unit)]
 def test_every_command_of_a_unit_is_there_and_takes_its_options(unit: Path, words: list[str], root: Path) -> None:
     words = [in_tree(root, word.lstrip("-") if word is words[0] else word) for word in words]
     assert os.access(words[0], os.X_OK)
-    assert all(Path(word).exists() for word in words if word.startswith("/"))
+    given_later = {in_tree(root, word) for word in GIVEN_LATER}
+    assert all(Path(word).exists() for word in words if word.startswith("/") and word not in given_later)
     command, rest = cli, click_words(words)
     context = click.Context(cli)
     while rest and isinstance(command, click.Group):
@@ -172,24 +197,46 @@ def test_the_program_of_the_unit_says_ready_feeds_the_watchdog_and_ends_well(app
     assert (tmp_path / "home" / LAST_GOOD).exists()
 
 
-def test_the_nightly_and_the_hot_sync_take_their_source_from_the_settings(appliance: Path, tmp_path: Path) -> None:
-    night = Night(clock=system_clock)
+def test_the_nightly_sync_takes_its_source_from_the_settings(appliance: Path, tmp_path: Path) -> None:
+    night, unit = Night(clock=system_clock), UNITS / "markcheck-sync.service"
     night.publish()
     home = tmp_path / "home"
     with serve(night.store) as server:
-        for unit in (UNITS / "markcheck-sync.service", UNITS / "markcheck-hot.service"):
-            words, variables = by_hand(appliance, unit, home)
-            with HttpFetcher(server.url) as fetcher:  # provisioning
-                (home / "root.json").write_bytes(read_file(fetcher, "metadata/1.root.json", 1 << 16))
-            (home / "epoch.key").write_text(EPOCH_KEY.hex())
-            (home / "epoch.key").chmod(0o600)
-            settings = f'{DEMO}\n[sync]\nsource = "{server.url}"\nregion = "{night.region}"\n'
-            (appliance / "etc/markcheck/markcheck.toml").write_text(settings)
-            run = subprocess.run(words, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
-            assert run.returncode == 0, run.stderr
-            assert ("sync done" if "sync" in unit.stem else "hot list") in run.stdout
-            condition = lines(unit, "ConditionPathExists")
-            assert all(Path(path.replace("/var/lib/markcheck", str(home))).exists() for path in condition)
+        words, variables = by_hand(appliance, unit, home)
+        with HttpFetcher(server.url) as fetcher:  # provisioning
+            (home / "root.json").write_bytes(read_file(fetcher, "metadata/1.root.json", 1 << 16))
+        (home / "epoch.key").write_text(EPOCH_KEY.hex())
+        (home / "epoch.key").chmod(0o600)
+        settings = f'{DEMO}\n[sync]\nsource = "{server.url}"\nregion = "{night.region}"\n'
+        (appliance / "etc/markcheck/markcheck.toml").write_text(settings)
+        run = subprocess.run(words, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "sync done" in run.stdout
+    condition = lines(unit, "ConditionPathExists")
+    assert all(Path(path.replace("/var/lib/markcheck", str(home))).exists() for path in condition)
+
+
+def test_the_hot_list_is_fetched_by_the_program_alone_which_knows_the_officers_word_on_the_network() -> None:
+    assert not [words for _, words in STARTED if "--hot" in words]
+
+
+def test_what_is_old_and_acknowledged_goes_though_the_centre_is_away(appliance: Path, tmp_path: Path) -> None:
+    """The commands of the unit, in their order, and as far as the service manager goes on after a failure."""
+    unit, home = UNITS / "markcheck-audit-upload.service", Home(tmp_path / "home")
+    _, variables = by_hand(appliance, unit, home.folder)
+    old = system_clock() - timedelta(days=40)
+    AuditLog(home.audit, key=KEY, clock=lambda: old).append(record(0))
+    AcknowledgedHead(home.audit_sent).save(log_head(home.audit))
+    AuditLog(home.audit, key=KEY).append(record(1))
+    home.online.write_text('url = "http://127.0.0.1:9/"\n')
+    for first, *words in commands(unit):
+        words = [in_tree(appliance, word) for word in (first.lstrip("-"), *words)]
+        run = subprocess.run(words, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
+        if run.returncode and not first.startswith("-"):
+            break
+    assert run.returncode == 1
+    assert words[-1] == "upload"
+    assert [one.record for one in open_log(home.audit, PRIVATE) if one.record] == [record(1)]
 
 
 def test_without_a_source_a_sync_says_so_and_a_card_is_not_tried_again(appliance: Path, tmp_path: Path) -> None:
@@ -206,7 +253,7 @@ def test_without_a_source_a_sync_says_so_and_a_card_is_not_tried_again(appliance
 def test_settings_that_cannot_be_used_leave_the_last_good_ones_in_force_for_a_sync_too(
     appliance: Path, tmp_path: Path
 ) -> None:
-    words, variables = by_hand(appliance, UNITS / "markcheck-hot.service", tmp_path / "home")
+    words, variables = by_hand(appliance, UNITS / "markcheck-sync.service", tmp_path / "home")
     (appliance / "etc/markcheck/markcheck.toml").write_text("[sync]\nsource = 5\n")
     run = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
     assert run.returncode == 1
@@ -276,6 +323,20 @@ def test_the_night_begins_at_half_past_two_in_china_and_is_made_up_for() -> None
     assert "Mon 2027-03-01 18:30:00 UTC" in run.stdout
 
 
+def test_an_update_comes_behind_the_sync_and_is_not_made_up_for_by_day() -> None:
+    sync, update = UNITS / "markcheck-sync.timer", UNITS / "markcheck-update.timer"
+    assert lines(update, "Persistent") == lines(update, "OnBootSec") == []
+    assert line(update, "OnCalendar") == "*-*-* 04:30:00 Asia/Shanghai"  # the last sync begins by then
+    assert (line(sync, "OnCalendar"), line(sync, "RandomizedDelaySec")) == ("*-*-* 02:30:00 Asia/Shanghai", "2h")
+
+
+def test_what_goes_back_at_a_boot_is_the_script_of_the_release_that_works_and_comes_before_the_program() -> None:
+    unit = UNITS / "markcheck-roll-back.service"
+    assert line(unit, "Before") == "markcheck.service"
+    assert line(unit, "ExecStart") == line(UNITS / "markcheck-update.service", "ExecStopPost")
+    assert line(unit, "ExecStart").startswith("/opt/markcheck/confirmed/")
+
+
 # ----------------------------------------------------------------------------------- users, devices, permissions
 
 
@@ -305,8 +366,8 @@ def test_the_folders_of_secrets_are_the_programs_alone(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_uid != 0
 
 
-MATCH = r"(SUBSYSTEM|KERNEL|ACTION|ATTRS\{\w+\})(==|!=)\"[^\"]+\""
-ASSIGN = r"((GROUP|MODE|ENV\{\w+\})=|(SYMLINK|RUN)\+=)\"[^\"]+\""
+MATCH = r"(SUBSYSTEM|KERNEL|ACTION|SYMLINK|ATTRS\{\w+\})(==|!=)\"[^\"]+\""
+ASSIGN = r"((GROUP|MODE|ENV\{\w+\})=|(SYMLINK|RUN|TAG|ENV\{SYSTEMD_WANTS\})\+=)\"[^\"]+\""
 
 
 def test_each_device_rule_is_well_formed_and_names_a_group_of_the_unit() -> None:
@@ -324,8 +385,107 @@ def test_each_device_rule_is_well_formed_and_names_a_group_of_the_unit() -> None
     assert all(len(pair) == 2 for pair in ids)
 
 
+def console_of(kernel: str, **attributes: str) -> list[str]:
+    """The units that the device rules start for a new tty: our reading of the few keys in use (udev(7))."""
+    links: list[str] = []
+    wanted: list[str] = []
+    for rule in (UNITS / "rules.d/80-markcheck.rules").read_text().splitlines():
+        fits = {"SUBSYSTEM": ["tty"], "KERNEL": [kernel], "ACTION": ["add"], "SYMLINK": links}
+        keys = re.findall(r'(\w+(?:\{\w+\})?)(==|!=|\+=|=)"([^"]*)"', rule)
+        for key, sign, value in keys:
+            has = [attributes.get(key[6:-1], "")] if key.startswith("ATTRS") else fits.get(key, [])
+            found = any(fnmatch(one, pattern) for one in has for pattern in value.split("|"))
+            if sign in ("==", "!=") and found is not (sign == "=="):
+                break
+            if (key, sign) == ("SYMLINK", "+="):
+                links.append(value)
+            if (key, sign) == ("ENV{SYSTEMD_WANTS}", "+="):
+                wanted.append(value.replace("%k", kernel))
+    return wanted
+
+
+def test_a_line_of_its_own_gets_a_console_and_the_bridge_of_a_reader_gets_none() -> None:
+    for kernel in ("ttyGS0", "ttyAMA0"):
+        assert console_of(kernel) == [f"markcheck-console@{kernel}.service"]
+    assert console_of("ttyUSB0", idVendor="067b", idProduct="2303") == ["markcheck-console@ttyUSB0.service"]
+    for vendor, product in (("10c4", "ea60"), ("1a86", "7523"), ("1a86", "55d4"), ("0403", "6001")):
+        assert console_of("ttyUSB0", idVendor=vendor, idProduct=product) == []
+    for kernel in ("ttyACM0", "ttyS0", "tty1", "console", "ptmx"):
+        assert console_of(kernel) == []
+
+
+CONSOLE = UNITS / "markcheck-console@.service"
+
+
+def for_line(words: str, root: Path, name: str) -> list[str]:
+    return [in_tree(root, word).replace("/dev/%I", name) for word in shlex.split(words)]
+
+
+@pytest.mark.parametrize("table", ["reader", "barcode"])
+def test_the_line_that_the_settings_give_to_a_reader_or_an_engine_gets_no_console(
+    appliance: Path, tmp_path: Path, table: str
+) -> None:
+    _, variables = by_hand(appliance, CONSOLE, tmp_path / "home")
+    (tmp_path / "ttyUSB0").touch()
+    (tmp_path / "ttyUSB1").touch()
+    (tmp_path / "markcheck-reader").symlink_to("ttyUSB0")
+    config = appliance / "etc/markcheck/markcheck.toml"
+    config.write_text(f'[{table}]\nport = "{tmp_path}/markcheck-reader"\n')
+    for name, status in (("ttyUSB0", 1), ("ttyUSB1", 0)):
+        words = for_line(line(CONSOLE, "ExecCondition"), appliance, str(tmp_path / name))
+        run = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+        assert (run.returncode, run.stdout) == (status, "")
+        assert ("another part" in run.stderr) is bool(status)
+    config.write_text("[reader]\nport = 5\n")
+    (tmp_path / "home" / LAST_GOOD).unlink()  # who reads nothing cannot know
+    run = subprocess.run(words, env=variables, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+
+
+def test_the_console_of_the_unit_serves_its_line_and_a_hang_up_ends_it_well(appliance: Path, tmp_path: Path) -> None:
+    words, variables = by_hand(appliance, CONSOLE, tmp_path / "home")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        words, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=variables, cwd=tmp_path,
+        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        told = b""
+        os.write(ours, b"version\r")
+        while b"software markcheck" not in told:
+            assert select.select([ours], [], [], 40)[0], told
+            told += os.read(ours, 4096)
+        os.close(ours)  # which hangs up
+        _, remarks = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, remarks) == (0, b"")
+    assert (tmp_path / "home/audit.jsonl").exists()
+
+
+def test_the_console_has_its_line_to_itself_and_ends_with_it() -> None:
+    assert line(CONSOLE, "Conflicts") == "serial-getty@%i.service"
+    assert line(CONSOLE, "BindsTo") == "dev-%i.device"
+    told = {name: line(CONSOLE, name) for name in ("TTYPath", "TTYVHangup", "TTYReset", "Restart", "StandardError")}
+    assert told == {
+        "TTYPath": "/dev/%I", "TTYVHangup": "yes", "TTYReset": "yes", "Restart": "always", "StandardError": "journal",
+    }  # fmt: skip
+    assert (int(line(CONSOLE, "TTYRows")), int(line(CONSOLE, "TTYColumns"))) >= (24, 80)
+    assert int(line(CONSOLE, "TTYColumns")) > WIDTH
+    assert environment(CONSOLE)["TERM"] == "vt220"
+
+
+def test_the_console_may_use_every_part_that_the_program_may() -> None:
+    """Where no program runs it tests them itself."""
+    allowed = set(lines(UNITS / "markcheck.service", "DeviceAllow"))
+    assert allowed <= set(lines(CONSOLE, "DeviceAllow"))
+    groups = [line(unit, "SupplementaryGroups") for unit in (UNITS / "markcheck.service", CONSOLE)]
+    assert groups[0] == groups[1]
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_the_programs_user_may_switch_the_machine_off_and_nothing_else(tmp_path: Path) -> None:
+def test_the_programs_user_may_switch_the_machine_off_or_start_it_anew_and_nothing_else(tmp_path: Path) -> None:
     """The rule itself, in a JavaScript engine."""
     rule = (UNITS / "polkit/49-markcheck.rules").read_text()
     asked = [
@@ -340,11 +500,11 @@ def test_the_programs_user_may_switch_the_machine_off_and_nothing_else(tmp_path:
         f"console.log(JSON.stringify({json.dumps(asked)}.map(([id, user]) => rule({{id}}, {{user}}) ?? null)))"
     )
     run = subprocess.run(["node", "-e", code], capture_output=True, text=True, check=True)
-    assert json.loads(run.stdout) == ["yes", None, None, None]
+    assert json.loads(run.stdout) == ["yes", None, "yes", None]
 
 
 def test_the_command_for_people_uses_the_files_of_the_units() -> None:
     text = (UNITS / "libexec/markcheck").read_text()
     for unit in SERVICES:
         for name, value in environment(unit).items():
-            assert f"{name}={value}" in text or name.startswith(("PYTHON", "GPIOZERO")), (unit.name, name)
+            assert f"{name}={value}" in text or name.startswith(("PYTHON", "GPIOZERO", "TERM")), (unit.name, name)

@@ -8,8 +8,9 @@ by the machine's clock, which on a device without a battery-backed clock may lie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,20 @@ _LIMITS = UpdaterConfig(
 
 class SignatureError(SyncError):
     """Signed metadata that do not verify."""
+
+
+class NotSignedError(SyncError):
+    """A file that the signed distribution does not have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is signed of a file: its path on the server, its length in bytes, its digest (hex), the custom field."""
+
+    path: str
+    length: int
+    sha256: str
+    custom: Mapping[str, Any]
 
 
 def check_root(data: bytes) -> None:
@@ -92,21 +107,29 @@ class SignedRepository:
 
     def get(self, path: str, max_length: int, held: Iterable[bytes | None] = ()) -> SignedFile:
         """A small signed file: one of `held` when it is the current one, else fetched, bounded and verified."""
+        target = self.find(path, max_length)
+        for data in held:
+            if data is not None and hashlib.sha256(data).hexdigest() == target.sha256:
+                return _signed(data, target.custom)
+        data = read_file(self._fetcher, target.path, target.length)
+        if len(data) != target.length or hashlib.sha256(data).hexdigest() != target.sha256:
+            raise DigestError("signed metadata: length or digest differs from the signed one")
+        return _signed(data, target.custom)
+
+    def find(self, path: str, max_length: int) -> Target:
+        """What is signed of a file that the caller fetches; NotSignedError without it, SyncError as above."""
         with _translated():
             target = self._updater.get_targetinfo(path)
         if target is None:
-            raise SyncError(f"{path}: not in the signed distribution")
+            raise NotSignedError(f"{path}: not in the signed distribution")
         sha256 = target.hashes.get("sha256")
         if sha256 is None or target.length > max_length:
             raise SyncError(f"{path}: signed without SHA-256 or longer than {max_length} bytes")
-        for data in held:
-            if data is not None and hashlib.sha256(data).hexdigest() == sha256:
-                return _signed(data, target.custom)
         folder, slash, name = path.rpartition("/")
-        data = read_file(self._fetcher, f"{TARGETS}{folder}{slash}{sha256}.{name}", target.length)
-        with _translated():
-            target.verify_length_and_hashes(data)
-        return _signed(data, target.custom)
+        custom = target.custom if isinstance(target.custom, dict) else {}
+        return Target(
+            path=f"{TARGETS}{folder}{slash}{sha256}.{name}", length=target.length, sha256=sha256, custom=custom
+        )
 
 
 class _Adapter(FetcherInterface):
@@ -151,11 +174,10 @@ def _translated() -> Iterator[None]:
         raise failure
 
 
-def _signed(data: bytes, custom: Any) -> SignedFile:
+def _signed(data: bytes, custom: Mapping[str, Any]) -> SignedFile:
     """A file with the numbers in its target's custom field; 0 for each that is not there or is none of ours."""
-    fields = custom if isinstance(custom, dict) else {}
     version, least = (
-        value if type(value := fields.get(name)) is int and 0 < value <= MAX_NUMBER else 0
+        value if type(value := custom.get(name)) is int and 0 < value <= MAX_NUMBER else 0
         for name in ("version", "least")
     )
     return SignedFile(data=data, version=version, least=least)

@@ -15,6 +15,7 @@ import click
 
 from scripts.cli.console import json_option, print_json, problem, progress_bar
 from scripts.cli.sandbox_devices import device, open_books, reports
+from scripts.cli.sandbox_release import release
 from scripts.sandbox.authority import EVENTS, KEY_EVENTS, Authority, AuthorityFolder
 from scripts.sandbox.codes import PaperMark, card_number, print_sheet, print_tag_label, qr_picture
 from scripts.sandbox.device_ca import DeviceCa, ca_file
@@ -398,6 +399,7 @@ def wallet(folder: Path, plate: str | None, kind: str | None, port: int, bind: s
 
 sandbox.add_command(device)
 sandbox.add_command(reports)
+sandbox.add_command(release)
 
 
 # The options that an event needs, and those that it may have.

@@ -11,13 +11,18 @@ import click
 from scripts.cli.console import json_option, print_json, problem
 from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.database import DatabaseError, open_database, sqlite_database
+from scripts.sandbox.device_ca import ca_file
 from scripts.sandbox.follow import LiveAuthority
+from scripts.sandbox.provision import make_provisioning
 from scripts.sandbox.registry import RegistryError
 from scripts.sandbox.status_lookup import Lookup
 from scripts.sandbox.status_store import DeviceError, DeviceState, StatusStore
 from verifier.clock import system_clock
 from verifier.codec.online import decode_report
+from verifier.secret_files import write_secret
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NEEDED = ("settings", "centre", "out")
 ACTIONS = {"restore": DeviceState.ACTIVE, "hold": DeviceState.HELD, "lost": DeviceState.LOST}
 
 
@@ -48,14 +53,26 @@ def _home(folder: Path) -> AuthorityFolder:
 
 
 @click.command()
-@click.argument("action", metavar="ACTION", type=click.Choice(["list", "enrol", *ACTIONS]))
+@click.argument("action", metavar="ACTION", type=click.Choice(["list", "enrol", "provision", *ACTIONS]))
 @click.argument("name", required=False)
 @_books_options
 @click.option("--new-log", is_flag=True, help="With enrol: its audit log begins anew, as on another card.")
 @click.option("--wipe", is_flag=True, help="With lost: order it to erase its keys and data.")
+@click.option("--settings", type=_FILE, help="With provision: its settings file (TOML).")
+@click.option("--centre", metavar="URL", help="With provision: address of the status server, https.")
+@click.option("--serial", help="With provision: the board's serial number, so that no other device takes the file.")
+@click.option("--audit-key", type=_FILE, help="With provision: the public key that its log is sealed to.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="With provision: the file to write.")
 @json_option
 def device(
-    action: str, name: str | None, folder: Path, database: str | None, new_log: bool, wipe: bool, as_json: bool
+    action: str,
+    name: str | None,
+    folder: Path,
+    database: str | None,
+    new_log: bool,
+    wipe: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """The handhelds that the status server knows.
 
@@ -63,24 +80,58 @@ def device(
     Examples:
       markcheck sandbox device list
       markcheck sandbox device enrol handheld-7            a code for one enrolment, good for a day
+      markcheck sandbox device provision handheld-7 --settings handheld.toml --centre https://127.0.0.1:8124 \\
+          --serial 10000000a1b2c3d4 --out markcheck-provision.cose
       markcheck sandbox device hold handheld-7             no new certificate, no epoch key
       markcheck sandbox device lost handheld-7 --wipe      nothing any more, but the order to erase itself
       markcheck sandbox device restore handheld-7
     """
     if (name is None) != (action == "list"):
         raise click.UsageError("NAME goes with every action but list")
-    if (new_log and action != "enrol") or (wipe and action != "lost"):
-        raise click.UsageError("--new-log goes with enrol, --wipe with lost")
+    if (new_log and action not in ("enrol", "provision")) or (wipe and action != "lost"):
+        raise click.UsageError("--new-log goes with enrol and provision, --wipe with lost")
+    if any(given.values()) != (action == "provision") or (action == "provision" and not all(map(given.get, _NEEDED))):
+        raise click.UsageError("provision, and nothing else, takes --settings, --centre and --out")
     with closing(open_books(_home(folder), database)) as books:
         try:
             if name is None:
                 _list(books, as_json)
             elif action == "enrol":
                 click.echo(books.enrolment_code(name, system_clock(), new_log=new_log))
+            elif action == "provision":
+                _provision(AuthorityFolder(folder), books, name, new_log, **given)
             else:
                 books.set_state(name, ACTIONS[action], wipe=wipe)
         except (DeviceError, DatabaseError) as exc:
             raise RegistryError(str(exc)) from exc
+
+
+def _provision(
+    home: AuthorityFolder,
+    books: StatusStore,
+    name: str,
+    new_log: bool,
+    *,
+    settings: Path,
+    centre: str,
+    serial: str | None,
+    audit_key: Path | None,
+    out: Path,
+) -> None:
+    """Write a provisioning file with a fresh code; it is a secret until it is used."""
+    if not ca_file(home.folder).exists():
+        raise RegistryError("no CA for devices yet: 'markcheck sandbox serve' makes it")
+    data = make_provisioning(
+        home.open(clock=system_clock).publisher,
+        settings=settings.read_text(encoding="utf-8"),
+        centre=centre,
+        ca=ca_file(home.folder).read_text(encoding="ascii"),
+        code=books.enrolment_code(name, system_clock(), new_log=new_log),
+        serial=serial or "",
+        audit_key="" if audit_key is None else audit_key.read_text(encoding="ascii"),
+    )
+    write_secret(out, data)
+    click.echo(f"wrote {out}: good for one enrolment within a day", err=True)
 
 
 def _list(books: StatusStore, as_json: bool) -> None:

@@ -16,14 +16,17 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 
+from firmware.bundle import RELEASE_ROLE, RELEASE_TARGET
 from scripts.sandbox.folder_store import FolderStore
 from scripts.sandbox.hot import LIFE, HotRows, rows_between, sign_hot
 from scripts.sandbox.nightly import HISTORY, Change, PublicationError, State, changes_between, check_size, sign_off
-from scripts.sandbox.publisher_keys import PublisherKeys, hot_role, nightly_role
+from scripts.sandbox.publisher_keys import PROVISIONING, PublisherKeys, hot_role, nightly_role
 from scripts.sandbox.publisher_metadata import SignedMetadata
 from scripts.sandbox.publisher_prune import Retention, unreferenced
+from scripts.sandbox.release import Bundle
 from verifier.cache.build import build_base
 from verifier.cache.changes import write_changes
 from verifier.cache.keys import KeyHasher
@@ -132,7 +135,7 @@ class Publisher:
         if begun and keys is None:
             raise ValueError("keys: those of the repository in the store are needed")
         self._keys = keys or PublisherKeys.generate(region)
-        for role in (nightly_role(region), hot_role(region)):
+        for role in (nightly_role(region), hot_role(region), RELEASE_ROLE, PROVISIONING):
             self._keys.ensure(role)
         self._metadata = SignedMetadata(store, clock, self._keys)
         if not begun:
@@ -229,12 +232,29 @@ class Publisher:
             self._metadata.sign_targets(files, self._region)
             self._sign()
 
+    def publish_release(self, bundle: Bundle, *, withdrawal: bool = False) -> None:
+        """Publish this as the release on offer; `withdrawal` says that those above it are not to be used.
+
+        PublicationError before the first night.
+        """
+        with _alone(self._store, wait=True):
+            if not self.begun:
+                raise PublicationError("not published: a release goes beside a night, and there is none yet")
+            custom = {"version": bundle.version, "withdrawal": withdrawal}
+            self._metadata.sign_release(self._metadata.target(RELEASE_TARGET, bundle.data, custom))
+            self._sign()
+
+    def private_key(self, role: str) -> Ed25519PrivateKey:
+        """A key that signs what is no metadata of the distribution."""
+        return self._keys.private(role)
+
     def renew(self) -> None:
         """Sign timestamp and snapshot anew without other changes, so that they do not expire."""
         with _alone(self._store, wait=True):  # two that count up at once would both write the same number
             self._sign()
 
     def _sign(self) -> None:
+        self._metadata.sign_release()
         self._metadata.sign_snapshot(self._region)
         self._metadata.sign_timestamp()
 

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
+PROVISIONING = "provisioning"
+"""The name under which the key of provisioning files is kept; the root names it, and it is no role of the metadata."""
 _SUFFIX = ".pem"
 
 

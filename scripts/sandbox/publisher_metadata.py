@@ -8,6 +8,7 @@ from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import (  # type: ignore[attr-defined]
     DelegatedRole,
     Delegations,
@@ -21,7 +22,9 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]
     Timestamp,
 )
 
-from scripts.sandbox.publisher_keys import ROLES, PublisherKeys, nightly_role
+from firmware.bundle import RELEASE_ROLE, RELEASE_TARGET
+from firmware.provision import ROOT_FIELD
+from scripts.sandbox.publisher_keys import PROVISIONING, ROLES, PublisherKeys, nightly_role
 from verifier.clock import Clock
 from verifier.repository import METADATA, TARGETS, index_target
 
@@ -29,6 +32,7 @@ EXPIRY = {
     "root": timedelta(days=365),
     "targets": timedelta(days=90),
     "nightly": timedelta(days=14),
+    RELEASE_ROLE: timedelta(days=90),
     "snapshot": timedelta(days=7),
     "timestamp": timedelta(hours=48),
 }
@@ -53,6 +57,9 @@ class SignedMetadata:
         root = Root(version=1, expires=self._expiry("root"), consistent_snapshot=True)
         for role in ROLES:
             root.add_key(self._keys[role].public_key, role)
+        self._keys.ensure(PROVISIONING)
+        # No role of the metadata: it signs what a new device is provisioned with (docs/operations.md).
+        root.unrecognized_fields[ROOT_FIELD] = self._keys.private(PROVISIONING).public_key().public_bytes_raw().hex()
         self._put(root, "root", Root.type)
 
     def root_bytes(self) -> bytes:
@@ -87,7 +94,28 @@ class SignedMetadata:
 
     def sign_targets(self, files: Mapping[str, TargetFile], region: str) -> None:
         """Trust list, policy and delegation; nothing when none of them changed and half of its life is still left."""
-        role = nightly_role(region)
+        self._sign_targets(files, nightly_role(region), index_target(region))
+
+    def sign_release(self, target: TargetFile | None = None) -> None:
+        """The release on offer, by a key of its own; without one, the one there is again when half of its life is over.
+
+        RepositoryError before the first night.
+        """
+        old = self._latest(RELEASE_ROLE)
+        if target is None and (old is None or old.expires - self._clock() > EXPIRY[RELEASE_ROLE] / 2):
+            return
+        targets = self._latest(Targets.type)
+        if targets is None:
+            raise RepositoryError("a release goes beside a trust list, and there is none yet")
+        self._sign_targets(targets.targets, RELEASE_ROLE, RELEASE_TARGET)
+        offered = Targets(
+            version=self._version(RELEASE_ROLE) + 1,
+            expires=self._expiry(RELEASE_ROLE),
+            targets=old.targets if target is None else {target.path: target},
+        )
+        self._put(offered, RELEASE_ROLE, RELEASE_ROLE)
+
+    def _sign_targets(self, files: Mapping[str, TargetFile], role: str, path: str) -> None:
         old = self._latest(Targets.type)
         delegations = old.delegations if old and old.delegations else Delegations({}, {})
         roles = delegations.roles or {}
@@ -96,7 +124,7 @@ class SignedMetadata:
         delegated = role in roles and roles[role].keyids == [key.keyid]
         if fresh and old.targets == files and delegated:
             return
-        roles[role] = DelegatedRole(role, [key.keyid], 1, True, paths=[index_target(region)])
+        roles[role] = DelegatedRole(role, [key.keyid], 1, True, paths=[path])
         targets = Targets(
             version=self._version(Targets.type) + 1,
             expires=self._expiry("targets"),
@@ -119,7 +147,7 @@ class SignedMetadata:
         """The newest version of every role; other regions' as they were."""
         old = self._latest(Snapshot.type)
         meta = dict(old.meta) if old else {}
-        for role in (Targets.type, nightly_role(region)):
+        for role in (Targets.type, nightly_role(region), RELEASE_ROLE):
             if version := self._version(role):
                 data = self._store[f"{METADATA}{version}.{role}.json"]
                 meta[f"{role}.json"] = MetaFile.from_data(version, data, ["sha256"])

@@ -17,6 +17,7 @@ from typing import Any
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Snapshot, Targets, Timestamp  # type: ignore[attr-defined]
 
+from firmware.bundle import RELEASE_ROLE
 from scripts.sandbox.nightly import PublicationError
 from scripts.sandbox.publisher_metadata import EXPIRY
 from verifier.codec.index import Index, decode_index
@@ -24,9 +25,11 @@ from verifier.download import chunk_path, delta_path, status_list_path
 from verifier.errors import SyncError
 from verifier.repository import METADATA, TARGETS
 
-_METADATA = re.compile(rf"{METADATA}(\d+)\.(snapshot|targets|nightly-[a-z0-9-]+)\.json", re.ASCII)
+_METADATA = re.compile(rf"{METADATA}(\d+)\.(snapshot|targets|{RELEASE_ROLE}|nightly-[a-z0-9-]+)\.json", re.ASCII)
 _INDEX = re.compile(rf"{TARGETS}nightly/[a-z0-9-]+/[0-9a-f]{{64}}\.index\.cbor", re.ASCII)
-_KINDS = (f"{TARGETS}nightly/", f"{TARGETS}trust/", f"{TARGETS}policy/", "chunk/", "delta/", "tsl/")
+_KINDS = (
+    *(f"{TARGETS}{folder}/" for folder in ("nightly", "trust", "policy", RELEASE_ROLE)), "chunk/", "delta/", "tsl/",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
