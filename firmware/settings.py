@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from verifier.plates import PROVINCES
 
 MAX_BYTES = 64 * 1024
+MAX_LINE = 1000  # characters: the time of a dotted key grows with the square of its length
 
 
 class SettingsError(Exception):
@@ -88,12 +89,14 @@ class ReaderSettings:
     """The UHF reader; no port, no reader. The band is the national one and no setting (GB/T 29768: 920 to 925 MHz).
 
     `port`: a serial one, or of a gantry that speaks LLRP its HOST or HOST:PORT; `baud` is for serial ones.
+    `air`: the air protocol of the tags that it reads; statutory ones speak GB/T 29768, which a gx reader can.
     `scene`: an emulated reader in place of a port, and what comes before it (a scene file).
     """
 
     port: str = ""
     scene: str = ""
     protocol: Literal["m100", "a0", "gx", "llrp"] = "m100"
+    air: Literal["gen2", "gb29768", "gjb7377"] = "gen2"
     baud: int = 115_200
     power_dbm: float = 20.0
     antennas: int = 1
@@ -144,9 +147,12 @@ class Settings:
 
 def read_settings(text: str) -> Settings:
     """The settings in a TOML text; SettingsError names the place."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > MAX_LINE:
+            raise SettingsError(f"line {number}: longer than {MAX_LINE} characters")
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:  # not TOML, or a number of thousands of digits
         raise SettingsError(f"not TOML: {exc}") from exc
     settings: Settings = _read(Settings, table, "")
     _check(settings)
@@ -247,6 +253,10 @@ def _check(settings: Settings) -> None:
         (len(set(pins)) == len(pins), "keys, sound: two parts on one GPIO"),
         (0 <= settings.reader.power_dbm <= 33, "reader.power_dbm: 0 to 33"),
         (1 <= settings.reader.antennas <= 8, "reader.antennas: 1 to 8"),
+        (
+            settings.reader.air == "gen2" or settings.reader.protocol == "gx",
+            "reader.air: gx is needed for any but gen2",
+        ),
         (_reachable(settings.reader), "reader.port: HOST or HOST:PORT is needed for llrp"),
         (1 <= settings.officers.lock_minutes <= 60, "officers.lock_minutes: 1 to 60"),
     )

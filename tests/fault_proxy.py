@@ -56,7 +56,9 @@ class Wire:
         with requests.Session() as session:
             session.trust_env = False
             kind = (header(self.head, b"content-type") or b"").decode()
-            return session.post(self.proxy.upstream + self.path, data=self.body, headers={"Content-Type": kind})
+            method = self.head.split(b" ")[0].decode()
+            url, headers = self.proxy.upstream + self.path, {"Content-Type": kind}
+            return session.request(method, url, data=self.body, headers=headers)
 
     def send(self, data: bytes) -> None:
         """To the device."""

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -110,28 +110,14 @@ def main() -> int:
     ]
     survivors = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
-        copies = [_copy(Path(folder) / str(i)) for i in range(options.jobs)]
+        copies = [copy_tree(Path(folder) / str(i)) for i in range(options.jobs)]
 
         def noticed(numbered: tuple[int, tuple[str, str]]) -> tuple[str, bool]:
             _, (what, text) = numbered
             place = copies.pop()
-            (place / options.module).write_text(text, encoding="utf-8")
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-x",
-                "-p",
-                "no:cacheprovider",
-                "--no-header",
-                *options.tests,
-            ]
-            run = subprocess.run(
-                command, cwd=place, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": "."}
-            )
+            seen = is_noticed(place, options.module, text, options.tests)
             copies.append(place)
-            return what, run.returncode != 0
+            return what, seen
 
         for done, (what, seen) in enumerate(pool.map(noticed, enumerate(everything)), 1):
             if not seen:
@@ -143,7 +129,17 @@ def main() -> int:
     return 1 if survivors else 0
 
 
-def _copy(place: Path) -> Path:
+def is_noticed(place: Path, module: Path, text: str, tests: Sequence[str]) -> bool:
+    """Whether a test fails in this copy of the tree when the module has this text."""
+    (place / module).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests]
+    vectors = os.environ.get("MARKCHECK_VECTORS", str(ROOT.parent / "shared" / "vectors"))
+    environment = {**os.environ, "PYTHONPATH": ".", "MARKCHECK_VECTORS": vectors}
+    return subprocess.run(command, cwd=place, capture_output=True, check=False, env=environment).returncode != 0
+
+
+def copy_tree(place: Path) -> Path:
+    """What the tests need, in a folder of its own."""
     place.mkdir()
     for name in FOLDERS:
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))

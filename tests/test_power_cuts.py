@@ -10,6 +10,7 @@ import struct
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def nothing() -> None:
 
 
 def test_a_sync_killed_at_any_moment_leaves_one_whole_night(tmp_path: Path) -> None:
-    cut_nights(Nights(seed=1), tmp_path / "cache", tmp_path, 10, nothing, nothing)
+    cut_nights(Nights(seed=1), tmp_path / "cache", tmp_path, 5, nothing, nothing)
 
 
 @pytest.mark.long
@@ -171,12 +172,13 @@ class Card:
         subprocess.run(command, check=True, capture_output=True)
 
 
-@pytest.fixture
-def card(tmp_path: Path) -> Iterator[Card]:
+@contextmanager
+def card_in(folder: Path) -> Iterator[Card]:
+    """A card in the machine; skips where none can be had."""
     if os.geteuid() != 0 or not all(map(shutil.which, ("mkfs.ext4", "mount", "umount"))):
         pytest.skip("cutting the power of a file system needs root and mkfs.ext4")
     try:
-        card = Card(tmp_path)
+        card = Card(folder)
     except subprocess.CalledProcessError as exc:
         pytest.skip(f"no loop mount here: {exc.stderr.decode(errors='replace').strip()}")
     try:
@@ -188,6 +190,12 @@ def card(tmp_path: Path) -> Iterator[Card]:
         yield card
     finally:
         card.remove()
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Iterator[Card]:
+    with card_in(tmp_path) as card:
+        yield card
 
 
 @pytest.mark.long
