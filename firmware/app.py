@@ -51,7 +51,7 @@ TICK_MS = 50
 MOST_EVENTS = 200  # of one round: whoever posts faster than that must not keep panel and keys waiting
 PANEL = "panel"
 RENEW_MS = 180_000  # the panel is told everything again: a controller that lost its supply is dark and says nothing
-RETRY_MS = 5_000  # after the panel did not take a picture
+FIRST_RETRY_MS, RETRY_MS = 100, 5_000  # after the panel did not take a picture, each time twice as long
 CONTRASTS = (16, 80, 160, 255)  # by the brightness 0 to 3
 
 
@@ -186,7 +186,7 @@ class Program:
         self._sounds: list[str] = []  # of this round
         self._drawn: tuple[object, ...] | None = None
         self._panel_ms = self._ticked_ms = now_ms()
-        self._panel_fault = False
+        self._retry_ms = 0  # until a panel that fails is tried again; 0: it works
         self._told = ""  # the panel's problem, as its banner has it
         self.state = state or State()
         self.over = False
@@ -317,9 +317,9 @@ class Program:
         if panel is None:
             return
         now_ms, wall = self._now_ms(), self._wall()
-        renew = now_ms - self._panel_ms >= (RETRY_MS if self._panel_fault else RENEW_MS)
+        renew = now_ms - self._panel_ms >= (self._retry_ms or RENEW_MS)
         content = (shown(self.state, now_ms), wall.replace(second=0, microsecond=0), now_ms // SHIFT_MS)
-        if not renew and (self._panel_fault or self._drawn == content):
+        if not renew and (self._retry_ms or self._drawn == content):
             return
         try:
             if renew:
@@ -345,7 +345,7 @@ class Program:
             return Image.new("1", size), str(exc)
 
     def _light(self, light: Light, brightness: int) -> None:
-        if self._parts is None or self._parts.panel is None or self._panel_fault:
+        if self._parts is None or self._parts.panel is None or self._retry_ms:
             return
         try:
             self._parts.panel.contrast(_level(light, brightness))
@@ -353,9 +353,9 @@ class Program:
             self._panel_failed(exc.problem, self._now_ms())
 
     def _panel_failed(self, problem: str, now_ms: int, picture_problem: str = "") -> None:
-        if bool(problem) != self._panel_fault:
-            self._panel_fault = bool(problem)
+        if problem or self._retry_ms:
             self._panel_ms = now_ms
+        self._retry_ms = min(2 * self._retry_ms or FIRST_RETRY_MS, RETRY_MS) if problem else 0
         if (problem or picture_problem) != self._told:
             self._told = problem or picture_problem
             self.post(ev.PartFault(PANEL, self._told))

@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firmware.choices import FILE, chosen_language
 from firmware.fonts import FontMissingError
+from firmware.panel import PanelAtHand, two_lines
 from firmware.settings import SettingsError, load_settings
-from firmware.start import LAST_GOOD, PanelAtHand
+from firmware.start import LAST_GOOD
 from hw.errors import HardwareError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from firmware.app import Panel
     from verifier.wording import Language
 
@@ -45,7 +45,11 @@ def main(
     home = environment.get("MARKCHECK_HOME", "")
     try:
         settings, _ = load_settings(options.config, Path(home) / LAST_GOOD if home else None)
-        tell(panel or PanelAtHand(settings.panel), settings.device.language)
+        folder = settings.paths.home or home
+        language = settings.device.language
+        if folder:
+            language = chosen_language(Path(folder).expanduser() / FILE, language)
+        tell(panel or PanelAtHand(settings.panel), language)
     except (SettingsError, HardwareError, FontMissingError) as exc:
         print(f"markcheck: {exc}", file=sys.stderr)
         return FAILED
@@ -54,21 +58,8 @@ def main(
 
 def tell(panel: Panel, language: Language) -> None:
     """Put the words on the panel, where they stay. HardwareError, FontMissingError."""
-    panel.show(_picture(panel.size, _WORDS[language]))
+    panel.show(two_lines(panel.size, _WORDS[language]))
     panel.close(keep_picture=True)
-
-
-def _picture(size: tuple[int, int], texts: Sequence[str]) -> Image.Image:
-    """Nothing in it looks like a verdict: two lines of letters, light on black."""
-    from PIL import Image  # noqa: PLC0415 - not loaded after a good end
-
-    from firmware.fonts import plate_font, text_font  # noqa: PLC0415
-
-    picture = Image.new("1", size)
-    tops = (size[1] // 2 - 18, size[1] // 2 + 4)
-    for top, line in zip(tops, (plate_font().draw(texts[0]), text_font().draw(texts[1])), strict=True):
-        picture.paste(line, ((size[0] - line.width) // 2, top))
-    return picture
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from firmware.machine.events import Alarm, Passed
 from hw.rfid.tracker import CAP, HOLD_OFF_S, Arrived, Key, Left, Tracker
-from hw.rfid.types import Event, RoundEnd, TagRead
+from hw.rfid.types import TagRead
 from verifier.check import CheckResult, Observation
 from verifier.types import Plate, Purpose, TagAuth, TagEvidence, TagSeen, TagSuspicion, WatchHit
 from verifier.verdict import Reason, Tone, VerdictCode
@@ -128,13 +128,16 @@ class Checkpoint:
         self._numbers = count(-1, -1)  # apart from those of the officer's checks
         self.counts = Counts()
 
-    def see(self, event: Event, now_ns: int) -> list[Passed | Alarm]:
-        """Take what the reader told; what came of it, and of the vehicles that were waited for."""
-        told = list(self.tick(now_ns)) if self._waiting or isinstance(event, RoundEnd) else []
-        return told + list(self._read(event)) if isinstance(event, TagRead) else told
+    def see(self, read: TagRead) -> list[Passed | Alarm]:
+        """Take a read; what came of it, and of the vehicles that were waited for until it was heard.
+
+        Its own time counts, and not when it is looked at: while a slow disk held this thread up, all waited.
+        """
+        told = list(self.tick(read.mono_ns)) if self._waiting else []
+        return told + list(self._read(read))
 
     def tick(self, now_ns: int) -> Iterator[Passed | Alarm]:
-        """Let time pass: whose memory has not come by now is checked without it."""
+        """Let time pass, up to which every read was seen: whose memory has not come by now is checked without it."""
         for left in self._tracker.tick(now_ns):
             self._left(left)
         patience = int(PATIENCE_S * 1e9)

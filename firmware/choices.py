@@ -1,5 +1,7 @@
 """What the officer chose in the menu, language and brightness, kept over a restart in `choices.json` of the home.
 
+It is read before the first picture, so this module loads no more than that needs.
+
 The language of the settings holds until the officer chose another one, and again once it is changed in the settings:
 beside a choice stands what was configured when it was made.
 """
@@ -8,16 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from firmware.machine.modes import BRIGHTNESSES
-from firmware.machine.states import State
-from verifier.cache.swap import replace_file
 from verifier.wording import LANGUAGES, Language
 
+if TYPE_CHECKING:
+    from firmware.machine.states import State
+
 FILE = "choices.json"
+BRIGHTNESSES = 4
 _MOST_BYTES = 1024
 _NAMES = {"language", "brightness", "configured"}
 
@@ -54,6 +58,8 @@ class KeptChoices:
         """Write what was chosen since; what cannot be written is noted, and tried again with the next choice."""
         chosen = self._of(state)
         if chosen != self._known:
+            from verifier.cache.swap import replace_file  # noqa: PLC0415 - the first picture is made without a database
+
             self._known = chosen
             try:
                 replace_file(self._path, json.dumps(_fields(chosen)).encode())
@@ -66,17 +72,34 @@ class KeptChoices:
 
     def _load(self) -> Choices | None:
         try:
-            with self._path.open("rb") as file:
-                data = file.read(_MOST_BYTES + 1)
-        except FileNotFoundError:
-            return None
+            return load_choices(self._path)
         except OSError as exc:
             self._note("choices", f"cannot be read: {exc.strerror}")
-            return None
-        choices = _read(data)
-        if choices is None:
-            self._note("choices", "damaged: the settings hold")
-        return choices
+        except ValueError as exc:
+            self._note("choices", str(exc))
+        return None
+
+
+def chosen_language(path: Path, configured: Language) -> Language:
+    """The officer's, where he chose one; else that of the settings. The program tells of a file that is damaged."""
+    with suppress(OSError, ValueError):
+        kept = load_choices(path)
+        if kept is not None and kept.configured == configured:
+            return kept.language
+    return configured
+
+
+def load_choices(path: Path) -> Choices | None:
+    """What was chosen, None where nothing was. OSError; ValueError for anything that is not what `keep` writes."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    choices = _read(data)
+    if choices is None:
+        raise ValueError("damaged: the settings hold")
+    return choices
 
 
 def _fields(choices: Choices) -> dict[str, Any]:

@@ -12,75 +12,25 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firmware.console_line import HangUpError, RefusedLineError, Terminal
-
-if TYPE_CHECKING:
-    from firmware.config import Home
-    from firmware.console_login import Login
-    from firmware.settings import Settings
-    from verifier.audit import RecordLog
+from firmware.console_session import Command, Session, UsageError, plain, record
 
 PROMPT = "markcheck> "
 BLUETOOTH = "/dev/serial1"  # Raspberry Pi OS's name for the UART that the radio may have
 KEYS, TRIES = "console-keys", "console-tries.json"  # in the home
-WIDTH = 120  # characters: a serial line does not tell its size
+FREED = "console-freed.json"  # in the folder in memory
 _MOST_FREE = 60  # records of commands before a login, in an hour: nobody at the plug may fill the card
 _HOUR_S = 3600.0
 
 
 class AwayError(Exception):
     """Nobody was there for so long that the line does not count."""
-
-
-class UsageError(Exception):
-    """A command that was called in another way; the text is its usage."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of output: the same for people and as facts for machines."""
-
-    text: str
-    facts: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What may be asked for. `words`: what may stand behind it, for completion. `free`: before a login, too.
-
-    `unrecorded`: also when the audit log cannot be written, because it changes nothing or is the way out.
-    """
-
-    run: Callable[[Session, list[str]], Iterator[Row]]
-    help: str
-    words: tuple[str, ...] = ()
-    free: bool = False
-    unrecorded: bool = True
-
-
-@dataclass(slots=True, kw_only=True)
-class Session:
-    """What the commands work with."""
-
-    settings: Settings
-    remark: str
-    config: Path
-    home: Home
-    run: Path | None  # the folder in memory
-    login: Login
-    terminal: Terminal
-    clock: Callable[[], datetime]
-    switch: Callable[[Sequence[str]], int]  # runs a program of the system: its exit status
-    audit: RecordLog | None = field(default=None)
-    freed: list[float] = field(default_factory=list)  # when commands before a login were recorded
 
 
 class Console:
@@ -194,38 +144,30 @@ class Console:
         """Record who asked for what; whether that is on the card. Words that were typed are no part of it."""
         session, now_s = self._session, self._now_s()
         if session.login.technician is None:
-            session.freed[:] = [moment for moment in session.freed if now_s - moment < _HOUR_S]
-            if len(session.freed) >= _MOST_FREE:
+            freed = {moment for moment in (*session.freed, *_read_freed(session.run)) if 0 <= now_s - moment < _HOUR_S}
+            if len(freed) >= _MOST_FREE:
                 return False
-            session.freed.append(now_s)
+            session.freed[:] = sorted({*freed, now_s})
+            _keep_freed(session.run, session.freed)
         return record(session, name, outcome)
 
 
-def plain(text: str) -> str:
-    """As a terminal may get it: printable ASCII, on one line of bounded length."""
-    line = "".join(char if " " <= char <= "~" else "?" for char in text[: WIDTH + 1])
-    return line if len(line) <= WIDTH else line[: WIDTH - 3] + "..."
-
-
-def record(session: Session, command: str, outcome: str) -> bool:
-    """Put into the audit log who asked for what, and when; no word behind the command. Whether it is on the card."""
-    import secrets  # noqa: PLC0415 - with the first record
-
-    from firmware.build import audit_log, software_version  # noqa: PLC0415
-    from verifier.errors import AuditError  # noqa: PLC0415
-
-    if session.audit is None:
-        session.audit = audit_log(session.home, session.clock)[0]
-    event = {
-        "v": 1, "kind": "event", "id": secrets.token_hex(8), "software": software_version(), "event": "console",
-        "command": command, "outcome": outcome, "technician": session.login.technician,
-        "at": session.clock().isoformat(timespec="seconds"),
-    }  # fmt: skip
+def _read_freed(run: Path | None) -> list[float]:
+    """When commands before a login were recorded by this session and those before it: who hangs up begins none anew."""
     try:
-        session.audit.append(event)
-    except AuditError:
-        return False
-    return True
+        moments = json.loads((run / FREED).read_bytes()) if run is not None else []
+        return [float(moment) for moment in moments[:_MOST_FREE]]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return []
+
+
+def _keep_freed(run: Path | None, moments: list[float]) -> None:
+    from verifier.cache.swap import replace_file  # noqa: PLC0415 - with the first record
+
+    if run is not None:
+        with suppress(OSError):  # then they count within this session
+            run.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(run / FREED, json.dumps(moments).encode())
 
 
 # --------------------------------------------------------------------------------------------------- running
@@ -349,6 +291,4 @@ def _told_whether(line: str, config: Path, home: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    from firmware.console import main as _main  # not this copy of the module: the commands know the other one
-
-    sys.exit(_main())
+    sys.exit(main())

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from firmware.console import Command, Row, Session, UsageError, plain, record
 from firmware.console_link import SOCKET, LinkError, NoProgramError, ask
+from firmware.console_session import Command, Row, Session, UsageError, plain, record
 
 RING = "log.jsonl"
 FAILURES = "failures.log"

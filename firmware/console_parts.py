@@ -164,7 +164,7 @@ def own_trial(settings: Settings, what: str) -> None:
     from firmware.console_trials import CARD_S, OUTPUTS, squares  # noqa: PLC0415
 
     if what == "panel":
-        from firmware.start import PanelAtHand  # noqa: PLC0415
+        from firmware.panel import PanelAtHand  # noqa: PLC0415
 
         with closing(PanelAtHand(settings.panel)) as panel:
             panel.show(squares(panel.size))
@@ -209,7 +209,7 @@ def _panel(settings: Settings) -> Answer:
     """Whether it takes a picture; whether it is to be seen, is for who stands before it."""
     from PIL import Image  # noqa: PLC0415
 
-    from firmware.start import PanelAtHand  # noqa: PLC0415
+    from firmware.panel import PanelAtHand  # noqa: PLC0415
 
     with closing(PanelAtHand(settings.panel)) as panel:
         panel.show(Image.new("1", panel.size, 1))

@@ -43,13 +43,21 @@ class FaultFrames:
             number = int(older[-1].name[6:12]) + 1 if older else 1
             suffix = "png" if self._seal is None else "box"
             path = self._folder / f"fault-{number % 1_000_000:06}-{reason.lower()}.{suffix}"
-            with open(path, "wb", opener=_for_the_owner) as file:
-                file.write(png if self._seal is None else self._seal(path.name, png))
+            self._write(path, png if self._seal is None else self._seal(path.name, png))
             for old in [*older, path][: -self._kept]:
-                old.unlink()
+                old.unlink(missing_ok=True)
         except OSError:
             return None
         return path
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """The whole picture or none: half of one would push out one that helps. OSError."""
+        try:
+            with open(path, "wb", opener=_for_the_owner) as file:
+                file.write(data)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
     def forget_plain(self) -> None:
         """Remove the plain pictures of before, where they are sealed now; what the disk does not let go stays."""

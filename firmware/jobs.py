@@ -86,7 +86,12 @@ class SyncProcess:
         try:
             with subprocess.Popen(command, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, text=True) as process:  # noqa: S603 - our own interpreter and module
                 self._process = process
-                return self._outcome(process)
+                try:
+                    return self._outcome(process)
+                except BaseException:  # whoever interrupts a console waits for no child, and leaves none behind
+                    process.kill()
+                    process.wait()
+                    raise
         except OSError:
             return {"kind": "broken"}
         finally:

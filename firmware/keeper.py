@@ -19,7 +19,7 @@ from verifier.cache import schema
 from verifier.cache.keys import KEY_LENGTH, KeyHasher
 from verifier.cache.selftest import read_base_meta
 from verifier.cache.store import StatusStore
-from verifier.cache.swap import replace_file
+from verifier.cache.swap import replace_file, unfinished
 from verifier.check import Verifier
 from verifier.clock import Clock
 from verifier.epoch_key import (
@@ -123,14 +123,9 @@ def wipe_files(home: Home, run: Path | None) -> WipeFiles:
         home.folder / "log.jsonl.old", home.folder / "export", *(files.certificate for files in identity),
     ]  # fmt: skip
     return WipeFiles(
-        record=home.wiped, keys=(*keys, *map(_unfinished, keys)), cache=home.cache,
-        data=(*data, *map(_unfinished, data)),
+        record=home.wiped, keys=(*keys, *map(unfinished, keys)), cache=home.cache,
+        data=(*data, *map(unfinished, data)),
     )  # fmt: skip
-
-
-def _unfinished(path: Path) -> Path:
-    """What a writer of this file leaves when it is cut off."""
-    return path.with_name(f".{path.name}.new")
 
 
 def _identity_files(home: Home) -> list[IdentityFiles]:

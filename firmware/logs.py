@@ -61,7 +61,7 @@ _NUMBERS = (
     r"\?[^\s]+",  # what is asked, in an address
 )
 _MASKED = re.compile("|".join((*_NUMBERS, *_PLATES)), re.IGNORECASE | re.DOTALL)
-# Moments, and parts that are named like plates: but not behind a province.
+# Moments, and parts that are named like plates, but not behind a province. Panel and sensor names: add yours.
 _KEPT = re.compile(
     rf"(?<![0-9A-Za-z{PROVINCES}])(?<![{PROVINCES}][\s·\-])(?:ssd1[0-9]{{3}}|sh1106|imx[0-9]{{3}})(?![0-9A-Za-z{_MARKS}])"
     r"|\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?(?:\.\d{1,6})?(?:Z|\+\d\d:\d\d)?"

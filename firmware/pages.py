@@ -116,6 +116,7 @@ _NEWS_KEY, _FROM_TO = Text("下:看判定变更", "DOWN: NEWS"), "{}->{}"
 _NUMBER, _PIN, _PURPOSE = Text("警号", "NO."), Text("密码", "PIN"), Text("用途", "FOR")
 _LOCKED = Text("已锁定 按键登录", "LOCKED: LOG IN")
 _FLAGGED, _FLAGGED_SHORT = Text("查询过多已标记", "MANY LOOKUPS"), Text("标记", "MANY")
+_SWITCHING_OFF = Text("正在关机", "SWITCHING OFF")
 _OFF_NOW, _FLAT = Text("可以断电", "SAFE TO UNPLUG"), Text("电量耗尽已关机", "BATTERY EMPTY")
 _LOW, _LOW_SHORT = Text("电量低 {}%", "BATTERY {}%"), Text("{}%!", "{}%!")
 
@@ -215,13 +216,13 @@ def _title(state: State) -> tuple[str, ...]:
 
 
 def _banner(state: State) -> tuple[str, ...]:
-    """One thing at a time: an empty battery before all, news, the first fault that came, too many typed plates."""
+    """One thing at a time: an empty battery before all, news, the newest fault, too many typed plates."""
     battery = state.status.battery
     if battery is not None and battery <= LOW_BATTERY and not state.status.charging:
         return tuple(text.in_(state.language).format(battery) for text in (_LOW, _LOW_SHORT))
     if state.news and not isinstance(state.page, st.NewsList) and state.may(Duty.HISTORY):
         return tuple(text.in_(state.language).format(len(state.news)) for text in (_CHANGED, _CHANGED_SHORT))
-    for part in state.faults:
+    for part in reversed(tuple(state.faults)):
         return PARTS.get(part, _OTHER_PART).in_(state.language), _FAULT.in_(state.language)
     if state.flagged_ms is not None and not state.locked:
         return _FLAGGED.in_(state.language), _FLAGGED_SHORT.in_(state.language)
@@ -427,7 +428,8 @@ def _purpose(state: State, page: st.PurposeChoice, room: int) -> tuple[Row, ...]
 
 
 def _off(state: State, page: st.Off, room: int) -> tuple[Row, ...]:
-    return (Row((_FLAT if page.flat else _OFF_NOW).in_(state.language), big=True),)
+    text = _SWITCHING_OFF if not page.kept else _FLAT if page.flat else _OFF_NOW
+    return (Row(text.in_(state.language), big=True),)
 
 
 def _plate(plate: Plate | None) -> str:

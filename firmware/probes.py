@@ -28,6 +28,7 @@ from verifier.verdict import VerdictCode
 from verifier.wipe import WipeRecord
 
 EVERY_S = 1.0
+WIPE_ROUNDS = 30  # for which a wipe may go on before the program is ended all the same
 VITALS_FIRST_MS, VITALS_EVERY_MS = 10_000, 300_000
 CACHE = "cache"
 _RETRY_STEP_MS = 5_000  # the next try is told in steps of this: nobody reads seconds, and each one is a new picture
@@ -168,16 +169,20 @@ def _vitals(state: State, failed: Mapping[str, int], now: datetime) -> Vitals:
 
 def erased(record: Callable[[], WipeRecord | None], over: Callable[[], None]) -> Probe:
     """Calls `over` once the device was erased, whichever process did it: a program remembers its last checks, and the
-    service manager starts one that knows nothing. Posts nothing."""
+    service manager starts one that knows nothing. A wipe that does not come to its end, as while a sync runs, is
+    finished by that start. Posts nothing."""
     first: list[WipeRecord | None] = []
+    begun = [0]  # rounds since a wipe was begun
 
     def probe() -> tuple[Event, ...]:
         with suppress(OSError):
             found = record()
             if not first:
                 first.append(found)
-            elif found is not None and found.done and found != first[0]:
-                over()
+            elif found is not None and found != first[0]:
+                begun[0] += 1
+                if found.done or begun[0] >= WIPE_ROUNDS:
+                    over()
         return ()
 
     return probe

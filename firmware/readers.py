@@ -12,7 +12,7 @@ from firmware.machine.events import Event, PartFault
 from firmware.settings import ReaderSettings
 from firmware.tags import PART, TC1_WORDS, Field, TagThread
 from hw.rfid.models import MODELS
-from hw.rfid.types import RadioConfig
+from hw.rfid.types import AirProtocol, RadioConfig
 from verifier.check import CheckResult, Observation, Verifier
 from verifier.types import TagEvidence, TagSeen
 
@@ -50,7 +50,7 @@ def start_reader(
         post,
         look_at,
         lambda with_memory: Checkpoint(check, look_at, with_memory=with_memory),
-        field=Field(antennas=tuple(range(1, reader.antennas + 1)), user_words=TC1_WORDS),
+        field=Field(antennas=tuple(range(1, reader.antennas + 1)), air=AirProtocol(reader.air), user_words=TC1_WORDS),
     )
     tags.start()
     stack.callback(tags.close)
@@ -73,7 +73,7 @@ def _emulated(
     except (OSError, SceneError) as exc:
         post(PartFault(PART, f"scene: {exc}"))
         return "/nowhere"
-    in_network = reader.protocol == "llrp"
+    in_network = MODELS[reader.protocol].in_network
     port = TcpPort("127.0.0.1", 0, greeting) if in_network else PtyPort()
     played = EmulatedReader(reader.protocol, scene, paced=not in_network)
     return stack.enter_context(running(played, time.monotonic, port=port)).port.path

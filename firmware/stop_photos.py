@@ -32,6 +32,8 @@ PART = "photos"
 HELD = 2  # frames: an accident has two cars
 HELD_S = 300.0  # for which a frame waits for its verdict
 _MOST_WAITING = 4  # photos that the card has not taken yet
+_MOST_MISSED = 1_000  # stops whose photo was given up meanwhile, and is yet to be recorded as such
+SCENE_S = 3.0  # after which another car may be before the camera
 _END_S = 3.0  # for which photos under way are waited at the end
 
 
@@ -80,6 +82,8 @@ class HeldPhotos:
 class _Asked(NamedTuple):
     check_id: str
     photo: bytes  # empty: of the scene
+    at_s: float
+    scene: bool = True  # the car is before the camera still
 
 
 class StopPhotos:
@@ -92,13 +96,19 @@ class StopPhotos:
         held: HeldPhotos,
         photograph: Callable[[], bytes] | None,
         post: Callable[[Event], None],
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`photograph` gives a frame of now, empty when none comes; None where there is no camera."""
+        """`photograph` gives a frame of now, empty when none comes; None where there is no camera.
+
+        `now_s` gives seconds that never go back.
+        """
+        self._now_s = now_s
         self._home, self._clock, self._held = home, clock, held
         self._photograph, self._post = photograph, post
-        self._open: tuple[str, bytes | None] = "", None  # the check that the centre may still call a stop, and its code
+        self._open: dict[str, bytes | None] = {}  # the codes of the checks that the centre may still call stops
         self._problem = ""
         self._asked: queue.Queue[_Asked | None] = queue.Queue(_MOST_WAITING)
+        self._missed: deque[str] = deque(maxlen=_MOST_MISSED)
         self._thread = threading.Thread(target=self._work, name="photos", daemon=True)
         self._thread.start()
 
@@ -112,22 +122,22 @@ class StopPhotos:
         elif settled:
             self._held.drop(seen.code)
         else:
-            self._open = result.check_id, seen.code
+            self._open[result.check_id] = seen.code
+            for oldest in list(self._open)[:-HELD]:  # of as many as there are frames
+                self._open.pop(oldest, None)
 
     def late(self, result: CheckResult, *, on_screen: bool) -> None:
-        """The centre has answered for the last check. Does not wait.
+        """The centre has answered for a check. Does not wait.
 
         Once the officer has left its screen, what is before the camera has nothing to do with it any more.
         """
-        check_id, code = self._open
-        if result.check_id != check_id:
+        if result.check_id not in self._open:
             return
-        self._open = "", None
-        photo = self._held.photo(code)
+        code = self._open.pop(result.check_id)
         if result.verdict.tone is not Tone.STOP:
             self._held.drop(code)
-        elif photo or on_screen:
-            self._keep(check_id, photo)
+        else:
+            self._keep(result.check_id, self._held.photo(code), scene=on_screen)
 
     def of_alarms(self, post: Callable[[Event], None]) -> Callable[[Event], None]:
         """The same way for events, on which a stop at a checkpoint gets its photo too."""
@@ -145,31 +155,41 @@ class StopPhotos:
             self._asked.put_nowait(None)
         self._thread.join(_END_S)
 
-    def _keep(self, check_id: str, photo: bytes) -> None:
+    def _keep(self, check_id: str, photo: bytes, *, scene: bool = True) -> None:
         try:
-            self._asked.put_nowait(_Asked(check_id, photo))
+            self._asked.put_nowait(_Asked(check_id, photo, self._now_s(), scene))
         except queue.Full:
+            self._missed.append(check_id)
             self._told("the card is too slow")
 
     def _work(self) -> None:
         while (asked := self._asked.get()) is not None:
             try:
                 self._store(asked)
+                self._record_missed()
             except AuditError as exc:
                 self._told(str(exc))
             else:
                 self._told("")
+
+    def _record_missed(self) -> None:
+        """Of those for which there was no room. AuditError."""
+        while self._missed:
+            self._none(self._missed.popleft(), NoPhoto.NOT_KEPT)
+
+    def _none(self, check_id: str, why: NoPhoto) -> None:
+        """Record that a stop has no photo, and why. AuditError."""
+        if (log := self._log()) is not None:
+            log.append(no_photo_json(check_id, why))
 
     def _store(self, asked: _Asked) -> None:
         """Keep it and record it, or record why there is none; nothing at a level below full. AuditError."""
         log = self._log()
         if log is None:
             return
-        photo = asked.photo or (self._photograph() if self._photograph is not None else b"")
+        photo = asked.photo or self._scene(asked)
         if not photo:
-            log.append(
-                no_photo_json(asked.check_id, NoPhoto.NO_CAMERA if self._photograph is None else NoPhoto.NO_FRAME)
-            )
+            self._none(asked.check_id, NoPhoto.NO_CAMERA if self._photograph is None else NoPhoto.NO_FRAME)
             return
         of = PhotoOf.CODE if asked.photo else PhotoOf.SCENE
         try:  # what the code was read in proves something; the scene may have to make room for such a photo
@@ -178,8 +198,15 @@ class StopPhotos:
                 evidence=of is PhotoOf.CODE, of=of,
             )  # fmt: skip
         except AuditError:
-            log.append(no_photo_json(asked.check_id, NoPhoto.NOT_KEPT))
+            self._none(asked.check_id, NoPhoto.NOT_KEPT)
             raise
+
+    def _scene(self, asked: _Asked) -> bytes:
+        """What is before the camera, if that is the car of the stop still: never the one that came after it."""
+        if self._photograph is None or not asked.scene or self._now_s() - asked.at_s > SCENE_S:
+            return b""
+        photo = self._photograph()
+        return photo if self._now_s() - asked.at_s <= SCENE_S else b""
 
     def _log(self) -> AuditLog | None:
         """Made anew for each photo: stops are rare, and key and settings may be others since. None to keep no photo."""

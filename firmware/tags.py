@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from firmware.checkpoint import Checkpoint
 from firmware.machine.events import Event, PartFault, SeenTag, TagsSeen
-from hw.errors import HardwareError, TagError, UnsupportedError
+from hw.errors import HardwareError, ReaderTimeoutError, RejectedError, TagError, UnsupportedError
 from hw.rfid.driver import Driver
 from hw.rfid.inventory import Inventory
 from hw.rfid.session import Wait
@@ -33,7 +33,8 @@ from hw.rfid.types import (
     Selector,
     TagRead,
 )
-from verifier.codec.tag import SIGNATURE_BYTES, TC0_EPC_BYTES, TC1_BYTES
+from verifier.codec.cose import SIGNATURE_LENGTH
+from verifier.codec.tag import TC0_EPC_BYTES, TC1_BYTES
 from verifier.types import TagAuth, TagEvidence, TagSeen
 
 PART = "reader"
@@ -45,7 +46,7 @@ TRIES = 3  # to read one tag's memory
 REMEMBERED = 256  # tags whose memory is kept
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 5.0  # between two attempts to open the reader
 TID_WORDS = 6
-TC1_WORDS, TC0_WORDS = TC1_BYTES // 2, SIGNATURE_BYTES // 2
+TC1_WORDS, TC0_WORDS = TC1_BYTES // 2, SIGNATURE_LENGTH // 2
 UNHEARD_DBM = -90.0  # of a reader that tells no strength
 
 
@@ -93,6 +94,7 @@ class Memories:
         self._authenticates, self._tid_along, self._doubted = authenticates, tid_along, doubted
         self._kept: OrderedDict[tuple[AirProtocol, bytes], _Memory] = OrderedDict()
         self._mute: set[AirProtocol] = set()  # of these, the reader reads no memory
+        self._failures = 0  # on end, of the reader and not of a tag
 
     def take(self, read: TagRead) -> None:
         """Keep what came along with a read.
@@ -123,14 +125,25 @@ class Memories:
         lacking = self._unread(read) or self._unproven(read)
         return lacking and self._of(read).tries < TRIES and bool(read.epc)
 
-    def fetch(self, driver: Driver, read: TagRead) -> None:
-        """Read what is missing; the reader must not be scanning.
+    def fetch(self, driver: Driver, read: TagRead) -> bool:
+        """Read what is missing; whether the reader answered. It must not be scanning.
 
         HardwareError, but neither TagError, which counts as a try, nor UnsupportedError, which says nothing of the tag.
+        A reader that keeps silent, or refuses, is asked TRIES times on end and then no more.
         """
-        known = self._of(read)
-        self._put(read, known._replace(tries=known.tries + 1))
-        selector = Selector(read.epc, read.protocol)
+        self._put(read, self._of(read)._replace(tries=self._of(read).tries + 1))
+        try:
+            self._fetch(driver, Selector(read.epc, read.protocol), read)
+        except (ReaderTimeoutError, RejectedError):
+            self._failures += 1
+            if self._failures >= TRIES:
+                self._mute.add(read.protocol)
+                self._authenticates = False
+            return False
+        self._failures = 0
+        return True
+
+    def _fetch(self, driver: Driver, selector: Selector, read: TagRead) -> None:
         if self._unread(read):
             try:
                 self._read(driver, selector, read)
@@ -296,7 +309,8 @@ class TagThread:
                 wanting = self._listed(scan, tracker, memories, away_ns)
             since_ns = self._monotonic_ns()
             for read in wanting:
-                memories.fetch(driver, read)
+                if not memories.fetch(driver, read):
+                    break  # the scan shows whether the reader is silent altogether
             away_ns += self._monotonic_ns() - since_ns  # nobody can be heard meanwhile, so nobody leaves
 
     def _doubted(self, seen: TagSeen) -> bool:
@@ -310,16 +324,20 @@ class TagThread:
             while self._goes_on(_Job.WATCH):
                 event = scan.poll(POLL_S)
                 self._heed(event)
-                now_ns = self._monotonic_ns()
-                told = checkpoint.tick(now_ns) if event is None else checkpoint.see(event, now_ns)
+                told: Iterable[Event] = ()
+                if isinstance(event, TagRead):
+                    told = checkpoint.see(event)
+                elif event is None:  # nothing is left to be looked at
+                    told = checkpoint.tick(self._monotonic_ns())
                 for happened in told:
                     self._post(happened)
 
     def _listed(self, scan: Inventory, tracker: Tracker, memories: Memories, away_ns: int) -> list[TagRead]:
-        """Post lists until the memory of some tag is to be read, or the job is over; these tags.
+        """Post lists until the memory of some tag is to be read, or the job is over; these tags, heard in this scan.
 
         The tracker's clock stood still for `away_ns`.
         """
+        began_ns = self._monotonic_ns() - away_ns
         due_ns = self._monotonic_ns() + int(LIST_S * 1e9)
         while self._goes_on(_Job.READ):
             event = scan.poll(POLL_S / 2)
@@ -334,7 +352,8 @@ class TagThread:
             memories.forget(tracker.tick(now_ns - away_ns))
             strongest = sorted(tracker.present, key=_dbm, reverse=True)[:LISTED]
             self._post(TagsSeen(tuple(self._tag(passing, memories) for passing in strongest)))
-            wanting = [passing.last for passing in strongest[:FETCHED] if memories.wanting(passing.last)]
+            heard = [passing.last for passing in strongest[:FETCHED] if passing.last.mono_ns >= began_ns]
+            wanting = [read for read in heard if memories.wanting(read)]
             if wanting:
                 return wanting
         return []
@@ -348,7 +367,11 @@ class TagThread:
     def _heed(self, event: TagRead | RoundEnd | Gap | None) -> None:
         """Tell of a reader that is gone or has a fault, and that it is back."""
         if isinstance(event, Gap):
-            self._told("" if event.over else _PROBLEMS[event.reason], passing=event.reason is GapReason.READER_FAULT)
+            problem = _PROBLEMS[event.reason]
+            if not event.over:
+                self._told(problem, passing=event.reason is GapReason.READER_FAULT)
+            elif self._problem == problem:  # an antenna may be missing still
+                self._told("")
         elif event is not None and self._passing_problem:
             self._told("")
 

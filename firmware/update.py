@@ -43,6 +43,8 @@ WATCH_S = 60.0  # of the new program; it is fed a watchdog every 3 s, and ended 
 LOOK_S = 5.0
 LONGEST_S = 1800.0  # for the making of a release on a slow card
 SERVICE = "markcheck.service"
+TIMERS = "timers.target"  # with those that are new
+CONSOLES = "markcheck-console@*.service"  # they run for months, and their release goes with the next update
 
 _NAME = re.compile(r"([0-9][0-9A-Za-z.]*)-[0-9a-f]{12}", re.ASCII)
 _MAX_REFUSALS = 100  # lines that are kept
@@ -120,6 +122,13 @@ class Releases:
         except FileNotFoundError:
             return []
 
+    def sweep_unfinished(self, keep: str) -> None:
+        """Remove what a failed update leaves on the card, but the bundle: it need not be fetched again."""
+        shutil.rmtree(self.stage / "sources", ignore_errors=True)
+        for path in self.path("").glob("*"):
+            if path.name != keep and not (path / "complete").exists():
+                shutil.rmtree(path, ignore_errors=True)
+
     def sweep(self, keep: Sequence[str]) -> None:
         """Remove what was staged, and every release but these."""
         shutil.rmtree(self.stage, ignore_errors=True)
@@ -196,13 +205,19 @@ class Updater:
                 return Updated(outcome=Outcome.NONE if offer is None else Outcome.FRESH, before=before, after=before)
             self._check(offer, before, power, again=again)
             self._releases.drop_refused(keep=before)
-            name = self._made(offer)
+            try:
+                name = self._made(offer)
+            except BaseException:
+                self._releases.sweep_unfinished(keep=before)
+                raise
             if name == before:  # it was installed by hand
                 replace_file(self._releases.path(name) / "bundle", f"{offer.sha256}\n".encode())
                 return Updated(outcome=Outcome.FRESH, before=before, after=before)
             self._check_health(name)
             self._take(name)
             self._releases.sweep(keep=(name, before))
+            self._systemctl("start", TIMERS)
+            self._systemctl("try-restart", CONSOLES)
             return Updated(outcome=Outcome.UPDATED, before=before, after=name)
 
     @contextmanager
@@ -282,7 +297,7 @@ class Updater:
         self._step("restarted")
         self._watch(name)
         self._step("watched")
-        if self._release("confirm").returncode:
+        if self._release("confirm").returncode or self._releases.named("confirmed") != name:
             raise UpdateError(f"update: {name} could not be confirmed")
         self._step("confirmed")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from verifier.check import CheckResult
@@ -160,13 +160,14 @@ def verdict_view(
 
 def result_view(result: CheckResult, language: Language) -> VerdictView:
     """The words for a finished check: grade and age are those that it had then."""
-    return verdict_view(
+    view = verdict_view(
         result.verdict,
         now=result.earliest,
         language=language,
         credential=result.credential,
         similar=result.similar,
     )
+    return view if result.plate_to_confirm is not None else replace(view, compare=())
 
 
 def is_raised(code: VerdictCode, tone: Tone) -> bool:

@@ -32,7 +32,7 @@ from firmware.keeper import default_run, wipe_files
 from firmware.login import LoginDesk
 from firmware.logs import LogRing, fault_notes
 from firmware.machine import states as st
-from firmware.machine.events import Event, LookedUp, PartFault
+from firmware.machine.events import Event, Kept, LookedUp, PartFault
 from firmware.machine.states import State, Status
 from firmware.probes import Probing
 from firmware.scanner import Scanner, ScanSource
@@ -121,13 +121,17 @@ class Appliance:
         """Everything on the disk, every part but the panel let go; harmless twice."""
         self.notifier.tell("STOPPING=1")
         self.stack.close()
+        page = self.program.state.page
+        if isinstance(page, st.Off) and not page.kept:
+            self.program.post(Kept())
+            self.program.turn()  # the last words, now that they are true
 
 
 def run_program(
     settings: Settings, remark: str, panel: Panel, inputs: Inputs | None, *, config: Path, home: Path | None
 ) -> int:
     """Build, run and close: the exit status, as `firmware.start.start` tells it."""
-    ending, switched_off = Ending(), False
+    ending = Ending()
     with watched(ending):
         appliance = build_program(
             settings, panel, inputs or Inputs(), config=config, home=home, remark=remark, ending=ending
@@ -135,10 +139,11 @@ def run_program(
         try:
             appliance.run()
         finally:
+            if not appliance.switched_off:
+                panel.close()  # at once: the verdict on it has nobody behind it any more
             appliance.close()
-            switched_off = appliance.switched_off
-            panel.close(keep_picture=switched_off)  # "safe to unplug" stays
-    if switched_off and settings.device.switch_off == "machine":
+            panel.close(keep_picture=appliance.switched_off)  # "safe to unplug" stays
+    if appliance.switched_off and settings.device.switch_off == "machine":
         return power_off()
     return ending.status or DONE
 

@@ -285,6 +285,18 @@ def answers(status: int, *more: str) -> Fault:
     return run
 
 
+FAULTS: dict[str, Fault] = {
+    "hang": hang, "silent": silent, "drip body": drip_body, "drip head": drip_head, "drip handshake": drip_handshake,
+    "reset at once": reset_at_once, "reset in the middle": reset_in_the_middle, "truncated": truncated,
+    "ten gigabytes": ten_gigabytes, "endless chunks": endless_chunks, "wrong type": wrong_type,
+    "captive portal": captive_portal, "lying portal": lying_portal, "redirect": redirect, "compressed": compressed,
+    "401": answers(401), "403": answers(403), "404": answers(404), "409": answers(409), "500": answers(500),
+    "502": answers(502), "503": answers(503, "Retry-After: 3600"),
+}  # fmt: skip
+"""Each by its name. The lists of `test_online_faults.py`, `test_identity.py` and `torture/mirrors.py` choose from it,
+and the first of them has a test that tells which is in none."""
+
+
 class Replay:
     """Sends the first answer that it has seen to everybody."""
 

@@ -241,8 +241,9 @@ def page_states(language: Language) -> dict[str, State]:
         "self-test": replace(ready, page=st.Info(title=MenuItem.SELF_TEST, lines=tested)),
         "about": after("ok", start=menu(MenuItem.INFO)),
         "about with everything": replace(worn, page=st.Info()),
-        "off": replace(ready, page=st.Off(), light=Light.SLEEP),
-        "off flat": replace(ready, page=st.Off(flat=True)),
+        "switching off": replace(ready, page=st.Off(), light=Light.SLEEP),
+        "off": replace(ready, page=st.Off(kept=True), light=Light.SLEEP),
+        "off flat": replace(ready, page=st.Off(flat=True, kept=True)),
         **login_states(ready),
     }  # fmt: skip
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from PIL import Image
 from firmware.app import monotonic_ms
 from firmware.machine import states as st
 from firmware.machine.states import State
+from firmware.panel import PanelAtHand
 from firmware.settings import read_settings
-from firmware.start import PanelAtHand
 from firmware.wiring import Appliance, Inputs, build_program
 from hw.display.simulator import SimulatedPanel
 from hw.power.fake import write_power
@@ -59,6 +60,7 @@ class Officer:
         """`folder` has the settings, and is the home unless another is named."""
         self.world, self.home = world, home or folder
         self.skipped_ms = 0
+        self._stopped_ms: int | None = None
         self.heard: list[str] = []
         self.seen_when_heard: list[bytes] = []  # what was on the glass when each signal began
         self.glass = SimulatedPanel()
@@ -81,7 +83,18 @@ class Officer:
     # ------------------------------------------------------------------------------------------------ time
 
     def now_ms(self) -> int:
-        return monotonic_ms() + self.skipped_ms
+        return self._stopped_ms if self._stopped_ms is not None else monotonic_ms() + self.skipped_ms
+
+    @contextmanager
+    def in_no_time(self) -> Iterator[None]:
+        """By the program's clock what happens here takes no time, however long this machine needs for it."""
+        began = monotonic_ms()
+        self._stopped_ms = began + self.skipped_ms
+        try:
+            yield
+        finally:
+            self.skipped_ms -= monotonic_ms() - began
+            self._stopped_ms = None
 
     def skip(self, seconds: float) -> Officer:
         """Time goes by in one leap; twice a round, so that everything due happens."""

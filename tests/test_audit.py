@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from firmware.probes import Tally
 from scripts.sandbox.audit_keys import open_log, open_or_make_key, opened_lines
-from tests.audit_cuts import KEY, NOW, PLATE, PRIVATE, a_clock, record, sealed_log, write_key
+from tests.sealed_logs import KEY, NOW, PLATE, PRIVATE, a_clock, record, sealed_log, write_key
 from tests.test_check import World as CheckWorld
 from tests.test_check import seen_plate
 from verifier.audit import AuditLog, CheckContext, read_log, replay, verdict_to_json

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from scripts.cli.audit import COMMANDS, audit
 from scripts.cli.main import main
 from scripts.sandbox.audit_keys import load_private_key, open_or_make_key
-from tests.audit_cuts import NOW, PRIVATE, sealed_log, write_key
 from tests.conftest import DATA, ROOT
+from tests.sealed_logs import NOW, PRIVATE, sealed_log, write_key
 from tests.status_world import Handheld, World, make_world
 from tests.test_audit_photos import jpeg
 from verifier.audit import AuditLog, CheckContext, CheckRecord, verdict_to_json

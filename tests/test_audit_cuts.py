@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench.replay import Disk, contents, in_hex, strace
+from scripts.bench.crashed_disk import Disk, contents, in_hex, strace
 from scripts.sandbox.audit_keys import open_log
-from tests.audit_cuts import PRIVATE, record, sealed_log, write_key
 from tests.conftest import ROOT
+from tests.sealed_logs import PRIVATE, record, sealed_log, write_key
 from verifier.audit_file import read_lines
 
 MANY = 1_000_000  # records; more than a process writes before it is killed
@@ -24,7 +24,7 @@ LONGEST = 60.0  # seconds until the first record
 
 
 def writer(log: Path, key: Path, count: int, wrapped: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    command = [*wrapped, sys.executable, "-m", "tests.audit_cuts", str(log), str(key), str(count)]
+    command = [*wrapped, sys.executable, "-m", "tests.sealed_logs", str(log), str(key), str(count)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
 
 

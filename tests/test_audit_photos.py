@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from scripts.sandbox.audit_keys import open_log, open_photo
-from tests.audit_cuts import KEY, PRIVATE, sealed_log
+from tests.sealed_logs import KEY, PRIVATE, sealed_log
 from verifier.audit import AuditLog
 from verifier.capture import Capture
 from verifier.errors import AuditError
@@ -66,6 +66,15 @@ def test_a_store_full_of_evidence_takes_no_more_and_loses_none(tmp_path):
         with pytest.raises(AuditError, match="full of evidence"):
             store.add(CHECK, jpeg(1000), evidence=evidence)
     assert len(names(store)) == 3
+
+
+def test_a_photo_that_another_process_removes_meanwhile_costs_neither_the_order_nor_the_next_photo(tmp_path):
+    folder = tmp_path / "photos"
+    PhotoStore(folder).add("0" * 32, jpeg(), evidence=True)
+    (folder / f"00000007-p-{'1' * 32}.jpg").symlink_to(tmp_path / "gone")  # its name was read, and then it went
+    (stored,) = PhotoStore(folder).photos()
+    assert (stored.number, stored.evidence) == (1, True)
+    assert PhotoStore(folder).add("2" * 32, jpeg(), evidence=True).name.startswith("00000002-")
 
 
 def test_what_would_not_help_is_not_removed(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.sandbox.audit_keys import open_log
-from tests.audit_cuts import KEY, NOW, PLATE, PRIVATE, record, sealed_log
+from tests.sealed_logs import KEY, NOW, PLATE, PRIVATE, record, sealed_log
 from tests.status_world import World, make_world
 from verifier.audit import AuditLog
 from verifier.audit_file import log_head, read_lines, start_of

@@ -18,11 +18,12 @@ import pytest
 from PIL import Image
 
 from firmware import blank
+from firmware.choices import FILE
+from firmware.panel import PanelAtHand
 from firmware.settings import read_settings
-from firmware.start import LAST_GOOD, PanelAtHand
+from firmware.start import LAST_GOOD
 from hw.display.panel import MODELS, open_panel
-from hw.display.simulated_ram import SimulatedSsd1322, SimulatedSsd1351
-from hw.display.simulated_sh1106 import SimulatedSh1106
+from hw.display.simulated import SIMULATED
 from hw.display.simulator import SimulatedPanel
 from tests.centres import START, OnlineWorld
 from tests.conftest import ROOT
@@ -32,7 +33,6 @@ from verifier.wording import LANGUAGES
 
 UNIT = (ROOT / "systemd" / "markcheck.service").read_text()
 SETTINGS = '[keys]\nsource = "none"\n[camera]\nkind = "none"\n[sound]\nsource = "none"\n[paths]\nsysfs = "sys"\n'
-GLASSES = {"ssd1322": SimulatedSsd1322, "ssd1351": SimulatedSsd1351, "sh1106": SimulatedSh1106}
 KILLED = {"SERVICE_RESULT": "signal"}
 
 PROGRAM = """
@@ -40,7 +40,8 @@ import socket, struct, sys, threading, time
 from datetime import datetime
 from pathlib import Path
 from firmware.settings import load_settings
-from firmware.start import PanelAtHand, start
+from firmware.panel import PanelAtHand
+from firmware.start import start
 from firmware.wiring import Inputs
 from hw.buttons.keys import Key, KeyEvent, Touch
 
@@ -132,7 +133,7 @@ def test_a_green_of_a_program_that_was_killed_gives_way_to_the_words_that_it_has
 def test_every_panel_says_that_the_program_has_stopped_whatever_was_left_on_it(model: str, tmp_path: Path) -> None:
     told = []
     for language in LANGUAGES:
-        glass = GLASSES.get(model, SimulatedPanel)()
+        glass = SIMULATED[model]()
         left_behind = open_panel(model, glass)
         left_behind.contrast(0)
         left_behind.show(Image.new(MODELS[model].mode, MODELS[model].size, "white"))
@@ -146,6 +147,18 @@ def test_every_panel_says_that_the_program_has_stopped_whatever_was_left_on_it(m
         assert (left > 0, top > 0, right < panel.size[0], bottom < panel.size[1]) == (True,) * 4
         assert glass.contrast > 0
     assert told[0] != told[1]
+
+
+@pytest.mark.parametrize("kept", ['{"brightness": 2, "configured": "zh", "language": "en"}', "{"])
+def test_it_is_told_in_the_language_that_the_officer_chose(kept: str, tmp_path: Path) -> None:
+    (tmp_path / "markcheck.toml").write_text("")
+    (tmp_path / FILE).write_text(kept)
+    glass, expected = SimulatedPanel(), SimulatedPanel()
+    panel = PanelAtHand(read_settings("").panel, lambda _: glass)
+    variables = {**KILLED, "MARKCHECK_HOME": str(tmp_path)}
+    assert blank.main(["--config", str(tmp_path / "markcheck.toml")], variables, panel) == 0
+    blank.tell(PanelAtHand(read_settings("").panel, lambda _: expected), "en" if len(kept) > 1 else "zh")
+    assert glass.image().tobytes() == expected.image().tobytes()
 
 
 def test_after_a_good_end_its_last_words_stay(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from firmware.machine.events import Alarm, Passed
 from hw.rfid.emulator.port import running
 from hw.rfid.tracker import HOLD_OFF_S
 from hw.rfid.transport import serial_line
-from hw.rfid.types import AirProtocol, Gap, GapReason, Integrity, RoundEnd, TagRead
+from hw.rfid.types import AirProtocol, Integrity, TagRead
 from scripts.bench.figures import Verdict
 from scripts.bench.lane import (
     BAUD,
@@ -72,7 +72,10 @@ class Lanes:
         self.checkpoint = Checkpoint(check, verifier.look_at, **options)
 
     def see(self, *reads: TagRead) -> list[Alarm | Passed]:
-        return [told for read in reads for told in self.checkpoint.see(read, read.mono_ns)]
+        return [told for read in reads for told in self.checkpoint.see(read)]
+
+    def pass_time(self, until_s: float) -> list[Alarm | Passed]:
+        return list(self.checkpoint.tick(int(until_s * SECOND)))
 
     def learn(self, tags: list[PersonalisedTag], vehicles: int = LEARNT + 1) -> float:
         """So many vehicles by which it is known how loud one is; the moment afterwards."""
@@ -80,7 +83,7 @@ class Lanes:
             tag = tags[number % len(tags)]
             own = PersonalisedTag(tag.tid, bytes((0xF0, number)) + bytes(10), b"")
             self.see(*(read_of(own, number + place / 10, dbm=-65 - place % 2 - number % 3) for place in range(3)))
-        self.checkpoint.see(RoundEnd(), (LEARNT + 10) * SECOND)
+        self.pass_time(LEARNT + 10)
         return LEARNT + 10.0
 
 
@@ -159,13 +162,6 @@ def test_data_that_say_nothing_make_no_alarm_but_are_counted(world):
     assert (lanes.checkpoint.counts.unchecked, lanes.checkpoint.counts.alarms) == (1, 0)
 
 
-def test_a_gap_and_a_round_end_are_no_vehicles(world):
-    lanes = Lanes(world)
-    assert lanes.checkpoint.see(Gap(GapReason.LINK_LOST, 1.0), SECOND) == []
-    assert lanes.checkpoint.see(RoundEnd(), SECOND) == []
-    assert lanes.checks == []
-
-
 # ------------------------------------------------------------------------------------- memory that comes along
 
 
@@ -181,8 +177,8 @@ def test_a_tag_that_names_no_plate_yet_is_given_a_moment(world):
 def test_the_moment_is_short_and_then_it_is_an_unknown_tag(world):
     lanes = Lanes(world, with_memory=True)
     lanes.see(read_of(world.tag(world.tagged[0]), 1.0))
-    assert lanes.checkpoint.see(RoundEnd(), int(1.1 * SECOND)) == []
-    (alarm,) = lanes.checkpoint.see(RoundEnd(), int((1.001 + PATIENCE_S) * SECOND))
+    assert lanes.pass_time(1.1) == []
+    (alarm,) = lanes.pass_time(1.001 + PATIENCE_S)
     assert alarm.result.verdict.code is VerdictCode.UNDECIDED
 
 
@@ -230,7 +226,7 @@ def test_memory_that_comes_late_is_checked_once_more_and_once_only(world, with_m
     lanes = Lanes(world, with_memory=with_memory)
     tag = world.tag(world.tagged[0], TagForm.TC0)
     copy = tag._replace(tid=bytes.fromhex(NEW_TID), user=tag.user if user else None)
-    told = lanes.see(read_of(copy, 1.0)) + lanes.checkpoint.see(RoundEnd(), int((1.001 + PATIENCE_S) * SECOND))
+    told = lanes.see(read_of(copy, 1.0)) + lanes.pass_time(1.001 + PATIENCE_S)
     assert told == [Passed(1)]  # by its EPC alone
     (alarm,) = lanes.see(*(read_of(copy, 1.2 + n / 10, memory=True) for n in range(5)))
     assert Reason.TAG_AUTH_FAILED in alarm.result.verdict.reasons

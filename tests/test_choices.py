@@ -115,7 +115,7 @@ def test_a_card_that_takes_nothing_costs_the_choice_and_is_noted_once(
     choices: KeptChoices, tmp_path: Path, notes: list[tuple[str, str]]
 ) -> None:
     choices.applied(State())
-    (tmp_path / f"{FILE}.new").mkdir()
+    (tmp_path / f".{FILE}.new").mkdir()
     for _ in range(3):
         choices.keep(State(brightness=3))
     assert notes == [("choices", "not kept: Is a directory")]

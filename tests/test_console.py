@@ -18,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from firmware.console import KEYS
+from firmware.console import KEYS, Console, open_session
+from firmware.console_commands import COMMANDS
+from firmware.console_line import Terminal
 from firmware.console_login import Challenge, ConsoleKey, KeyKind, hmac_answer
 from tests.centres import OnlineWorld
 from tests.conftest import ROOT
@@ -213,6 +215,21 @@ def test_six_wrong_answers_lock_the_login_and_a_new_line_does_not_unlock_it(home
         assert "login refused: too many wrong answers" in line.ask("login")
         assert "log in first" in line.ask("config")
     assert events(home).count(("login", "refused", None)) == 5
+
+
+def test_nobody_at_the_plug_fills_the_card_with_records_not_even_by_hanging_up_again_and_again(
+    tmp_path: Path, home: Path
+) -> None:
+    for _ in range(3):
+        source, typing = os.pipe()
+        sink = os.open(os.devnull, os.O_WRONLY)
+        os.write(typing, b"help version\n" * 40)
+        os.close(typing)
+        session = open_session(tmp_path / "device.toml", home, Terminal(source, sink), run=tmp_path / "run")
+        Console(session, COMMANDS).serve()
+        os.close(source)
+        os.close(sink)
+    assert len(events(home)) == 60
 
 
 def test_a_line_that_hangs_up_is_logged_out(home: Path) -> None:

@@ -19,6 +19,7 @@ from firmware.console_commands import FAILURES, RING, log_bundle
 from firmware.console_line import Terminal
 from firmware.console_login import ConsoleKey, KeyKind
 from firmware.logs import LONGEST, LogRing, bundle, fault_notes, masked, tail
+from hw.display.sizes import SIZES
 from tests.conftest import load_data
 from tests.test_console import SETTINGS
 from verifier.plates import LETTERS, PROVINCES
@@ -70,6 +71,12 @@ def test_no_plate_of_the_usual_form_is_left_however_it_is_written(
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_a_technician_needs_stays(text: str) -> None:
     assert masked(text) == text
+
+
+@pytest.mark.parametrize("model", SIZES)
+def test_the_name_of_every_panel_stays(model: str) -> None:
+    text = f"{model} on spi took a picture"
+    assert masked(text) == text, "add it to _KEPT of firmware/logs.py"
 
 
 def test_a_part_named_like_a_plate_stays_but_never_behind_a_province() -> None:

@@ -22,17 +22,17 @@ from firmware.console_login import hmac_answer
 from firmware.console_parts import own_look, own_tags
 from firmware.console_trials import OUTPUTS, WHAT, SharedPanel, squares
 from firmware.machine import states as st
+from firmware.panel import PanelAtHand
 from firmware.settings import read_settings
-from firmware.start import PanelAtHand
 from firmware.syncjob import main as syncjob
 from hw.display.simulator import SimulatedPanel
 from hw.errors import HardwareError
 from hw.rfid.emulator.scene import Tag
 from scripts.demonstration.handheld import PROTOCOL, Parts
 from scripts.sandbox.audit_keys import open_log
-from tests.audit_cuts import PRIVATE, write_key
 from tests.centres import OnlineWorld
 from tests.officer import SETTINGS, Officer, home_of
+from tests.sealed_logs import PRIVATE, write_key
 from tests.test_appliance import NO_CAMERA, code_of
 from tests.test_console import KEYS, SECRET, Line, console, events, home
 from tests.test_console import SETTINGS as NO_PARTS

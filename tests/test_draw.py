@@ -8,6 +8,7 @@ from datetime import timedelta
 from itertools import cycle, product
 from pathlib import Path
 from types import MappingProxyType
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from firmware.machine import states as st
 from firmware.machine.checking import sheets
 from firmware.machine.states import Light, MenuItem, Mode, Network, State, Status
 from firmware.page_screens import page_view_ink, rows_of
-from firmware.pages import PARTS, page_view
+from firmware.pages import _ROWS, PARTS, page_view
 from firmware.plate_entry import Entry
 from firmware.screens import page_ink
 from firmware.sheet import LayoutError, label, words
@@ -82,6 +83,14 @@ def says(image: Image.Image, text: str) -> bool:
 
 
 # --------------------------------------------------------------------------------------- everything fits
+
+
+def test_every_page_has_its_rows_and_a_stored_picture() -> None:
+    every = {*get_args(st.Page)}
+    drawn = _ROWS.keys() | {st.Shown}  # a verdict has pages of its own
+    assert drawn == every, f"in _ROWS of firmware/pages.py: {every ^ drawn}"
+    stored = {type(state.page) for state in stored_states("zh").values()}
+    assert stored == every, f"in page_states of tests/make_screens.py: {every ^ stored}"
 
 
 def hardest(state: State) -> list[State]:

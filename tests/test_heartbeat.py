@@ -18,8 +18,8 @@ from firmware.pages import PARTS
 from scripts.cli.audit_send import send, sign_of_life
 from scripts.sandbox.json_schema import check
 from scripts.sandbox.status_api import HEARTBEAT_REQUEST
-from tests.audit_cuts import sealed_log
 from tests.nightly import FakeClock, Night
+from tests.sealed_logs import sealed_log
 from verifier.audit_file import log_head
 from verifier.codec.device import AUDIT_PATH
 from verifier.errors import StatusError

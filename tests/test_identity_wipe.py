@@ -16,6 +16,7 @@ import pytest
 from firmware.build import build_device
 from firmware.config import Home
 from firmware.keeper import ERASED, finish_wipe, open_keeper, wipe_files
+from firmware.probes import WIPE_ROUNDS, erased
 from scripts.cli.main import main
 from scripts.sandbox.keys import status_key
 from scripts.sandbox.status_store import DeviceError, DeviceState
@@ -250,6 +251,48 @@ def test_a_full_card_saves_no_key(field: Field, monkeypatch):
         with pytest.raises(OSError, match="No space"):
             field.keeper().wiper.obey(field.order(1), NAME, trust(field))
     assert left_of(field) == KEPT - {"wiped.json"}
+
+
+def test_on_a_full_card_the_record_stands_as_soon_as_a_key_has_made_room_and_ends_the_program(
+    field: Field, monkeypatch
+):
+    """Only then does a running program learn of it, whichever process wipes; a sync may hold up all that follows."""
+    ended: list[bool] = []
+    probe = erased(Wiper(wipe_files(field.home, field.run), system_clock).record, lambda: ended.append(True))
+    probe()
+    write = wipe.replace_file
+
+    def full_while_the_key_is_there(path: Path, data: bytes) -> None:
+        if field.home.device_key.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(wipe, "replace_file", full_while_the_key_is_there)
+    with exclusive(field.home.cache), pytest.raises(SyncBusyError):
+        field.keeper().wiper.obey(field.order(1), NAME, trust(field))
+    found = field.keeper().wiper.record()
+    assert found is not None
+    assert not found.done
+    for _ in range(WIPE_ROUNDS - 1):
+        probe()
+    assert ended == []  # whoever wipes is given the time for it
+    probe()
+    assert ended == [True]
+    assert finish_wipe(field.home, system_clock, field.run) == ERASED  # at the start that follows
+    assert left_of(field) == KEPT
+
+
+def test_a_program_that_starts_beside_an_unfinished_wipe_is_not_ended_again_and_again(field: Field):
+    with exclusive(field.home.cache), pytest.raises(SyncBusyError):
+        field.keeper().wiper.by_hand()
+    ended: list[bool] = []
+    probe = erased(field.keeper().wiper.record, lambda: ended.append(True))
+    for _ in range(2 * WIPE_ROUNDS):
+        probe()
+    assert ended == []
+    finish_wipe(field.home, system_clock, field.run)
+    probe()
+    assert ended == [True]
 
 
 def test_one_key_that_cannot_be_destroyed_saves_no_other(field: Field, monkeypatch):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -98,6 +97,7 @@ def test_all_that_it_does_is_said_before_and_a_plan_does_nothing(first: Path, tm
     assert done.returncode == 0, done.stderr
     assert steps(done.stderr) == steps(planned.stderr)
     written = {f"write /{name}" for name in contents(root) if not (root / name).is_dir()}
+    written = {re.sub(r"write \S+\.wants/", "enable ", name) for name in written}
     said = {step.replace(str(root), "").partition(",")[0] for step in steps(planned.stderr)}
     assert {name for name in written if "/opt/markcheck/" not in name} <= said
     assert done.stderr.index("this is to be done") < done.stderr.index("making")
@@ -140,6 +140,68 @@ def test_a_new_release_takes_over_as_a_whole_and_the_one_before_stays_beside_it(
         seen.append((root / "opt/markcheck/current").readlink().name)
     assert len(set(seen)) == 3
     assert releases(root) == set(seen[1:])
+
+
+def test_units_of_ours_that_are_no_longer_in_the_release_are_removed_with_what_enabled_them(
+    first: Path, tmp_path: Path
+) -> None:
+    install(first, "--root", tmp_path, "--venv", VENV)
+    units = tmp_path / "etc/systemd/system"
+    gone = units / "markcheck-hot.timer"
+    gone.write_text("[Timer]\nOnCalendar=minutely\n")
+    (units / "timers.target.wants" / gone.name).symlink_to(f"/etc/systemd/system/{gone.name}")
+    (units / "markcheck.service.d").mkdir()  # what the owner of the device added
+    run = install(first, "--root", tmp_path, "--venv", VENV)
+    assert steps(run.stderr) == [f"remove {gone}"]
+    assert [path for path in units.rglob(gone.name) if path.is_symlink() or path.exists()] == []
+    assert (units / "markcheck.service.d").exists()
+
+
+def test_every_unit_that_is_to_be_enabled_is_so_in_a_folder_too_once(first: Path, tmp_path: Path) -> None:
+    install(first, "--root", tmp_path, "--venv", VENV)
+    units = tmp_path / "etc/systemd/system"
+    enabled = {path.name for path in units.glob("*.wants/*")}
+    assert enabled == {path.name for path in units.glob("markcheck*") if "[Install]" in path.read_text()}
+    assert {"markcheck.service", "markcheck-roll-back.service", "markcheck-update.timer"} <= enabled
+    (units / "timers.target.wants/markcheck-update.timer").unlink()  # as `systemctl disable` does
+    (units / "markcheck-update.timer").write_text("changed")
+    install(first, "--root", tmp_path, "--venv", VENV)
+    assert (units / "markcheck-update.timer").read_text() != "changed"
+    assert not (units / "timers.target.wants/markcheck-update.timer").is_symlink()
+
+
+def test_a_release_for_another_python_is_another_release_and_the_one_in_use_stays_whole(
+    first: Path, tmp_path: Path
+) -> None:
+    names = set()
+    for number in (11, 13):
+        (tmp_path / "python3").write_text(f"#!/bin/sh\necho Python 3.{number}\n")
+        (tmp_path / "python3").chmod(0o755)
+        path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        told = install(first, "--root", tmp_path / "root", "--plan", env=path).stderr
+        names.add(re.search(r"make \S+/releases/(\S+)", told)[1])
+    assert len(names) == 2
+
+
+def test_whoever_owns_the_settings_folder_cannot_have_a_file_written_elsewhere(first: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    for name in ("elsewhere", "root/etc/markcheck"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "root/etc/markcheck/markcheck.toml.new").symlink_to(elsewhere)
+    assert install(first, "--root", tmp_path / "root", "--venv", VENV).returncode == 0
+    assert list(elsewhere.iterdir()) == []
+    assert (tmp_path / "root/etc/markcheck/markcheck.toml").is_file()
+
+
+def test_an_installation_waits_for_no_update_and_does_not_cut_in_on_one(first: Path, tmp_path: Path) -> None:
+    install(first, "--root", tmp_path, "--venv", VENV)
+    (tmp_path / "etc/systemd/system/markcheck.service").unlink()
+    with (tmp_path / "opt/markcheck/update.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = install(first, "--root", tmp_path, "--venv", VENV)
+    assert run.returncode == 1
+    assert "an update is running" in run.stderr
+    assert not (tmp_path / "etc/systemd/system/markcheck.service").exists()
 
 
 def test_a_release_that_was_cut_off_is_made_anew(first: Path, tmp_path: Path) -> None:
@@ -387,112 +449,3 @@ def test_every_command_as_root_in_the_page_takes_its_options() -> None:
             assert command is not None, text
         options = {name for parameter in command.params for name in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, text
-
-
-# ------------------------------------------------------------------------------------------------ the real thing
-
-MIRROR = os.environ.get("MARKCHECK_DEBIAN_MIRROR", "").split()  # none: the one that debootstrap knows
-PACKAGES = "systemd,systemd-sysv,dbus,udev,ca-certificates"
-
-# Runs as a unit of its own in the booted system, and switches it off at the end by the word of the program's user.
-PROBE = """#!/bin/bash
-exec >/srv/told 2>&1
-pid() { systemctl show --property=MainPID --value markcheck; }
-back() {
-    for _ in {1..300}; do systemctl is-active --quiet markcheck && [[ $(pid) != "$1" ]] && return; sleep 0.1; done
-}
-back 0
-echo "seccomp $(sed -n 's/^Seccomp:\\t//p' "/proc/$(pid)/status")"
-echo "bounding $(sed -n 's/^CapBnd:\\t//p' "/proc/$(pid)/status")"
-nsenter --target "$(pid)" --mount touch /etc/written 2>/dev/null || echo "read-only"
-echo "timers $(systemctl list-timers --all 'markcheck*' | grep -c '^[^ ].*markcheck-')"
-began=$(date +%s%3N) hung=$(pid)
-kill -STOP "$hung"; back "$hung"
-echo "hang_ms $(($(date +%s%3N) - began))"
-began=$(date +%s%3N) crashed=$(pid)
-kill -SEGV "$crashed"; back "$crashed"
-echo "crash_ms $(($(date +%s%3N) - began))"
-cat /var/lib/markcheck/failures.log
-runuser -u markcheck -- systemctl restart systemd-journald || echo "nothing else"
-echo "asking to switch off"
-runuser -u markcheck -- systemctl poweroff || echo "no power-off"
-"""
-PROBE_UNIT = "[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/srv/probe\n[Install]\nWantedBy=multi-user.target\n"
-
-
-@pytest.fixture(scope="module")
-def bookworm(first: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A bare Debian made the appliance: needs the network, about 1 GB and some minutes."""
-    if os.geteuid() != 0 or shutil.which("debootstrap") is None:
-        pytest.skip("debootstrap has to be installed, and needs root")
-    root = tmp_path_factory.mktemp("debian") / "bookworm"
-    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root, *MIRROR]
-    try:
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-        if made.returncode:
-            pytest.skip(f"no bookworm: {made.stdout[-200:]}")
-        install_inside(root, first)
-        yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def install_inside(root: Path, sources: Path) -> None:
-    shutil.copytree(sources, root / "srv/sources")
-    for name in ("etc/resolv.conf", "etc/hosts", "etc/ssl/certs/ca-certificates.crt"):  # the network of this machine
-        shutil.copy(f"/{name}", root / name)
-    subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
-    try:
-        run = inside(root, "/srv/sources/scripts/install")
-        assert run.returncode == 0, run.stderr
-        assert "nothing to do" in inside(root, "/srv/sources/scripts/install").stderr
-    finally:
-        subprocess.run(["umount", "--lazy", root / "proc"], check=True)
-    shutil.copy(ROOT / "docs/examples/demo.toml", root / "etc/markcheck/markcheck.toml")
-
-
-def inside(root: Path, *command: str, user: str = "root") -> subprocess.CompletedProcess[str]:
-    words = ["chroot", f"--userspec={user}", root, *command]
-    return subprocess.run(words, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.long
-def test_a_bare_bookworm_becomes_an_appliance_whose_program_starts(bookworm: Path) -> None:
-    links = bookworm / "etc/systemd/system"
-    assert (links / "multi-user.target.wants/markcheck.service").is_symlink()
-    assert (links / "timers.target.wants/markcheck-sync.timer").is_symlink()
-    assert {"video", "gpio", "dialout"} < set(inside(bookworm, "id", "-nG", "markcheck").stdout.split())
-    assert inside(bookworm, "/usr/local/bin/markcheck", "--version").returncode == 0
-    assert inside(bookworm, "/usr/local/bin/markcheck", "--version", user="nobody").returncode == 1
-    ended = inside(
-        bookworm, "env", "MARKCHECK_HOME=/var/lib/markcheck", "MARKCHECK_RUN=/run/markcheck", "timeout",
-        "--preserve-status", "20", "/opt/markcheck/current/venv/bin/markcheck", "run", "--config",
-        "/etc/markcheck/markcheck.toml", user="markcheck",
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert (bookworm / "var/lib/markcheck/last-good.toml").exists()
-
-
-@pytest.mark.long
-@pytest.mark.skipif(
-    shutil.which("systemd-nspawn") is None, reason="systemd-nspawn (systemd-container) is not installed"
-)
-def test_under_the_real_service_manager_it_is_confined_comes_back_and_may_switch_off(bookworm: Path) -> None:
-    (bookworm / "srv/probe").write_text(PROBE)
-    (bookworm / "srv/probe").chmod(0o755)
-    (bookworm / "etc/systemd/system/probe.service").write_text(PROBE_UNIT)
-    assert inside(bookworm, "systemctl", "enable", "probe.service").returncode == 0
-    began = time.monotonic()
-    subprocess.run(
-        ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network", "--console=pipe",
-         "-D", bookworm],
-        stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=240,
-    )  # fmt: skip
-    told = (bookworm / "srv/told").read_text()
-    assert "seccomp 2\nbounding 0000000000000000\nread-only\ntimers 3\n" in told
-    assert int(re.search(r"hang_ms (\d+)", told)[1]) <= 15_000
-    assert int(re.search(r"crash_ms (\d+)", told)[1]) <= 15_000
-    assert re.search(r"Z markcheck watchdog killed/ABRT\n.*Z markcheck signal killed/SEGV\n", told)
-    assert "nothing else\nasking to switch off\n" in told
-    assert "no power-off" not in told
-    assert time.monotonic() - began < 200  # it did switch off, and was not ended by the limit

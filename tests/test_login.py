@@ -13,7 +13,7 @@ from firmware.digit_entry import Digits, digit_choices, digit_pressed
 from firmware.draw import draw
 from firmware.machine import events as ev
 from firmware.machine import states as st
-from firmware.machine.effects import Check, LogIn, ReadTags, Scan, Watch
+from firmware.machine.effects import Check, LogIn, PowerOff, ReadTags, Scan, Watch
 from firmware.machine.login import FLAGGED_MS, NEEDS, TYPING_MS, WHILE_LOCKED, admitted
 from firmware.machine.states import Light, MenuItem, Mode, State
 from firmware.machine.steps import step
@@ -212,8 +212,10 @@ def test_a_lock_hides_the_plate_of_a_verdict_and_of_the_history() -> None:
         hand.press(*keys)
         assert isinstance(hand.page, st.Login)
         assert "12345" not in texts(hand.state)
-    hand.hold("ok").hold("back")
+    hand.hold("ok")
     assert isinstance(hand.page, st.Login)
+    hand.hold("back")
+    assert (isinstance(hand.page, st.Menu), "12345" in texts(hand.state)) == (True, False)
     let_in(hand.press("back"), number=NUMBER)
     hand.press("down", "ok")
     assert isinstance(hand.page, st.Shown), "it is still there for who may see it"
@@ -446,6 +448,53 @@ def test_too_many_look_ups_are_a_note_for_an_hour_and_stop_nobody() -> None:
     assert "查询过多已标记" not in texts(hand.state)
     hand.happens(ev.LookedUp(flagged=True)).happens(ev.LookedUp(flagged=False))
     assert hand.state.flagged_ms is None
+
+
+# ------------------------------------------------------------------------------------------ switching it off
+
+
+def test_a_locked_device_can_be_switched_off_without_the_pin_and_nothing_else() -> None:
+    hand = locked_hand()
+    hand.hold("back")
+    assert (hand.state.menu, hand.state.locked, "关机" in texts(hand.state)) == ((MenuItem.POWER_OFF,), True, True)
+    hand.press("up", "down", "left", "right", "back")
+    assert isinstance(hand.page, st.Login)
+    hand.hold("back")
+    hand.press("ok")
+    assert (isinstance(hand.page, st.Off), PowerOff() in hand.did) == (True, True)
+
+
+def test_to_hold_back_over_what_was_typed_takes_it_away_and_no_digit_after_that_switches_off() -> None:
+    hand = locked_hand().press(*digit_keys(NUMBER)[:6])
+    hand.hold("back")
+    assert isinstance(hand.page, st.Login)
+    hand.press(*digit_keys(NUMBER), *digit_keys(PIN))
+    assert asked(hand).number == NUMBER
+
+
+def test_the_menu_of_a_locked_device_goes_by_itself_and_shows_no_number() -> None:
+    hand = hand_of()
+    hand.now_ms += LOCK_MS
+    hand.happens(ev.Tick()).hold("back")
+    assert not any(NUMBER in text for text in texts(hand.state))
+    hand.wait(TYPING_MS / 1000 + 1)
+    assert isinstance(hand.page, st.Login)
+
+
+def test_a_locked_checkpoint_goes_on_behind_the_menu_until_the_device_is_switched_off() -> None:
+    hand = locked_checkpoint()
+    hand.hold("back").hold("back")
+    assert isinstance(hand.page, st.Menu)
+    hand.happens(ev.Passed(2)).happens(lane_alarm())
+    assert (hand.heard(), isinstance(hand.page, st.Checkpoint)) == (["stop"], True)
+    hand.hold("back").hold("back")
+    hand.wait(TYPING_MS / 1000 + 1)
+    assert isinstance(hand.page, st.Checkpoint)
+    assert (hand.page.passed, Watch(on=False) in hand.effects) == (3, False)
+    hand.hold("back").hold("back")
+    hand.press("ok")
+    assert isinstance(hand.page, st.Off)
+    assert set(hand.did) >= {Watch(on=False), PowerOff()}
 
 
 # --------------------------------------------------------------------------------------- whatever happens

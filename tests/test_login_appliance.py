@@ -139,6 +139,7 @@ def test_a_wait_outlives_a_restart(world: OnlineWorld, home: Path) -> None:
 def test_a_locked_handheld_has_nothing_of_the_last_car_on_its_panel(handheld: Officer) -> None:
     types(handheld, NUMBER, PIN)
     looks_up(handheld, TYPED, "ok")
+    handheld.wait(0.1).turns(3)  # the last key is up before the leap, however busy the machine is
     handheld.skip(601).turns(2)
     assert isinstance(handheld.page, st.Login)
     assert TYPED[1:] not in words(handheld).replace("·", "")

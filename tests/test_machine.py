@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 
@@ -27,13 +28,13 @@ from firmware.machine.effects import (
 )
 from firmware.machine.states import Light, MenuItem, Mode, Network, State
 from firmware.machine.steps import step
-from firmware.pages import page_view
+from firmware.pages import PARTS, page_view
 from hw.buttons.keys import Key, KeyEvent, Touch
 from tests.hand import CAR, NOON, Hand, result_of
 from tests.test_plate_entry import presses
 from verifier.adapters import NOTHING_READ
 from verifier.recheck import News
-from verifier.types import Hint, Plate, Purpose, TagAuth, TagEvidence
+from verifier.types import CodeEvidence, CodeReading, Evidence, Hint, Plate, Purpose, TagAuth, TagEvidence
 from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 
 V = VerdictCode
@@ -131,6 +132,25 @@ def test_a_check_without_an_answer_ends_in_a_banner() -> None:
     assert hand.heard() == ["refused"]
 
 
+def test_the_banner_of_a_check_without_an_answer_goes_with_the_next_verdict() -> None:
+    hand = Hand.ready().press("ok").sees("car one").wait(5.1)
+    hand.press("ok").sees("car two").answers(result_of("b"))
+    assert hand.state.faults == {}
+
+
+@pytest.mark.parametrize("left", [lambda hand: hand.wait(5.1), lambda hand: hand.hold("back")])
+def test_a_verdict_that_comes_when_the_officer_has_gone_on_is_in_the_history_and_nowhere_else(
+    left: Callable[[Hand], Hand],
+) -> None:
+    hand = left(Hand.ready().press("ok").sees("car one"))
+    assert hand.answers(result_of("a", V.FORGED)).heard() == []
+    assert isinstance(hand.page, st.Ready)
+    assert [one.result.verdict.code for one in hand.state.history] == [V.FORGED]
+    hand.answers(result_of("a", V.VALID), late=True)
+    (missed,) = (effect.news for effect in hand.did if isinstance(effect, Missed))
+    assert (missed.then, missed.now) == (V.FORGED, V.VALID)
+
+
 # -------------------------------------------------------------------------------- whose verdict is on the panel
 
 
@@ -182,11 +202,33 @@ def test_good_news_goes_by_itself_and_a_stop_stays_until_a_key(code: VerdictCode
 
 def test_a_plate_to_compare_is_confirmed_by_one_press() -> None:
     hand = Hand.ready().press("ok").sees("car one")
-    hand.answers(result_of("a", V.WATCH_CONFIRM, actions=[Action.CONFIRM_PLATE])).press("ok")
+    hand.answers(result_of("a", V.WATCH_CONFIRM, actions=[Action.CONFIRM_PLATE])).wait(0.5).press("ok")
     seen = hand.last_seen
     assert seen.code == b"car one"
     assert seen.plate_seen is not None
     assert (seen.plate_seen.plate, seen.plate_seen.confirmed) == (Plate("京A12345", "02"), True)
+
+
+def test_a_plate_that_was_confirmed_is_not_asked_for_again_and_the_next_press_is_the_next_car() -> None:
+    hand = Hand.ready().press("ok").sees("car one")
+    asking = result_of("a", V.MISMATCH, actions=[Action.CONFIRM_PLATE])
+    hand.answers(asking).wait(0.5).press("ok")
+    seen = Evidence(code=CodeEvidence(reading=CodeReading.NONE), plate_seen=hand.last_seen.plate_seen)
+    hand.answers(replace(asking, evidence=seen)).wait(0.5)
+    assert verdict_of(hand) == V.MISMATCH
+    assert isinstance(hand.press("ok").page, st.Aim)
+    assert hand.checks == 2
+
+
+def test_a_press_that_was_meant_for_what_stood_there_before_confirms_no_plate() -> None:
+    asking = result_of("a", V.WATCH_CONFIRM, actions=[Action.CONFIRM_PLATE])
+    hand = Hand.ready().press("ok").sees("car one").answers(asking).press("ok")
+    assert (hand.checks, hand.heard(), verdict_of(hand)) == (1, [], V.WATCH_CONFIRM)
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.VALID_STALE)).wait(3)
+    hand.answers(asking, late=True).press("ok")
+    assert (hand.checks, verdict_of(hand)) == (1, V.WATCH_CONFIRM)
+    hand.wait(0.5).press("ok")
+    assert hand.checks == 2
 
 
 # ------------------------------------------------------------------------------------------------- plates
@@ -335,6 +377,13 @@ def test_a_fault_is_a_banner_and_never_a_block() -> None:
     assert hand.happens(ev.PartFault("camera")).state.faults == {}
 
 
+def test_a_fault_that_stays_does_not_hide_those_that_come() -> None:
+    hand = Hand.ready().happens(ev.PartFault("settings", "line 3")).happens(ev.PartFault("camera", "hangs"))
+    assert page_view(hand.state, NOON).banner[0] == PARTS["camera"].zh
+    hand.happens(ev.PartFault("camera"))
+    assert page_view(hand.state, NOON).banner[0] == PARTS["settings"].zh
+
+
 def test_an_empty_battery_puts_everything_on_the_disk_and_switches_off() -> None:
     hand = Hand.ready().happens(ev.PowerRead(percent=4, charging=True))
     assert PowerOff() not in hand.effects
@@ -342,6 +391,8 @@ def test_an_empty_battery_puts_everything_on_the_disk_and_switches_off() -> None
     assert hand.page == st.Off(flat=True)
     assert hand.did == (PowerOff(),)
     assert hand.press("ok").did == ()
+    assert page_view(hand.state, NOON).rows[0].text == "正在关机"
+    assert page_view(hand.happens(ev.Kept()).state, NOON).rows[0].text == "电量耗尽已关机"
 
 
 def test_a_held_back_key_leaves_whatever_it_is() -> None:
@@ -363,6 +414,18 @@ def test_the_trigger_of_a_barcode_engine_begins_a_check_from_wherever_the_office
     assert hand.heard() == ["decoded"]
     hand.answers(result_of(code=V.FORGED)).happens(engine("car two"))
     assert (hand.checks, hand.last_seen.code) == (2, b"car two")
+
+
+def test_of_two_pulls_of_an_engines_trigger_the_verdict_on_the_panel_is_that_of_the_second_car() -> None:
+    hand = Hand.ready().happens(engine("car one")).happens(engine("car one"))
+    assert hand.checks == 1
+    hand.happens(engine("car two"))
+    assert (hand.checks, hand.last_seen.code) == (2, b"car two")
+    hand.answers(result_of("a", V.VALID), number=1)
+    assert isinstance(hand.page, st.Checking)
+    hand.answers(result_of("b", V.FORGED), number=2)
+    assert verdict_of(hand) is V.FORGED
+    assert [one.result.check_id for one in hand.state.history] == ["b", "a"]
 
 
 def test_a_code_that_the_camera_saw_before_the_officer_left_begins_nothing() -> None:

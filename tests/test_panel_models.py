@@ -5,25 +5,20 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Iterable
+from typing import get_args, get_type_hints
 
 import luma.oled.device
 import pytest
 from luma.core.framebuffer import full_frame
 from PIL import Image
 
+from firmware.settings import PanelSettings
 from hw.display.panel import MODELS, LumaPanel, open_panel
+from hw.display.simulated import SIMULATED
 from hw.display.simulated_ram import SimulatedSsd1322, SimulatedSsd1351
-from hw.display.simulated_sh1106 import SimulatedSh1106
-from hw.display.simulator import Module, PanelProtocolError, SimulatedPanel
+from hw.display.simulator import Module, PanelProtocolError
+from hw.display.sizes import SIZES
 from hw.errors import DeviceFaultError
-
-GLASSES = {
-    "ssd1306": SimulatedPanel,
-    "ssd1309": lambda: SimulatedPanel(needs_charge_pump=False),
-    "sh1106": SimulatedSh1106,
-    "ssd1322": SimulatedSsd1322,
-    "ssd1351": SimulatedSsd1351,
-}
 
 
 def noise(model: str, seed: int = 1) -> Image.Image:
@@ -51,7 +46,7 @@ def model(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def glass(model: str) -> Module:
-    return GLASSES[model]()
+    return SIMULATED[model]()
 
 
 @pytest.fixture
@@ -63,8 +58,9 @@ def is_dark(glass: Module) -> bool:
     return glass.image().getbbox() is None
 
 
-def test_every_model_has_a_simulated_controller() -> None:
-    assert set(GLASSES) == set(MODELS)
+def test_every_model_has_a_size_a_driver_a_simulated_controller_and_a_name_in_the_settings() -> None:
+    for table in (SIZES, SIMULATED, get_args(get_type_hints(PanelSettings)["model"])):
+        assert set(table) == set(MODELS), f"add {set(table) ^ set(MODELS)} where it is not"
 
 
 def test_the_start_sequence_leaves_a_lit_and_empty_panel(panel: LumaPanel, glass: Module, model: str) -> None:
@@ -137,7 +133,7 @@ def test_a_fault_of_the_bus_is_a_device_fault_and_reset_brings_everything_back(
 
 def test_close_switches_off_or_leaves_the_last_page(model: str) -> None:
     for keep in (False, True):
-        glass = GLASSES[model]()
+        glass = SIMULATED[model]()
         panel = open_panel(model, glass)
         panel.show(noise(model))
         panel.close(keep_picture=keep)
@@ -169,7 +165,7 @@ def test_a_locked_command_and_another_mounting_are_refused() -> None:
 
 
 def test_inversion_and_all_pixels_are_the_controllers_own(model: str) -> None:
-    glass = GLASSES[model]()
+    glass = SIMULATED[model]()
     open_panel(model, glass)
     glass.command(0xA7)
     assert glass.image().convert("L").getextrema() == (255, 255)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench.replay import Disk, contents, in_hex, strace
+from scripts.bench.crashed_disk import Disk, contents, in_hex, strace
 from tests.power_cuts import Nights, cut_off, duration
 
 FS_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32), include/uapi/linux/fs.h

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from hw.errors import TagProblem
 from hw.rfid import a0, gx, m100
 from hw.rfid.framing import Refusal, Splitter
+from hw.rfid.models import MODELS
 from hw.rfid.packets import Answer, Codec, End, Fault, Packet, Refused, Request, Sighting, tag_crc
-from hw.rfid.types import AirProtocol, Health, Integrity
+from hw.rfid.types import MAX_ANTENNA, AirProtocol, Health, Integrity
+from tests.reader_lines import SERIAL
 
-CODECS: dict[str, Codec] = {"m100": m100.M100Codec(), "a0": a0.A0Codec(), "gx": gx.GxCodec()}
+CODECS: dict[str, Codec] = {name: MODELS[name].codec() for name in SERIAL}
 EPC = bytes.fromhex("e2801160600002084d6e7c1a")
 
 
@@ -51,6 +53,10 @@ def gx_notice(epc: bytes, fields: bytes = b"\x01\x60", mid: int = 0x00, **option
 
 NOTICES = {"m100": m100_notice, "a0": a0_notice, "gx": gx_notice}
 PROTOCOLS = sorted(CODECS)
+
+
+def test_every_reader_on_a_serial_line_has_a_notice_here():
+    assert NOTICES.keys() == set(SERIAL), f"add {set(SERIAL) - NOTICES.keys()} to NOTICES"
 
 
 # What public sources show
@@ -207,6 +213,20 @@ def test_tid_user_memory_and_frequency_come_with_the_notice():
     for mid, protocol in gx.NOTICES.items():
         (tag,) = packets("gx", gx_notice(EPC, fields, mid))
         assert (tag.protocol, tag.tid.hex(), tag.user.hex(), tag.freq_khz) == (protocol, "e2801160", "beef", 920125)
+
+
+def test_a_tid_of_no_length_is_none():
+    """Two tags that gave none would otherwise be one chip with two EPCs: a copy that there is not."""
+    (tag,) = packets("gx", gx_notice(EPC, b"\x02\x00\x03\x00\x00\x04\x00\x00\x0a\x00\x00"))
+    assert (tag.tid, tag.user) == (None, None)
+
+
+@pytest.mark.parametrize(("antenna", "read"), [(MAX_ANTENNA, True), (MAX_ANTENNA + 1, False), (0xFF, False)])
+def test_an_antenna_that_no_reader_has_is_refused(antenna, read):
+    """What a reader tells is counted by antenna, so they must be as few as a reader can have."""
+    notice = len(EPC).to_bytes(2) + EPC + b"\x30\x00" + bytes((antenna,))
+    packet = gx.GxCodec().decode(gx.build(gx.BASE << 8, notice, flags=gx.FROM_READER))
+    assert isinstance(packet, Sighting) if read else packet == Refused(Refusal.SHAPE)
 
 
 def test_a_failed_reading_leaves_no_tid():

@@ -149,6 +149,8 @@ def test_recorded_traffic_comes_back_as_it_was(tmp_path):
         '{"format": "reader-traffic", "version": 2, "protocol": "a0"}',
         '{"format": "reader-traffic", "version": 1, "protocol": "a0"}\n{"t": 1, "dir": "up", "hex": ""}',
         '{"format": "reader-traffic", "version": 1, "protocol": "a0"}\n{"t": 1, "dir": "in", "hex": "0"}',
+        '{"format": "reader-traffic", "version": 1, "protocol": "a0"}\n{"dir": "in", "hex": "", "t": %s}' % ("9" * 400),
+        '{"format": "reader-traffic", "version": 1, "protocol": "a0"}\n{"t": NaN, "dir": "in", "hex": ""}',
         '{"format": "reader-traffic", "version": 1, "protocol": "a0"}\n{"dir": "in", "hex": "00"}',
         '{"format": "reader-traffic", "version": 1, "protocol": "a0"}\n7',
     ],

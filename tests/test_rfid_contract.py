@@ -6,6 +6,7 @@ run on that reader; a tag must lie before it.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -71,7 +72,7 @@ class Place(NamedTuple):
 @contextmanager
 def emulated(protocol: str, folder: Path, *faults: Fault) -> Iterator[Place]:
     scene = Scene(passages=tuple(Passage(tag=tag, rssi_dbm=-50.0) for tag in TAGS), faults=faults)
-    in_network = protocol == "llrp"
+    in_network = MODELS[protocol].in_network
     port = TcpPort("127.0.0.1", 0, greeting) if in_network else PtyPort(folder / "reader")
     with running(EmulatedReader(protocol, scene, paced=not in_network), time.monotonic, port=port) as emulator:
         yield Place(protocol, Path(port.path), emulator)
@@ -137,6 +138,18 @@ def test_a_scan_tells_reads_and_ends_within_300_ms(reader):
     assert time.monotonic() - began <= 0.3 if reader.codec.name != "a0" else 0.35
     assert all(isinstance(event, TagRead | RoundEnd) for event in scan)
     assert reader.get_region() is Region.CHINA_920  # it listens again
+
+
+def test_a_recording_for_which_there_is_no_room_ends_the_line_and_no_thread_dies_unheard(place):
+    def full(direction: str, _: bytes) -> None:
+        if direction == "in":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    model = MODELS[place.protocol]
+    with pytest.raises(LinkLostError, match=rf"errno {errno.ENOSPC}"):
+        model.driver(model.line(place.path, model.baudrate, full)).open()
+    with place.driver() as driver:  # the line was let go of
+        assert driver.read_once(2.0)
 
 
 def test_while_it_scans_nothing_else_is_asked_of_it(reader):

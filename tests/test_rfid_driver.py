@@ -25,7 +25,7 @@ from hw.rfid.emulator.device import EmulatedReader
 from hw.rfid.emulator.faults import Fault, FaultKind
 from hw.rfid.emulator.scene import AirProtocol as EmulatedAir
 from hw.rfid.emulator.scene import Authentication, Passage, Radio, ReaderSetup, Scene, Tag
-from hw.rfid.packets import Sighting
+from hw.rfid.packets import Sighting, tag_crc
 from hw.rfid.session import KEEP, Session
 from hw.rfid.types import (
     AirProtocol,
@@ -283,6 +283,16 @@ def test_a_missing_antenna_is_a_gap_and_the_reader_goes_on_asking():
     assert reads_of(events)[-1].mono_ns > 4.5e9
 
 
+@pytest.mark.parametrize("antennas", [(1,), (1, 2, 3)])
+def test_an_antenna_that_is_plugged_in_again_ends_its_gap_once(antennas):
+    fault = Fault(kind=FaultKind.ANTENNA_MISSING, at_s=2.0, for_s=1.0, antenna=1)
+    world = World("a0", tags=[tag(EPCS[0])], faults=[fault])
+    world.driver.open()
+    gaps = gaps_of(world.events(4.0, InventoryConfig(antennas=antennas)))
+    assert [gap.over for gap in gaps[-2:]] == [False, True]
+    assert (sum(gap.over for gap in gaps), 0.8 < gaps[-1].seconds < 1.2) == (1, True)
+
+
 def test_no_free_channel_is_told_with_the_readers_code():
     world = World("m100", tags=[tag(EPCS[0])], faults=[Fault(kind=FaultKind.FHSS, at_s=1.0, for_s=0.5)])
     world.driver.open()
@@ -319,6 +329,15 @@ def test_what_a_reader_cannot_do_is_refused_before_it_is_sent(protocol, config):
         world.driver.inventory(config).start()
     assert world.line.written == written
     assert not world.driver.scanning
+
+
+def test_a_scan_that_cannot_be_leaves_the_reader_as_it_was():
+    """Answers to other commands are longer than notices may be while it scans."""
+    world = World("m100", tags=[tag(EPCS[0])])
+    world.driver.open()
+    with pytest.raises(UnsupportedError):
+        world.driver.inventory(InventoryConfig(antennas=(2,))).start()
+    assert world.driver.read_memory(Selector(EPCS[0]), Bank.USER, 0, 64).data == bytes(range(128))
 
 
 def test_session_and_target_reach_the_handheld_module():
@@ -389,6 +408,17 @@ def test_memory_is_read_in_parts_and_from_the_tag_that_is_meant(protocol):
         read = world.driver.read_memory(Selector(epc), Bank.TID, 0, 6)
         assert read == (b"\xe2\x80\x11\x60" + epc[:8], epc)
     assert world.driver.read_memory(Selector(EPCS[1]), Bank.USER, 3, 51).data == bytes(range(6, 108))
+
+
+@protocols
+def test_the_code_bank_is_read_as_the_tag_holds_it(protocol):
+    """CRC, control word and EPC (ISO/IEC 18000-63)."""
+    world = World(protocol, tags=[tag(epc) for epc in EPCS])
+    world.driver.open()
+    held = bytes.fromhex("3400") + EPCS[1]  # with the bit for user memory
+    read = world.driver.read_memory(Selector(EPCS[1]), Bank.EPC, 0, 8)
+    assert read == (tag_crc(held).to_bytes(2) + held, EPCS[1])
+    assert world.driver.read_memory(Selector(EPCS[1]), Bank.EPC, 2, 6).data == EPCS[1]
 
 
 @protocols

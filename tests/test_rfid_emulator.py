@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw.rfid.emulator import frames
-from hw.rfid.emulator.device import MODELS, EmulatedReader
+from hw.rfid.emulator.device import ENGINES, EmulatedReader
 from hw.rfid.emulator.frames import (
     A0_FORMAT,
     GX_BASE,
@@ -23,12 +23,18 @@ from hw.rfid.emulator.frames import (
     m100_frame,
 )
 from hw.rfid.emulator.scene import AirProtocol, Authentication, Passage, Radio, ReaderSetup, Scene, Tag
+from hw.rfid.models import MODELS
+from tests.reader_lines import SERIAL
 
 TID = bytes.fromhex("e280117020000123456789ab")
 EPC = bytes.fromhex("e20010710000529b0940b402")
 EMPTY = Scene()
 FORMATS = {"m100": m100_format("bb"), "a0": A0_FORMAT, "gx": GX_FORMAT}
 REFUSED_TAG = bytes.fromhex("e2000016551102060390eaaf")
+
+
+def test_every_reader_on_a_serial_line_has_the_format_of_its_commands_here():
+    assert FORMATS.keys() == set(SERIAL), f"add {set(SERIAL) - FORMATS.keys()} to FORMATS"
 
 
 @pytest.fixture(scope="module")
@@ -569,7 +575,8 @@ def test_gx_refuses_to_write_to_a_tag():
 
 
 def test_every_model_starts_in_a_foreign_band_so_that_a_host_must_set_its_own():
-    assert set(MODELS) == {"m100", "a0", "gx", "llrp"}  # of llrp: tests/test_rfid_llrp.py
+    assert ENGINES.keys() == MODELS.keys(), f"add {MODELS.keys() - ENGINES.keys()} to ENGINES of emulator/device.py"
+    assert SERIAL == ["a0", "gx", "m100"], "a line here for the one that is new"  # of llrp: tests/test_rfid_llrp.py
     assert Talk("m100", EMPTY)(m100(0x08)) == m100_reply(0x08, "02")
     assert Talk("a0", EMPTY)(a0(0x79)) == a0(0x79, "01073b")
     assert Talk("gx", EMPTY)(gx(0x04)) == gx(0x04, "03")

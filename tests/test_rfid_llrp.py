@@ -41,6 +41,7 @@ from hw.rfid.packets import Answer, End, Packet, Refused, Report, Sighting
 from hw.rfid.packets import Fault as ToldFault
 from hw.rfid.tcp import address_of
 from hw.rfid.types import (
+    MAX_ANTENNA,
     AirProtocol,
     Bank,
     Event,
@@ -634,6 +635,14 @@ def test_what_a_report_leaves_out_is_as_in_the_report_before():
 def test_a_report_that_never_told_its_antenna_is_refused():
     (packet,) = Stream()(m.message(m.REPORT, bytes(4), m.tag_report(EPCS[0], [])))
     assert packet == Report((Refused(Refusal.SHAPE),))
+
+
+@pytest.mark.parametrize("antenna", [0, MAX_ANTENNA + 1, 0xFFFF])
+def test_an_antenna_that_no_reader_has_is_refused(antenna):
+    assert epcs_of(Stream()(report(EPCS[0], antenna=MAX_ANTENNA))) == [EPCS[0]]
+    assert Stream()(report(EPCS[0], antenna=antenna)) == [Report((Refused(Refusal.SHAPE),))]
+    told = m.tlv(246, m.tlv(128, bytes(8)) + m.tlv(255, b"\x00" + antenna.to_bytes(2)))
+    assert Stream()(m.message(m.EVENT, bytes(4), told)) == [Refused(Refusal.SHAPE)]
 
 
 @pytest.mark.parametrize("pc", [0x2800, 0x3800, 0x0000])

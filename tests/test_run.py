@@ -11,15 +11,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from firmware.app import Program
+from firmware.choices import FILE
+from firmware.machine import states as st
+from firmware.panel import PanelAtHand
 from firmware.settings import Settings, load_settings, read_settings
-from firmware.start import LAST_GOOD, PanelAtHand, first_picture
+from firmware.start import LAST_GOOD, first_picture, start
+from firmware.wiring import Inputs
 from hw.buttons.keys import Key, KeyEvent, Touch
 from hw.display.panel import MODELS
 from hw.power.fake import write_power
@@ -83,7 +88,7 @@ def test_before_the_first_picture_neither_verifier_nor_ciphers_nor_a_database_is
 def test_the_real_panel_of_the_settings_needs_its_driver_and_nothing_else_more(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from firmware.settings import read_settings;"
-        "from firmware.start import PanelAtHand, first_picture;"
+        "from firmware.panel import PanelAtHand; from firmware.start import first_picture;"
         "panel = PanelAtHand(read_settings('[panel]\\nbus = \"simulated\"').panel); first_picture(panel, 'zh');"
         "assert panel._panel._device._serial_interface.image().getbbox(); print(*sys.modules)"
     )
@@ -209,6 +214,76 @@ def test_the_officers_word_and_an_empty_battery_switch_the_machine_off_where_the
     command = [sys.executable, "-m", "firmware", "--config", str(config), "--home", str(home)]
     assert subprocess.run(command, cwd=ROOT, env=environment, timeout=60).returncode == 0
     assert called.read_text() == "poweroff\n"
+
+
+class Glass:
+    """A panel that remembers."""
+
+    size = (128, 64)
+
+    def __init__(self) -> None:
+        self.pictures: list[Image.Image] = []
+        self.closed: list[bool] = []  # by whether the picture was to stay
+
+    def show(self, image: Image.Image) -> None:
+        self.pictures.append(image)
+
+    def contrast(self, level: int) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def close(self, *, keep_picture: bool = False) -> None:
+        self.closed.append(keep_picture)
+
+
+class Ends:
+    """A part that tells what was on the panel when it was let go."""
+
+    def __init__(self, glass: Glass, *, at_once: bool) -> None:
+        self.glass, self.at_once = glass, at_once
+        self.pictures, self.closed = 0, list[bool]()
+
+    def attach(self, program: Program) -> Callable[[], None]:
+        self.program = program
+        if self.at_once:
+            program.stop()
+        return self.end
+
+    def end(self) -> None:
+        self.pictures, self.closed = len(self.glass.pictures), [*self.glass.closed]
+
+
+BARE = '[keys]\nsource = "none"\n[camera]\nkind = "none"\n[sound]\nsource = "none"\n[paths]\nsysfs = "sys"\n'
+
+
+def ended(tmp_path: Path, *, at_once: bool) -> Ends:
+    (tmp_path / "markcheck.toml").write_text(BARE)
+    part = Ends(Glass(), at_once=at_once)
+    inputs = Inputs(attach=part.attach, notified={})
+    assert start(tmp_path / "markcheck.toml", tmp_path, panel=part.glass, inputs=inputs) == 0
+    return part
+
+
+def test_the_panel_is_dark_before_the_parts_of_a_program_that_ends_are_let_go(tmp_path: Path) -> None:
+    part = ended(tmp_path, at_once=True)
+    assert part.closed == [False]
+    assert len(part.glass.pictures) == part.pictures
+
+
+def test_the_panel_says_that_it_is_over_not_before_every_part_has_been_let_go(tmp_path: Path) -> None:
+    write_power(tmp_path / "sys", 3)
+    part = ended(tmp_path, at_once=False)
+    assert part.program.state.page == st.Off(flat=True, kept=True)
+    assert (part.closed, part.glass.closed) == ([], [True])
+    assert len(part.glass.pictures) == part.pictures + 1
+    assert part.glass.pictures[-1].tobytes() != part.glass.pictures[-2].tobytes()
+
+
+def test_the_first_picture_is_in_the_language_that_the_officer_chose(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps({"language": "en", "brightness": 2, "configured": "zh"}))
+    part, expected = ended(tmp_path, at_once=True), Glass()
+    first_picture(expected, "en")
+    assert part.glass.pictures[0].tobytes() == expected.pictures[0].tobytes()
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))

@@ -54,7 +54,8 @@ from verifier.types import (
 from verifier.verdict import Action, Reason, Tone, Verdict, VerdictCode
 
 START = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
-LIVE, STORED, PRINTED, TAG_LABEL = PresentationMode
+LIVE, STORED = PresentationMode.LIVE, PresentationMode.STORED
+PRINTED, TAG_LABEL = PresentationMode.PRINTED, PresentationMode.TAG_LABEL
 CARS = list(fleet(1000, 4, date(2026, 11, 22)))
 
 

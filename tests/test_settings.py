@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from firmware.settings import MAX_BYTES, ReaderSettings, Settings, SettingsError, load_settings, read_settings
+from hw.rfid.models import MODELS
 
 
 def test_an_empty_file_is_the_standard_device() -> None:
@@ -31,6 +32,16 @@ def test_a_gantry_has_an_address_in_place_of_a_port(port: str) -> None:
     assert (reader.protocol, reader.port) == ("llrp", port)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_device_file_is_no_port_of_a_reader_in_the_network_and_of_any_other_it_is(name: str) -> None:
+    text = f'[reader]\nprotocol = "{name}"\nport = "/dev/ttyUSB0"\n'
+    if MODELS[name].in_network:
+        with pytest.raises(SettingsError, match="reader.port"):
+            read_settings(text)
+    else:
+        assert read_settings(text).reader.port == "/dev/ttyUSB0"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -50,6 +61,8 @@ def test_a_gantry_has_an_address_in_place_of_a_port(port: str) -> None:
         ("[officers]\nlock_minutes = 61", "officers.lock_minutes: 1 to 60"),
         ("[officers]\nrequired = 'no'", "officers.required: true or false is needed"),
         ("[reader]\nprotocol = 'llpr'", "reader.protocol: one of m100, a0, gx, llrp is needed"),
+        ("[reader]\nair = 'uhf'", "reader.air: one of gen2, gb29768, gjb7377 is needed"),
+        ("[reader]\nprotocol = 'm100'\nair = 'gb29768'", "reader.air: gx is needed for any but gen2"),
         ("[reader]\nprotocol = 'llrp'\nport = '/dev/ttyUSB0'", "reader.port: HOST or HOST:PORT is needed for llrp"),
         ("[reader]\nprotocol = 'llrp'\nport = 'gantry:99999'", "reader.port: HOST or HOST:PORT is needed for llrp"),
         ("[[[", "not TOML"),

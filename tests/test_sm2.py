@@ -23,6 +23,7 @@ from scripts.sandbox.keys import SigningKey, load_key, make_private_key, save_ke
 from scripts.sandbox.sm2_keys import Sm2PrivateKey, is_sm2_pem
 from tests.conftest import ROOT
 from verifier import sm2
+from verifier.codec.cose import SIGNATURE_LENGTH
 from verifier.codec.credential import decode, encode
 from verifier.errors import CodeError
 from verifier.signature import load_public_key, verify_raw, verify_with
@@ -52,6 +53,17 @@ def private(library) -> Sm2PrivateKey:
 @pytest.fixture(scope="module")
 def public(library, private) -> Sm2PublicKey:
     return Sm2PublicKey(library, private.public_bytes())
+
+
+def test_an_algorithm_without_a_branch_of_its_own_is_never_taken_for_sm2(library, public):
+    """A key of 65 bytes tells nothing of its algorithm."""
+    newer = int.__new__(Algorithm, -9)
+    newer._name_, newer._value_ = "ESP256", -9
+    for use in (lambda: load_public_key(newer, public.encoded), lambda: make_private_key(newer)):
+        with pytest.raises(AssertionError, match="unreachable"):
+            use()
+    with pytest.raises(AssertionError, match="unreachable"):
+        verify_with(object(), MESSAGE, bytes(SIGNATURE_LENGTH))
 
 
 # ------------------------------------------------------------------------------------------------- vectors

@@ -80,6 +80,22 @@ def test_outputs_that_fail_are_reported_and_nobody_waits() -> None:
     player.close()
 
 
+def test_outputs_that_work_again_are_reported_too() -> None:
+    problems: queue.Queue[str] = queue.Queue()
+    heard = Heard(broken=True)
+    player = Player(heard, problems.put)
+    player.play("stop")
+    assert problems.get(timeout=PATIENCE_S) == "no buzzer"
+    heard.broken = False
+    player.play("pass")
+    assert problems.get(timeout=PATIENCE_S) == ""
+    assert heard.until_silence()
+    player.play("pass")
+    assert heard.until_silence()
+    assert problems.empty()
+    player.close()
+
+
 @pytest.fixture
 def factory() -> Iterator[MockFactory]:
     Device.pin_factory = made = MockFactory(pin_class=MockPWMPin)

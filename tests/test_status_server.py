@@ -11,7 +11,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from scripts.cli.main import main
+from scripts.cli.sandbox_devices import open_books
 from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.database import DatabaseError, open_database
 from scripts.sandbox.device_ca import DEVICE_LIFE, CsrError, DeviceCa, ca_file, make_csr
@@ -750,6 +751,22 @@ def test_one_command_serves_everything_and_devices_are_kept_by_another(tmp_path,
     for wrong in (["list", "h-1"], ["lost"], ["hold", "h-1", "--wipe"], ["lost", "h-1", "--new-log"]):
         assert main([*device, *wrong]) == 2
     assert main(["sandbox", "device", "list", "--folder", str(tmp_path / "nowhere")]) == 1
+
+
+def test_the_list_of_devices_shows_battery_age_of_the_data_and_version_of_each(tmp_path, capsys):
+    folder = tmp_path / "sandbox"
+    assert main(["sandbox", "serve", "--folder", str(folder), "--scale", "50", "--port", "0", "--seconds", "0"]) == 0
+    with closing(open_books(AuthorityFolder(folder), None)) as books:
+        for name in ("h-1", "h-2"):
+            books.enrolment_code(name, system_clock())
+        body = HEARTBEAT | {"data": {"region": "national", "seq": 7, "hot_seq": 2, "age_s": 5_400}}
+        books.keep_heartbeat("h-1", body, None, datetime(2026, 11, 22, 2, 0, tzinfo=UTC))
+    capsys.readouterr()
+    assert main(["sandbox", "device", "list", "--folder", str(folder)]) == 0
+    one, two = capsys.readouterr().out.splitlines()
+    words = "heard 2026-11-22T02:00  battery 80%  data 1.5 h  software 0.1.0  certificate until none  audit 0"
+    assert one == f"{'h-1':20} active   {words}"
+    assert two == f"{'h-2':20} active   heard never  battery -  data -  software -  certificate until none  audit 0"
 
 
 def test_the_trust_list_of_the_first_night_names_the_status_key(tmp_path):

@@ -19,17 +19,18 @@ import pytest
 
 from firmware.config import Home
 from firmware.eyes import Eyes
+from firmware.fault_frames import FaultFrames
 from firmware.machine import states as st
 from firmware.machine.events import Event, PartFault
-from firmware.scan_protocol import MAX_PHOTO
+from firmware.scan_protocol import FRAME_HEADER, MAX_PHOTO
 from firmware.scanner import Event as ScanEvent
 from firmware.scanner import FaultEvent, FaultReason, Heartbeat, PhotoEvent
-from firmware.stop_photos import HELD_S, HeldPhotos, StopPhotos, fault_frames
+from firmware.stop_photos import HELD_S, SCENE_S, HeldPhotos, StopPhotos, fault_frames
 from hw.qr.decoders import available_decoders
 from scripts.sandbox.audit_keys import open_log, open_photo
-from tests.audit_cuts import PRIVATE, write_key
 from tests.centres import OLD, Handset, OnlineWorld
 from tests.officer import Officer, home_of
+from tests.sealed_logs import PRIVATE, write_key
 from tests.test_appliance import NO_CAMERA, check_plate, code_of
 from tests.test_audit_photos import jpeg, small_disk
 from tests.test_scanner import loaded_by
@@ -126,7 +127,7 @@ def test_with_the_plate_confirmed_the_same_stop_has_the_same_photo_and_not_that_
     code = code_of(world, stolen)
     officer.scans(code)
     first = officer.shown.outcome.result.check_id
-    officer.holds_up().press("ok")
+    officer.holds_up().skip(0.5).press("ok")  # a press at once was meant for what stood there before
     officer.until(lambda: isinstance(officer.page, st.Shown) and officer.shown.outcome.result.check_id != first)
     assert officer.verdict is V.WANTED
     officer.until(lambda: len(photo_records(home)) == 2)
@@ -237,10 +238,15 @@ def told() -> list[Event]:
 
 @pytest.fixture
 def make(world: OnlineWorld, told: list[Event]) -> Make:
-    def made(folder: Path, waiting: HeldPhotos, photograph: Callable[[], bytes] | None = None) -> StopPhotos:
+    def made(
+        folder: Path,
+        waiting: HeldPhotos,
+        photograph: Callable[[], bytes] | None = None,
+        now_s: Callable[[], float] = lambda: 0.0,
+    ) -> StopPhotos:
         folder.mkdir(exist_ok=True)
         write_key(folder / "audit-key.pem")
-        return StopPhotos(Home(folder), world.clock, waiting, photograph, told.append)
+        return StopPhotos(Home(folder), world.clock, waiting, photograph, told.append, now_s)
 
     return made
 
@@ -296,7 +302,39 @@ def test_photos_that_a_slow_card_does_not_take_are_bounded_and_nobody_waits_for_
     assert [fault.problem for fault in told if isinstance(fault, PartFault)] == ["the card is too slow"]
     gate.set()
     photos.close()
-    assert 1 <= len(photo_records(tmp_path / "device")) <= 5
+    found = [record.get("why") for record in photo_records(tmp_path / "device")]
+    assert (len(found), 1 <= found.count(None) <= 5) == (20, True), "each stop has a photo, or says why it has none"
+    assert set(found) == {None, "not kept"}
+
+
+def test_a_photo_of_the_scene_that_comes_too_late_is_not_taken_for_the_stops_and_never_reaches_the_card(
+    tmp_path: Path, make: Make, stop: CheckResult
+) -> None:
+    """By then another driver stands there."""
+    clock, asked = Clock(), list[bytes]()
+
+    def photograph() -> bytes:
+        asked.append(jpeg())
+        clock.now_s += SCENE_S + 0.1
+        return asked[-1]
+
+    with closing(make(tmp_path / "device", HeldPhotos(), photograph, now_s=clock)) as photos:
+        photos.judged(Observation(), stop, settled=True)
+    assert ([record["why"] for record in photo_records(tmp_path / "device")], len(asked)) == (["no frame"], 1)
+    assert PhotoStore(tmp_path / "device" / "photos").photos() == []
+
+
+def test_of_two_cars_that_wait_for_the_centre_the_first_has_its_own_photo_too(
+    tmp_path: Path, make: Make, stop: CheckResult
+) -> None:
+    waiting = HeldPhotos()
+    caution = replace(stop, verdict=replace(stop.verdict, tone=Tone.CAUTION))
+    with closing(make(tmp_path / "device", waiting, lambda: jpeg(5000))) as photos:
+        for code, check_id in ((b"first", stop.check_id), (b"second", "0" * 32)):
+            waiting.put(frozenset([code]), jpeg())
+            photos.judged(Observation(code=code), replace(caution, check_id=check_id), settled=False)
+        photos.late(stop, on_screen=False)
+    assert [record["of"] for record in photo_records(tmp_path / "device")] == ["code"]
 
 
 @pytest.mark.parametrize("held_still", [True, False])
@@ -314,8 +352,8 @@ def test_a_stop_that_is_learnt_after_the_screen_was_left_has_the_photo_of_its_co
         photos.late(stop, on_screen=False)
         photos.late(stop, on_screen=False)  # twice the same answer is one photo
     folder = tmp_path / "device"
-    if held_still:
-        assert [record["of"] for record in photo_records(folder)] == ["code"]
+    (record,) = photo_records(folder)
+    assert (record["of"] if held_still else record["why"]) == ("code" if held_still else "no frame")
     assert len(PhotoStore(folder / "photos").photos()) == held_still
 
 
@@ -410,6 +448,18 @@ def test_frames_on_which_the_scanner_died_are_sealed_too_and_plain_ones_of_befor
     home.audit_key.write_text("no key")
     assert fault_frames(home, lambda: None) is None  # type: ignore[arg-type, return-value]
     os.close(slot)
+
+
+def test_a_full_card_keeps_the_frames_it_has_and_no_half_of_one(small_disk: Path) -> None:
+    slot = os.memfd_create("frame")
+    os.pwrite(slot, FRAME_HEADER.pack(600, 600) + os.urandom(360_000), 0)
+    frames = FaultFrames(small_disk / "fault-frames")
+    kept = []
+    while (path := frames.save(slot, "crash")) is not None:
+        kept.append(path)
+    os.close(slot)
+    assert kept
+    assert sorted((small_disk / "fault-frames").iterdir()) == kept
 
 
 def test_the_program_keeps_photos_without_an_image_library() -> None:

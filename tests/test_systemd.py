@@ -24,14 +24,14 @@ import pytest
 
 from firmware.alive import Watchdog
 from firmware.config import Home
-from firmware.console import WIDTH
+from firmware.console_session import WIDTH
 from firmware.start import LAST_GOOD
 from scripts.cli.main import cli
 from scripts.sandbox.audit_keys import open_log
 from scripts.sandbox.server import serve
-from tests.audit_cuts import KEY, PRIVATE, record
 from tests.conftest import ROOT
 from tests.nightly import EPOCH_KEY, Night
+from tests.sealed_logs import KEY, PRIVATE, record
 from tests.test_install import installed_tree
 from tests.test_run import manager
 from verifier.audit import AuditLog
@@ -134,9 +134,10 @@ def test_only_what_changes_releases_runs_as_root_and_no_unit_dumps_its_memory_or
     unit: Path,
 ) -> None:
     assert line(unit, "User") == ("root" if unit.name in AS_ROOT else "markcheck")
-    assert line(unit, "CapabilityBoundingSet") == ""
+    assert line(unit, "CapabilityBoundingSet") == ("CAP_DAC_OVERRIDE" if unit.name in AS_ROOT else "")
     assert line(unit, "LimitCORE") == "0"
     if unit.name in AS_ROOT:  # it has nothing of the program's files
+        assert line(unit, "InaccessiblePaths") == "-/var/lib/markcheck -/run/markcheck"
         assert not {"StateDirectory", "MARKCHECK_HOME"} & set(re.findall(r"\w+", unit.read_text()))
         return
     runs_the_program = any("/venv/" in word for command in commands(unit) for word in command)
@@ -334,7 +335,7 @@ def test_what_goes_back_at_a_boot_is_the_script_of_the_release_that_works_and_co
     unit = UNITS / "markcheck-roll-back.service"
     assert line(unit, "Before") == "markcheck.service"
     assert line(unit, "ExecStart") == line(UNITS / "markcheck-update.service", "ExecStopPost")
-    assert line(unit, "ExecStart").startswith("/opt/markcheck/confirmed/")
+    assert line(unit, "ExecStart").split()[-2:] == ["/opt/markcheck/confirmed/libexec/release", "back"]
 
 
 # ----------------------------------------------------------------------------------- users, devices, permissions

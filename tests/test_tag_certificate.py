@@ -380,5 +380,5 @@ def test_the_examples_of_the_page_are_made_by_the_code_and_verify():
 
 def test_the_page_lists_provinces_and_kinds_as_the_code_has_them():
     page = (ROOT / "docs" / "tag-certificate.md").read_text(encoding="utf-8")
-    assert f"in {tag_codec._PROVINCES} (" in page
+    assert f"in {tag_codec.PLACES_ON_TAGS} (" in page
     assert f"are {' '.join(tag_codec._TC0_KINDS)}." in page

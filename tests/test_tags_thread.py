@@ -17,6 +17,7 @@ from firmware.settings import ReaderSettings
 from firmware.tags import FETCHED, LISTED, PART, TC1_WORDS, TRIES, Field, Memories, TagThread
 from hw.errors import DeviceNotFoundError
 from hw.rfid.emulator.device import EmulatedReader
+from hw.rfid.emulator.engine import Refusal as EmulatedRefusal
 from hw.rfid.emulator.faults import Fault, FaultKind
 from hw.rfid.emulator.port import running
 from hw.rfid.emulator.scene import AirProtocol as EmulatedAir
@@ -25,14 +26,12 @@ from hw.rfid.models import MODELS
 from hw.rfid.transport import serial_line
 from hw.rfid.types import AirProtocol
 from scripts.sandbox.tags import PersonalisedTag, TagForm
-from tests.reader_lines import Clock, EmulatedLine
+from tests.reader_lines import SERIAL, Clock, EmulatedLine
 from tests.test_tags import World, on_the_car
 from verifier.audit import read_log
-from verifier.check import Observation
+from verifier.check import CheckResult, Observation
 from verifier.types import TagAuth, TagLevel, TagSeen, TagSuspicion
 from verifier.verdict import Reason, Tone, VerdictCode
-
-PROTOCOLS = sorted(set(MODELS) - {"llrp"})  # on a serial line
 
 
 @pytest.fixture
@@ -114,7 +113,7 @@ def test_the_thread_is_what_the_program_wants_of_a_tag_field(world):
     assert field.watch
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", SERIAL)
 @pytest.mark.parametrize("form", TagForm)
 def test_a_tag_in_the_field_is_read_with_its_certificate(world, protocol, form):
     vehicle = world.tagged[0]
@@ -204,7 +203,7 @@ def test_memory_of_no_more_than_a_few_tags_is_read_at_once():
 NO_ROOM = bytes.fromhex("e28011050000000000000001")  # TID of a chip that is the copy of another one's EPC
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", SERIAL)
 def test_a_copy_of_the_epc_that_comes_when_its_original_has_left_inherits_nothing_of_it(world, protocol):
     tag = world.tag(world.tagged[0])
     original = standing(tag)
@@ -306,10 +305,84 @@ def test_a_reader_that_reads_no_memory_is_no_failing_reader(world):
         assert memories.seen(read).user is not None
 
 
+@pytest.mark.parametrize("protocol", SERIAL)
+@pytest.mark.parametrize("refused", [False, True], ids=["does not answer", "refuses"])
+def test_a_reader_that_gives_no_memory_still_tells_the_tags(world, protocol, refused):
+    """Asked a few times, then no more: who asked again for ever would listen to nobody."""
+    tags = [world.tag(vehicle, TagForm.TC0) for vehicle in world.tagged[:2]]
+    bench = Bench(world, protocol, scene(*(standing(tag) for tag in tags)))
+    silenced = no_memory(bench, refused=refused)
+    bench.read(30.0)
+    assert bench.faults == []
+    assert (bench.made, 1 <= len(silenced) <= 2 * TRIES) == (1, True)
+    late = bench.lists[len(bench.lists) // 2 :]
+    assert {frozenset(seen.evidence.plate for seen in listed.tags) for listed in late} == {
+        frozenset(vehicle.plate for vehicle in world.tagged[:2])
+    }
+
+
+def test_a_tag_that_was_not_heard_in_time_is_asked_again_and_others_are_read(world):
+    bench = Bench(world, "m100", scene(*(standing(world.tag(vehicle)) for vehicle in world.tagged[:2])))
+    silenced = no_memory(bench, times=2)  # both times that the first READ is sent
+    bench.read(12.0)
+    assert (bench.faults, bench.made, len(silenced)) == ([], 1, 2)
+    assert {seen.evidence.level for seen in bench.lists[-1].tags} == {TagLevel.CERTIFIED}
+
+
+def test_a_reader_that_falls_silent_while_it_is_asked_for_memory_is_a_named_fault_and_is_opened_again(world):
+    bench = Bench(world, "m100", scene(standing(world.tag(world.tagged[0]))))
+    asked, clock = no_memory(bench, times=1), bench.clock
+    reader = bench.line.reader.engine
+    handler, dead_ns = reader.handler, []
+
+    def deaf(command):
+        answer = handler(command)
+        dead_ns.extend([clock.ns] if asked and not dead_ns else [])
+        return (lambda _: None) if dead_ns and clock.ns < dead_ns[0] + 9_000_000_000 else answer
+
+    reader.handler = deaf
+    bench.read(25.0)
+    assert bench.faults[0] == "no answer"
+    assert bench.faults[-1] == ""
+    assert bench.lists[-1].tags[0].evidence.level is TagLevel.CERTIFIED
+
+
+REFUSALS = {"m100": 0x17, "a0": 0x41, "gx": 0x06}
+READS = {  # commands for memory: number, and what else
+    "m100": (0x39, lambda data: True),
+    "a0": (0x81, lambda data: True),
+    "gx": (0x10, lambda data: data[4] == 0 and len(data) > 5),
+}
+
+
+@pytest.mark.parametrize("table", [REFUSALS, READS], ids=["REFUSALS", "READS"])
+def test_every_reader_on_a_serial_line_has_its_numbers_here(table):
+    assert table.keys() == set(SERIAL), f"add {set(SERIAL) - table.keys()} to REFUSALS and READS"
+
+
+def no_memory(bench: Bench, *, refused: bool = False, times: int | None = None) -> list[bytes]:
+    """A reader that leaves commands for memory (so many of them) unanswered, or refuses them; what was asked."""
+    protocol, reader, asked = bench.line.reader.protocol, bench.line.reader.engine, []
+    handler, (code, of_memory) = reader.handler, READS[protocol]
+
+    def handled(command):
+        if command.code != code or not of_memory(command.data) or len(asked) == times:
+            return handler(command)
+        asked.append(command.data)
+        handler(command)  # which command an answer is to
+        return refuse if refused else lambda _: None
+
+    def refuse(_: bytes) -> bytes:
+        raise EmulatedRefusal(REFUSALS[protocol])
+
+    reader.handler = handled
+    return asked
+
+
 # ------------------------------------------------------------------------------------------------ what goes wrong
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", SERIAL)
 def test_a_pulled_plug_is_a_named_fault_and_the_reader_comes_back_by_itself(world, protocol):
     unplug = Fault(kind=FaultKind.UNPLUG, at_s=2.0, seconds=2.0)
     tag = standing(world.tag(world.tagged[0], TagForm.TC0))
@@ -358,7 +431,20 @@ def test_a_missing_antenna_is_named_and_the_others_go_on(world):
     assert Passed(1) in bench.posted
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_reader_that_was_silent_for_a_moment_does_not_end_the_banner_of_an_antenna_that_is_missing(world):
+    reset = Fault(kind=FaultKind.RESET, at_s=2.0, seconds=0.6)
+    setup = {"missing_antennas": frozenset({3})}
+    bench = Bench(world, "a0", scene(faults=[reset], **setup), field=Field(antennas=(1, 2, 3))).watch(6.0)
+    assert bench.faults == ["antenna missing"]
+
+
+def test_an_antenna_that_is_plugged_in_again_ends_its_banner(world):
+    lost = Fault(kind=FaultKind.ANTENNA_MISSING, at_s=1.0, for_s=1.0, antenna=2)
+    bench = Bench(world, "a0", scene(faults=[lost]), field=Field(antennas=(1, 2, 3))).watch(4.0)
+    assert bench.faults == ["antenna missing", ""]
+
+
+@pytest.mark.parametrize("protocol", SERIAL)
 @pytest.mark.parametrize(
     "tag",
     [
@@ -381,7 +467,7 @@ def test_a_strange_tag_is_listed_without_a_plate_and_takes_nothing_down(world, p
 # ---------------------------------------------------------------------------------------------- the checkpoint
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", SERIAL)
 def test_watching_posts_a_silent_car_and_an_alarm(tmp_path, protocol):
     world = World(tmp_path, lambda world: world.authority.registry.set_status(world.tagged[1].plate, "C"))
     good, stolen = (world.tag(vehicle, TagForm.TC0) for vehicle in world.tagged[:2])
@@ -407,6 +493,35 @@ def test_a_checkpoint_hears_statutory_tags_and_what_the_readers_security_module_
     assert (passed["verdict"]["verdict"], passed["evidence"]["tag"]["auth"]) == (VerdictCode.VALID, TagAuth.OK)
 
 
+@pytest.mark.parametrize("protocol", SERIAL)
+def test_an_empty_road_and_a_lost_line_are_no_vehicles(world, protocol):
+    unplug = Fault(kind=FaultKind.UNPLUG, at_s=1.0, seconds=0.5)
+    bench = Bench(world, protocol, scene(faults=[unplug])).watch(4.0)
+    assert [type(event) for event in bench.posted] == [PartFault, PartFault]
+
+
+def test_memory_that_was_heard_in_time_counts_though_a_slow_disk_lets_it_be_looked_at_late(world):
+    """A lawful car whose memory comes with its second read, behind one whose record takes half a second to write."""
+    late, other = (standing(world.tag(vehicle)) for vehicle in world.tagged[:2])
+    bench = Bench(world, "gx", scene(late, other), field=Field(user_words=TC1_WORDS))
+    reader, verifier, clock = bench.line.reader.engine, world.device.verifier, bench.clock
+    read_with, refused = reader._read_with, [late.tag]
+    reader._read_with = lambda order, tag: (
+        b"\x02\x04" if tag in refused and not refused.remove(tag) else read_with(order, tag)
+    )
+
+    def slow(seen: Observation) -> CheckResult:
+        end_ns = clock.ns + 500_000_000
+        while clock.ns < end_ns:
+            clock.wait(threading.Condition(), 0.5)
+        return verifier.check(seen)
+
+    bench.thread._checkpoint = lambda with_memory: Checkpoint(slow, verifier.look_at, with_memory=with_memory)
+    bench.watch(3.0)
+    assert refused == []
+    assert [event for event in bench.posted if isinstance(event, Alarm | Passed)] == [Passed(1), Passed(1)]
+
+
 def test_alarms_are_numbered_apart_from_the_officers_checks(tmp_path):
     world = World(tmp_path, lambda world: [world.authority.registry.set_status(v.plate, "C") for v in world.tagged[:2]])
     tags = [standing(world.tag(vehicle, TagForm.TC0)) for vehicle in world.tagged[:2]]
@@ -421,6 +536,7 @@ name = "car"
 epc = "{epc}"
 tid = "{tid}"
 user = "{user}"
+protocol = "{air}"
 
 [[pass]]
 tag = "car"
@@ -428,12 +544,16 @@ rssi_dbm = -50.0
 """
 
 
-@pytest.mark.parametrize(("protocol", "unchecked"), [("gx", False), ("a0", True), ("m100", True)])
+@pytest.mark.parametrize(
+    ("protocol", "air", "unchecked"),
+    [("gx", "gen2", False), ("gx", "gb29768", False), ("a0", "gen2", True), ("m100", "gen2", True)],
+)
 def test_the_appliances_own_checkpoint_is_silent_about_a_car_whose_plate_is_in_its_certificate(
-    world, tmp_path, protocol, unchecked
+    world, tmp_path, protocol, air, unchecked
 ):
     tag, told, came = world.tag(world.tagged[0]), [], threading.Event()
-    (tmp_path / "scene.toml").write_text(SCENE.format(epc=tag.epc.hex(), tid=tag.tid.hex(), user=tag.user.hex()))
+    banks = {name: data.hex() for name, data in tag._asdict().items()}
+    (tmp_path / "scene.toml").write_text(SCENE.format(**banks, air=air))
 
     def post(event):
         told.append(event)
@@ -441,7 +561,7 @@ def test_the_appliances_own_checkpoint_is_silent_about_a_car_whose_plate_is_in_i
             came.set()
 
     with ExitStack() as stack:
-        settings = ReaderSettings(protocol=protocol, scene="scene.toml")
+        settings = ReaderSettings(protocol=protocol, air=air, scene="scene.toml")
         thread = start_reader(
             settings, post, lambda: world.device.verifier, file=lambda name: tmp_path / name, stack=stack
         )  # fmt: skip

@@ -88,7 +88,8 @@ def test_a_newer_release_is_made_tried_watched_and_confirmed_and_the_one_before_
     calls = [call for call in world.calls() if not call.startswith("show")]
     assert calls == [
         f"start markcheck-health@{world.in_use}.service", "daemon-reload", "restart markcheck.service",
-        f"running releases/{world.in_use}",
+        f"running releases/{world.in_use}", "start timers.target",
+        "try-restart markcheck-console@*.service",
     ]  # fmt: skip
     assert not world.releases.stage.exists()
     assert not world.releases.refused.exists()
@@ -134,6 +135,32 @@ def test_units_and_rules_of_a_release_come_and_go_with_it(world: World, sources:
         else:
             world.update()
     assert unit.read_text() == f"{old}# 7.1\n"
+
+
+UNIT = "[Unit]\nDescription={}\n[Install]\nWantedBy=timers.target\n"
+
+
+def test_a_unit_that_a_release_no_longer_has_goes_a_new_one_is_enabled_and_what_was_disabled_by_hand_stays_so(
+    world: World, tmp_path: Path
+) -> None:
+    units = world.releases.tree / "etc/systemd/system"
+    wants = units / "timers.target.wants"
+    (units / "markcheck-gone.timer").write_text(UNIT.format("gone"))
+    (wants / "markcheck-gone.timer").symlink_to("/etc/systemd/system/markcheck-gone.timer")
+    (units / "marker.timer").write_text(UNIT.format("of somebody else"))
+    (wants / "markcheck-sync.timer").unlink()
+    new = with_version(copy_of_the_sources(tmp_path / "new"), NEWER)
+    (new / "systemd/markcheck-fresh.timer").write_text(UNIT.format("fresh"))
+    (new / "systemd/markcheck-sync.timer").write_text(UNIT.format("another"))
+    world.publish(make_bundle(new))
+    world.update()
+    assert not (units / "markcheck-gone.timer").exists()
+    assert (units / "marker.timer").exists()
+    assert "another" in (units / "markcheck-sync.timer").read_text()
+    assert {path.name for path in wants.iterdir()} == {
+        "markcheck-fresh.timer", "markcheck-update.timer", "markcheck-audit-upload.timer",
+    }  # fmt: skip
+    assert str((wants / "markcheck-fresh.timer").readlink()) == "/etc/systemd/system/markcheck-fresh.timer"
 
 
 # -------------------------------------------------------------------------------------------------- refusing it
@@ -251,6 +278,20 @@ def test_new_libraries_without_their_wheels_are_refused(world: World, tmp_path: 
     assert run.returncode == 1
     assert "there are no wheels of them" in run.stderr
     assert run.stdout == ""
+
+
+def test_what_could_not_be_made_leaves_nothing_on_the_card_but_the_bundle(world: World, tmp_path: Path) -> None:
+    """As where the card is full while the release is made: the program's records need the room."""
+    bad = with_version(copy_of_the_sources(tmp_path / "bad"), "8.1")
+    script = (bad / "scripts/install").read_text()
+    (bad / "scripts/install").write_text(
+        script.replace("    sync -f", "    fail 'no space left on device'\n    sync -f")
+    )
+    world.publish(make_bundle(bad))
+    refused_without_a_trace(world, UpdateError, "could not be made: install: no space left")
+    assert {path.name for path in world.releases.stage.iterdir()} == {"bundle.tar.gz"}
+    (world.releases.path(world.in_use) / "complete").unlink()  # as after a cut during an installation by hand
+    refused_without_a_trace(world, UpdateError, "could not be made")
 
 
 # ----------------------------------------------------------------------------------------------- leaving it again
@@ -377,7 +418,7 @@ exec {tool} "$@"
 def dying_tools(folder: Path, count: Path) -> str:
     """A PATH whose tools, at the call that `count` counts down to, kill the script that called them."""
     folder.mkdir()
-    for name in ("mv", "ln", "install", "sync", "mkdir"):
+    for name in ("mv", "ln", "install", "sync", "mkdir", "rm"):
         (folder / name).write_text(DYING.format(count=count, tool=shutil.which(name)))
         (folder / name).chmod(0o755)
     return f"{folder}:{os.environ['PATH']}"
@@ -385,7 +426,9 @@ def dying_tools(folder: Path, count: Path) -> str:
 
 def state_of(world: World) -> tuple[str, ...]:
     units = world.releases.tree / "etc/systemd/system"
-    return (world.in_use, *(path.read_text() for path in sorted(units.iterdir()) if path.suffix != ".new"))
+    files = [path for path in sorted(units.iterdir()) if path.is_file() and path.suffix != ".new"]
+    texts = [f"{path.name}: {path.read_text()}" for path in files]
+    return (world.in_use, *texts, *sorted(path.name for path in units.glob("*.wants/*")))
 
 
 @pytest.mark.parametrize("word", ["use", "back"])
@@ -396,6 +439,8 @@ def test_a_power_cut_at_any_command_of_the_switch_is_mended_by_the_next_boot(
     for name in ("markcheck.service", "markcheck-sync.service"):
         with (new / "systemd" / name).open("a") as file:
             file.write("# new\n")
+    (new / "systemd/markcheck-fresh.timer").write_text(UNIT.format("fresh"))
+    (new / "systemd/markcheck-audit-upload.timer").unlink()
     run = install(new, "--release-only", "--root", world.releases.tree, "--venv", VENV)
     old, name = state_of(world), run.stdout.strip()
     script, count = world.releases.folder / "confirmed/libexec/release", tmp_path / "count"
@@ -433,6 +478,23 @@ def test_a_run_that_was_killed_on_trial_is_left_by_its_unit_and_counts_as_one_th
     assert "on trial" in run.stderr
     assert world.releases.times_refused(hashlib.sha256(newer.data).hexdigest()) == 1
     assert subprocess.run(words, env=environment, check=False).returncode == 0
+
+
+def test_the_end_of_an_update_that_found_another_one_running_leaves_that_ones_trial_alone(world: World) -> None:
+    unit = (ROOT / "systemd/markcheck-update.service").read_text()
+    (line,) = (line for line in unit.splitlines() if line.startswith("ExecStopPost="))
+    words = [word.replace("/opt/", f"{world.releases.tree}/opt/") for word in line.partition("=")[2].split()]
+    variables = {**os.environ, "MARKCHECK_ROOT": str(world.releases.tree)}
+    before, other = world.in_use, f"{NEWER}-{'0' * 12}"
+    current = world.releases.folder / "current"
+    current.unlink()
+    current.symlink_to(f"releases/{other}")  # on trial by the other one
+    with (world.releases.folder / "update.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert subprocess.run(words, env=variables, check=False).returncode == 1
+        assert world.in_use == other
+    subprocess.run(words, env=variables, check=False)
+    assert world.in_use == before
 
 
 def test_below_an_overlay_in_memory_a_release_is_not_taken(world: World, tmp_path: Path) -> None:

@@ -25,10 +25,14 @@ def all_texts():
 
 def test_every_code_has_its_words():
     assert set(VERDICTS) == set(VerdictCode)
-    assert len(VerdictCode) == 21
     assert set(REASONS) == set(Reason)
     assert set(ACTIONS) == set(Action)
     assert set(STATUS_LETTERS) == set(StatusLetter)
+
+
+def test_the_readme_says_how_many_verdicts_there_are():
+    told = re.findall(r"\b(\d+) verdicts\b", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert told == [str(len(VerdictCode))], "README.md, under Decision"
 
 
 def test_words_and_tones_are_those_of_the_decision_tables():

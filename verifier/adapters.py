@@ -10,7 +10,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from verifier.cache.store import GenerationInfo, StatusStore
-from verifier.codec.tag import SIGNATURE_BYTES, decode
+from verifier.codec.cose import SIGNATURE_LENGTH
+from verifier.codec.tag import decode
 from verifier.errors import (
     CacheCorruptError,
     CacheError,
@@ -173,7 +174,7 @@ def _document(store: StatusStore, credential: Credential | None, plates: Sequenc
 
 # Faults by which a certificate speaks against its tag; every other one only proves nothing.
 _AGAINST_TAG = frozenset({CodeFault.SIGNATURE, CodeFault.JURISDICTION})
-_STAND_IN = b"\xff" * SIGNATURE_BYTES  # of a signature that was not read
+_STAND_IN = b"\xff" * SIGNATURE_LENGTH  # of a signature that was not read
 
 
 def tag_evidence(seen: TagSeen, trust: TrustList, now: datetime) -> TagEvidence:

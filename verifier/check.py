@@ -51,8 +51,9 @@ from verifier.types import (
     TagRecord,
     TagSeen,
     WatchHit,
+    same_plate,
 )
-from verifier.verdict import Age, Tone, Verdict, VerdictCode
+from verifier.verdict import Action, Age, Tone, Verdict, VerdictCode
 from verifier.vin import Vin
 
 
@@ -104,6 +105,14 @@ class CheckResult:
     def credential(self) -> Credential | None:
         """The proven credential, whose claims may be compared with the car; None for a code that proves nothing."""
         return _proven(self.evidence.code)
+
+    @property
+    def plate_to_confirm(self) -> Plate | None:
+        """The plate that an officer has yet to compare with the car's; None where he has, or need not."""
+        asked, seen = self.verdict.plate, self.evidence.plate_seen
+        if asked is None or Action.CONFIRM_PLATE not in self.verdict.actions:
+            return None
+        return None if seen is not None and seen.confirmed and same_plate(seen.plate, asked) else asked
 
 
 @dataclass(frozen=True, slots=True)

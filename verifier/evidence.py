@@ -41,14 +41,15 @@ from verifier.types import (
     WatchHit,
 )
 
-_KINDS = {
+# How the code was presented, by the names that records have had since the first one: not those of the enum.
+_PRESENTED_AS = {
     "online": PresentationMode.LIVE,
     "offline": PresentationMode.STORED,
     "print": PresentationMode.PRINTED,
     "tag_label": PresentationMode.TAG_LABEL,
     "unknown": None,
 }
-_KIND_NAMES = {mode: name for name, mode in _KINDS.items()}
+_PRESENTED_NAMES = {mode: name for name, mode in _PRESENTED_AS.items()}
 _BASES = {"plate_seen": Source.PLATE_SEEN, "credential": Source.CODE, "tag": Source.TAG}
 _BASIS_NAMES = {source: name for name, source in _BASES.items()}
 _REQUIRED = object()
@@ -159,7 +160,7 @@ def _code(qr: _Fields | None) -> CodeEvidence | None:
         return None
     reading = qr.get("decode", CodeReading)
     kind = qr.get("kind", _text, "unknown")
-    if kind not in _KINDS:
+    if kind not in _PRESENTED_AS:
         raise EvidenceError("qr.kind: unknown")
     credential, fields = None, qr.child("credential")
     if fields is not None:
@@ -169,7 +170,7 @@ def _code(qr: _Fields | None) -> CodeEvidence | None:
             valid_until=fields.get("valid_until", Month.parse),
             issued_at=fields.get("issued_at", _time),
             not_before=fields.get("not_before", _time, None),
-            mode=_KINDS[kind],
+            mode=_PRESENTED_AS[kind],
         )
     signature = qr.get("signature", SignatureState, None)
     if reading is CodeReading.OK and signature is None:
@@ -178,7 +179,7 @@ def _code(qr: _Fields | None) -> CodeEvidence | None:
         raise EvidenceError("qr.credential: missing")
     return CodeEvidence(
         reading=reading,
-        mode=_KINDS[kind],
+        mode=_PRESENTED_AS[kind],
         signature=signature,
         credential=credential,
         shown_at=fields.get("shown_at", _time, None) if fields else None,
@@ -331,7 +332,7 @@ def _code_json(code: CodeEvidence | None) -> dict[str, Any] | None:
         return None
     credential = code.credential
     return {
-        "kind": _KIND_NAMES[code.mode],
+        "kind": _PRESENTED_NAMES[code.mode],
         "decode": code.reading.value,
         "signature": code.signature and code.signature.value,
         "fault": code.fault and code.fault.value,

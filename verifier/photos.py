@@ -9,7 +9,6 @@ import errno
 import hashlib
 import os
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +36,7 @@ class Stored(NamedTuple):
     check_id: str
     path: Path
     size: int
+    at_s: float  # when it was written, POSIX seconds
 
 
 class PhotoOf(Code):
@@ -94,17 +94,19 @@ class PhotoStore:
 
     def photos(self) -> list[Stored]:
         """All of them, the oldest first."""
-        with suppress(FileNotFoundError):
-            return sorted(stored for path in self._folder.iterdir() if (stored := _stored(path)) is not None)
-        return []
+        try:
+            paths = list(self._folder.iterdir())
+        except FileNotFoundError:
+            return []
+        return sorted(stored for path in paths if (stored := _stored(path)) is not None)
 
     def purge(self, before: datetime) -> int:
         """Remove the photos from before this moment that are no evidence; how many. AuditError."""
         going = [stored for stored in self.photos() if not stored.evidence]
         try:
-            old = [stored for stored in going if stored.path.stat().st_mtime < before.timestamp()]
+            old = [stored for stored in going if stored.at_s < before.timestamp()]
             for stored in old:
-                stored.path.unlink()
+                stored.path.unlink(missing_ok=True)
         except OSError as exc:
             raise AuditError(f"photo: cannot be removed: {exc.strerror}") from exc
         return len(old)
@@ -124,7 +126,7 @@ class PhotoStore:
         for stored in going:
             if over <= 0:
                 return
-            stored.path.unlink()
+            stored.path.unlink(missing_ok=True)
             over -= stored.size
 
     def _write(self, name: str, data: bytes) -> None:
@@ -136,7 +138,7 @@ class PhotoStore:
                 going = next((stored for stored in self.photos() if not stored.evidence), None)
                 if exc.errno != errno.ENOSPC or going is None:
                     raise
-                going.path.unlink()
+                going.path.unlink(missing_ok=True)
             else:
                 return
 
@@ -155,10 +157,15 @@ class PhotoStore:
 
 
 def _stored(path: Path) -> Stored | None:
+    """None for what is no photo, or was one: another process may remove what is old."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         return None
-    return Stored(int(match[1]), match[2] == "e", match[3], path, path.stat().st_size)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return Stored(int(match[1]), match[2] == "e", match[3], path, found.st_size, found.st_mtime)
 
 
 def keep_photo(

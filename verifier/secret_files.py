@@ -11,7 +11,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from verifier.cache.swap import sync_folder
+from verifier.cache.swap import sync_folder, taking_the_place, write_whole
 
 MAX_READ = 64 * 1024  # bytes; longer than any secret
 
@@ -20,20 +20,17 @@ _PIECE = 1 << 20  # bytes
 
 def write_secret(path: Path, data: bytes) -> None:
     """Write or replace a file of mode 0600, durably: the old one, the new one, or an OSError and the old one."""
-    fresh = path.with_name(f".{path.name}.new")
-    destroy(fresh)  # of a run that was cut off
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            destroy(fresh)
-        raise
-    sync_folder(path.parent)
+    with taking_the_place(path, 0o600) as handle:
+        try:
+            os.fchmod(handle, 0o600)
+            _overwrite(handle)  # of a run that was cut off
+            os.ftruncate(handle, 0)
+            write_whole(handle, data)
+            os.fsync(handle)
+        except BaseException:
+            with suppress(OSError):
+                _overwrite(handle)
+            raise
 
 
 def read_secret(path: Path) -> bytes | None:
@@ -68,7 +65,8 @@ def destroy(path: Path) -> None:
 
 
 def _overwrite(handle: int) -> None:
-    left = os.fstat(handle).st_size
-    while left > 0:
-        left -= os.write(handle, secrets.token_bytes(min(left, _PIECE)))
-    os.fsync(handle)
+    size = at = os.fstat(handle).st_size
+    while at > 0:
+        at -= os.pwrite(handle, secrets.token_bytes(min(at, _PIECE)), size - at)
+    if size:
+        os.fsync(handle)

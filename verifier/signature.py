@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ctypes import CDLL
+from typing import assert_never
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from verifier.codec.cose import SIGNATURE_LENGTH
 from verifier.errors import CodeError
 from verifier.sm2 import Sm2PublicKey, check_point, libcrypto
 from verifier.types import Algorithm, CodeFault
@@ -35,10 +37,12 @@ def load_public_key(
         if len(key) not in (33, 65):
             raise ValueError("key: not a P-256 point")
         return EllipticCurvePublicKey.from_encoded_point(SECP256R1(), key)
-    if len(key) != (32 if alg is Algorithm.EDDSA else 65):
-        raise ValueError("key: wrong length")
     if alg is Algorithm.EDDSA:
+        if len(key) != 32:
+            raise ValueError("key: wrong length")
         return Ed25519PublicKey.from_public_bytes(key)
+    if alg is not Algorithm.SM2:
+        assert_never(alg)
     check_point(key)  # a list is refused alike where the algorithm is absent
     library = find_libcrypto()
     return Sm2PublicKey(library, key) if library else None
@@ -49,7 +53,7 @@ def verify_with(public: PublicKey, message: bytes, signature: bytes) -> bool:
 
     CodeError ALG_UNAVAILABLE when libcrypto failed at an SM2 signature.
     """
-    if len(signature) != 64:
+    if len(signature) != SIGNATURE_LENGTH:
         return False
     try:
         if isinstance(public, EllipticCurvePublicKey):
@@ -57,8 +61,10 @@ def verify_with(public: PublicKey, message: bytes, signature: bytes) -> bool:
             public.verify(encode_dss_signature(r, s), message, _ES256)
         elif isinstance(public, Ed25519PublicKey):
             public.verify(signature, message)
-        else:
+        elif isinstance(public, Sm2PublicKey):
             return public.verify(message, signature)
+        else:
+            assert_never(public)
     except InvalidSignature:
         return False
     return True

@@ -14,6 +14,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from verifier.codec.cose import SIGNATURE_LENGTH
 from verifier.errors import CodeError
 from verifier.types import CodeFault
 
@@ -84,7 +85,7 @@ class Sm2PublicKey:
 
         CodeError ALG_UNAVAILABLE when libcrypto could not try.
         """
-        if len(signature) != 64:
+        if len(signature) != SIGNATURE_LENGTH:
             return False
         r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
         if not (0 < r < ORDER and 0 < s < ORDER):

@@ -99,11 +99,14 @@ class Wiper:
     def _carry_out(self, record: WipeRecord) -> WipeRecord:
         files = self._files
         files.record.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):  # a full card must not save the keys; the record is written again at the end
+        with suppress(OSError):  # a full card must not save the keys
             self._keep(record)
         self._step("recorded")
         self._destroy_keys()
         self._forget()
+        with suppress(OSError):  # once more: there is room where the keys were, and a running program waits for it
+            if self.record() != record:
+                self._keep(record)
         self._empty_cache()
         for path in files.data:
             if path.is_dir() and not path.is_symlink():

@@ -17,15 +17,17 @@ from verifier.recheck import News
 from verifier.roles import Duty, LimitedAnswer, limited_answer
 from verifier.types import Hint, PlateSeen
 from verifier.vehicle_words import vehicle_words
-from verifier.verdict import Action, Tone, View
+from verifier.verdict import Tone, View
 from verifier.wording import Text
 
 TRIGGER_MS = 3_000  # from the press to a verdict or a named reason
 AIM_MS = 60_000  # then the camera rests
 FOREIGN_MS = 500  # for which a mark is looked for once a foreign code was read
 CHECK_MS = 5_000  # a check that takes longer has failed
+CONFIRM_MS = 400  # a press before that was meant for what stood there before
 ANSWER_MS = 15_000  # for which a limited answer is shown
 SHOWN_MS: dict[Tone, int | None] = {Tone.PASS: 5_000, Tone.NOTE: 15_000, Tone.CAUTION: 15_000, Tone.STOP: None}
+PART = "check"  # of the banner that a check had no answer
 TURNS = {Key.UP: -1, Key.DOWN: 1, Key.LEFT: -1, Key.RIGHT: 1}
 
 # ------------------------------------------------------------------------------------------- a code is read
@@ -102,7 +104,8 @@ def seen(state: State, observation: Observation, now_ms: int, *effects: Effect) 
 
 def _check(state: State, cars: tuple[Observation, ...], now_ms: int, *effects: Effect) -> Step:
     number = state.numbers + 1
-    page = st.Checking(number=number, since_ms=now_ms, seen=cars, behind=state.page)
+    behind = state.page.behind if isinstance(state.page, st.Checking) else state.page
+    page = st.Checking(number=number, since_ms=now_ms, seen=cars, behind=behind)
     return to(replace(state, numbers=number), page, *effects, Check(number=number, seen=cars))
 
 
@@ -111,7 +114,11 @@ def checked(state: State, page: st.Page, event: ev.Checked, now_ms: int) -> Step
     if isinstance(page, st.Checking) and page.number == event.number and len(page.seen) == len(event.results):
         pairs = zip(page.seen, event.results, strict=True)
         outcomes = tuple(Outcome(number=event.number, seen=car, result=result) for car, result in pairs)
+        state = replace(state, faults={part: problem for part, problem in state.faults.items() if part != PART})
         return _answered(remembered(state, outcomes), outcomes, now_ms)
+    if not event.late:  # the officer has not waited for it
+        unseen = (Outcome(number=event.number, seen=Observation(), result=result) for result in event.results)
+        return remembered(state, tuple(unseen)), ()
     before, state = state.history, replace(state, history=_renewed(state.history, event))
     if isinstance(page, st.Answer) and page.number == event.number:
         return replace(state, page=replace(page, answer=_limited(event.results[0]))), ()
@@ -195,7 +202,7 @@ def waiting(state: State, page: st.Checking, event: ev.Tick, now_ms: int) -> Ste
     """The program answers a check or says why not; should it do neither, the officer is not left waiting."""
     if now_ms - page.since_ms < CHECK_MS:
         return state, ()
-    state, effects = home(replace(state, faults={**state.faults, "check": "no answer"}))
+    state, effects = home(replace(state, faults={**state.faults, PART: "no answer"}))
     return state, (*effects, Play(Signal.REFUSED))
 
 
@@ -204,9 +211,11 @@ def waiting(state: State, page: st.Checking, event: ev.Tick, now_ms: int) -> Ste
 
 def shown_ok(state: State, page: st.Shown, event: object, now_ms: int) -> Step:
     """Confirm the plate where that is asked for, else the next car."""
-    verdict = page.outcome.result.verdict
-    if len(page.outcomes) == 1 and Action.CONFIRM_PLATE in verdict.actions and verdict.plate is not None:
-        confirmed = PlateSeen(plate=verdict.plate, confirmed=True)
+    plate = page.outcome.result.plate_to_confirm
+    if len(page.outcomes) == 1 and plate is not None:
+        if now_ms - page.since_ms < CONFIRM_MS:
+            return state, ()
+        confirmed = PlateSeen(plate=plate, confirmed=True)
         return _check(state, (replace(page.outcome.seen, plate_seen=confirmed),), now_ms)
     if state.mode is Mode.ACCIDENT:
         return back(state)

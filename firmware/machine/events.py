@@ -44,6 +44,11 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """The parts are let go, and everything is on the disk."""
+
+
+@dataclass(frozen=True, slots=True)
 class CodesSeen:
     """The new codes of one frame; `triggered`: read by an engine whose own trigger the officer has pulled."""
 
@@ -170,6 +175,6 @@ class LookedUp:
 
 
 Event = (
-    KeyEvent | Tick | Started | CodesSeen | HintSeen | Checked | TagsSeen | Passed | Alarm | PartFault | PowerRead
-    | NetworkRead | DataRead | Reported | Counted | NewsRead | LoggedIn | NotLetIn | LookedUp
+    KeyEvent | Tick | Started | Kept | CodesSeen | HintSeen | Checked | TagsSeen | Passed | Alarm | PartFault
+    | PowerRead | NetworkRead | DataRead | Reported | Counted | NewsRead | LoggedIn | NotLetIn | LookedUp
 )  # fmt: skip

@@ -33,7 +33,7 @@ def to(state: State, page: st.Page, *effects: Effect) -> Step:
 
 def _runs(page: st.Page) -> type[st.Page]:
     """The page whose part is at work: a checkpoint goes on behind the login."""
-    return type(page.behind) if isinstance(page, st.Login) and page.behind is not None else type(page)
+    return type(page.behind) if isinstance(page, st.Login | st.Menu) and page.behind is not None else type(page)
 
 
 def home(state: State, *_: object) -> Step:
@@ -55,7 +55,7 @@ def lock(state: State, *_: object) -> Step:
 def shut(state: State) -> Step:
     """The login of a locked device, with the number of who was here last; only a checkpoint goes on behind it."""
     page, officer = state.page, state.officer
-    behind = page.behind if isinstance(page, st.Login) else page if isinstance(page, st.Checkpoint) else None
+    behind = page.behind if isinstance(page, st.Login | st.Menu) else page if isinstance(page, st.Checkpoint) else None
     login = st.Login(behind=behind)
     if officer is not None:
         login = replace(login, number=replace(login.number, text=officer.officer_id, done=True))

@@ -12,7 +12,7 @@ from firmware.digit_entry import Digits, digit_pressed
 from firmware.machine import events as ev
 from firmware.machine import states as st
 from firmware.machine.effects import LogIn, Play, Signal
-from firmware.machine.going import Step, home, resting, to
+from firmware.machine.going import Step, home, resting, shut, to
 from firmware.machine.modes import alarm, alarm_taken, passed
 from firmware.machine.states import State
 from hw.buttons.keys import Key, KeyEvent
@@ -31,7 +31,7 @@ NEEDS: dict[type[st.Page], Duty] = {
     st.NewsList: Duty.HISTORY,
 }  # fmt: skip
 """What a page is for; the others are for everybody who has logged in."""
-WHILE_LOCKED = (st.Boot, st.Login, st.Checkpoint, st.Off)
+WHILE_LOCKED = (st.Boot, st.Login, st.Checkpoint, st.Menu, st.Off)
 
 
 def admitted(state: State) -> bool:
@@ -61,7 +61,7 @@ def lane_key(state: State, page: st.Checkpoint, event: KeyEvent, now_ms: int) ->
     return home(state) if state.locked or event.key is Key.BACK else (state, ())
 
 
-def passed_behind(state: State, page: st.Login, event: ev.Passed, now_ms: int) -> Step:
+def passed_behind(state: State, page: st.Login | st.Menu, event: ev.Passed, now_ms: int) -> Step:
     """The checkpoint counts on."""
     if page.behind is None:
         return state, ()
@@ -70,17 +70,29 @@ def passed_behind(state: State, page: st.Login, event: ev.Passed, now_ms: int) -
     return replace(state, page=replace(page, behind=behind)), effects
 
 
-def alarm_behind(state: State, page: st.Login, event: ev.Alarm, now_ms: int) -> Step:
+def alarm_behind(state: State, page: st.Login | st.Menu, event: ev.Alarm, now_ms: int) -> Step:
     """An alarm goes before what is typed; while a PIN is tried it is heard, and seen after that."""
     if page.behind is None:
         return state, ()
     state, effects = alarm(replace(state, page=page.behind), page.behind, event, now_ms)
-    if page.attempt is not None and isinstance(state.page, st.Checkpoint):
+    if isinstance(page, st.Login) and page.attempt is not None and isinstance(state.page, st.Checkpoint):
         state = replace(state, page=replace(page, behind=state.page))
     return state, effects
 
 
+def menu_open(state: State, page: st.Menu, event: ev.Tick, now_ms: int) -> Step:
+    """The menu of a locked device, on which there is nothing but to switch it off, goes by itself."""
+    if state.locked and now_ms - state.acted_ms >= TYPING_MS:
+        return shut(state) if page.behind is None else to(state, page.behind)
+    return (state, ()) if page.behind is not None else resting(state, now_ms)
+
+
 # --------------------------------------------------------------------------------------------------- the login
+
+
+def untouched(page: st.Login) -> bool:
+    """Whether nothing is typed: then there is nothing to leave but the device."""
+    return page == st.Login(behind=page.behind)
 
 
 def keyed(state: State, page: st.Login, event: KeyEvent, now_ms: int) -> Step:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from firmware.choices import BRIGHTNESSES
 from firmware.machine import events as ev
 from firmware.machine import states as st
 from firmware.machine.checking import TURNS, remembered, seen, view_of
@@ -19,8 +20,6 @@ from verifier.plates import kinds_of, parse_plate
 from verifier.roles import Duty
 from verifier.types import PlateSeen, Purpose
 from verifier.verdict import View
-
-BRIGHTNESSES = 4
 
 # --------------------------------------------------------------------------------------------- typing a plate
 

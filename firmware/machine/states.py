@@ -208,9 +208,10 @@ class NewsList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Menu:
-    """The menu."""
+    """The menu; on a locked device that of whoever wants to switch it off. A checkpoint `behind` it goes on."""
 
     cursor: int = 0
+    behind: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,9 +240,10 @@ class Login:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Off:
-    """Switched off; the words stay on the panel."""
+    """Switched off; the words stay on the panel. Not before all is `kept` on the disk they say that it is over."""
 
     flat: bool = False  # the battery is empty
+    kept: bool = False
 
 
 Page = (
@@ -304,7 +306,9 @@ class State:
 
     @property
     def menu(self) -> tuple[MenuItem, ...]:
-        """The lines that are for whoever holds the device."""
+        """The lines that are for whoever holds the device; whoever that is may switch it off."""
+        if self.locked:
+            return (MenuItem.POWER_OFF,)
         duties = ((item, MENU_DUTIES.get(item)) for item in MenuItem)
         shown = (item for item, duty in duties if duty is None or self.may(duty))
         return tuple(item for item in shown if item is not MenuItem.LOCK or self.lock_ms is not None)

@@ -31,7 +31,7 @@ def step(state: State, event: ev.Event, now_ms: int) -> Step:
 
 def _answered(state: State, event: ev.Event, now_ms: int) -> Step:
     if isinstance(state.page, st.Off):
-        return state, ()
+        return (replace(state, page=replace(state.page, kept=True)) if isinstance(event, ev.Kept) else state), ()
     if isinstance(event, ev.Tick) and login.idle(state, now_ms):
         return lock(state)
     if isinstance(event, KeyEvent):
@@ -62,25 +62,35 @@ def _touched(state: State, event: KeyEvent, now_ms: int) -> Step:
 
 
 def _held(state: State, key: Key) -> Step:
-    """OK held is the menu, at a checkpoint the lock; BACK held leaves whatever it is."""
+    """OK held is the menu, at a checkpoint the lock; BACK held leaves whatever it is, an empty login to switch off."""
     if key is Key.OK and isinstance(state.page, st.Ready | st.Aim):
         return to(state, st.Menu())
     if key is Key.OK and isinstance(state.page, st.Checkpoint):
         return lock(state)
+    if key is Key.BACK and isinstance(state.page, st.Login) and login.untouched(state.page):
+        return to(state, st.Menu(behind=state.page.behind))
     if key is Key.BACK and not isinstance(state.page, st.Boot):
         return home(state)
     return state, ()
 
 
 def _triggered(state: State, page: st.Page, event: ev.CodesSeen, now_ms: int) -> Step:
-    """The trigger of a barcode engine is one more OK, with the code in view already."""
-    if not event.triggered or isinstance(page, _TYPED_ON | st.Boot | st.Checking | st.Checkpoint):
+    """The trigger of a barcode engine is one more OK, with the code in view already. While a check runs it begins that
+    of the next car: no verdict is taken for that of a car whose code was read later."""
+    if not event.triggered or isinstance(page, _TYPED_ON | st.Boot | st.Checkpoint) or _is_checked(page, event):
         return state, ()
     state, effects = lit(replace(state, touched_ms=now_ms, acted_ms=now_ms), Light.ON)
     if state.mode is not Mode.ACCIDENT:
         state = replace(state, mode=Mode.ROADSIDE)
     state, asked = checking.triggered(state, event, now_ms)
     return state, (*effects, *asked)
+
+
+def _is_checked(page: st.Page, event: ev.CodesSeen) -> bool:
+    """Whether the check that runs is that of this code, or of the two cars of an accident."""
+    if not isinstance(page, st.Checking):
+        return False
+    return len(page.seen) > 1 or any(code.payload == page.seen[0].code for code in event.codes)
 
 
 # ---------------------------------------------------------------------------------------- the device itself
@@ -163,6 +173,9 @@ ON_PAGE: dict[tuple[type[st.Page], type[ev.Event]], Handler] = {
     (st.Login, ev.NotLetIn): login.refused,
     (st.Login, ev.Passed): login.passed_behind,
     (st.Login, ev.Alarm): login.alarm_behind,
+    (st.Menu, ev.Tick): login.menu_open,
+    (st.Menu, ev.Passed): login.passed_behind,
+    (st.Menu, ev.Alarm): login.alarm_behind,
 }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hw.display.packers import send_pages, send_ram, send_window
+from hw.display.sizes import SIZES
 from hw.errors import DeviceFaultError
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ class Model:
     send: Callable[[Any, Image.Image], None]
 
 
-# A new panel is a new row.
+# A new panel is a new row here, in SIZES, and in SIMULATED of simulated.py.
 MODELS: dict[str, Model] = {
-    "ssd1309": Model("ssd1309", (128, 64), "1", send_window),
-    "ssd1306": Model("ssd1306", (128, 64), "1", send_window),
-    "sh1106": Model("sh1106", (128, 64), "1", send_pages),
-    "ssd1322": Model("ssd1322", (256, 64), "L", send_ram),
-    "ssd1351": Model("ssd1351", (128, 128), "RGB", send_ram),
+    "ssd1309": Model("ssd1309", SIZES["ssd1309"], "1", send_window),
+    "ssd1306": Model("ssd1306", SIZES["ssd1306"], "1", send_window),
+    "sh1106": Model("sh1106", SIZES["sh1106"], "1", send_pages),
+    "ssd1322": Model("ssd1322", SIZES["ssd1322"], "L", send_ram),
+    "ssd1351": Model("ssd1351", SIZES["ssd1351"], "RGB", send_ram),
 }
 
 

@@ -91,6 +91,10 @@ class Module:
         self._plugged = True
         self._power_up()
 
+    def image(self) -> Image.Image:
+        """What the glass shows; in which mode is the module's own."""
+        raise NotImplementedError
+
     def _power_up(self) -> None:
         raise NotImplementedError
 

@@ -167,6 +167,8 @@ class A0Driver(Driver):
     ) -> None:
         super().__init__(connect, A0Codec(address), radio, **options)
         self._address = address
+        self._missing_ns: int | None = None  # since when an antenna of the scan is missing
+        self._missed = False  # in this round
 
     def identify(self) -> Caps:
         """The firmware's version; these readers do not tell their model."""
@@ -219,6 +221,18 @@ class A0Driver(Driver):
 
     def _stop_request(self) -> tuple[bytes, Callable[[Packet], bool]]:
         return b"", lambda packet: isinstance(packet, End) or (isinstance(packet, Fault) and packet.antenna is None)
+
+    def event(self, packet: Packet, mono_ns: int) -> Event | None:
+        """As every driver does; the first round without a missing antenna ends the gap that one made."""
+        if isinstance(packet, Fault) and packet.code == ANTENNA_MISSING:
+            self._missed = True
+            self._missing_ns = self._missing_ns or mono_ns
+        elif isinstance(packet, End) or (isinstance(packet, Fault) and packet.code == NO_TAG):
+            missed, since, self._missed = self._missed, self._missing_ns, False
+            if not missed and since is not None:
+                self._missing_ns = None
+                return Gap(GapReason.ANTENNA_MISSING, (mono_ns - since) / 1e9, ANTENNA_MISSING, over=True)
+        return super().event(packet, mono_ns)
 
     def _fault_event(self, fault: Fault) -> Event:
         if fault.antenna is not None:

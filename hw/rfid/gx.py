@@ -18,6 +18,7 @@ from hw.rfid.packets import GEN2, LINK_CRC, Answer, End, Fault, Packet, Refused,
 from hw.rfid.transport import Connect
 from hw.rfid.types import (
     BAND_KHZ,
+    MAX_ANTENNA,
     MAX_EPC_BYTES,
     AirProtocol,
     AuthResult,
@@ -161,7 +162,7 @@ def _notice(mid: int, data: bytes) -> Packet:
     """`len2 code PC2 antenna`, then fields."""
     length = data[0] << 8 | data[1] if len(data) >= 2 else 0
     at = 2 + length
-    if length > MAX_EPC_BYTES or len(data) < at + 3:
+    if length > MAX_EPC_BYTES or len(data) < at + 3 or data[at + 2] > MAX_ANTENNA:
         return Refused(Refusal.SHAPE)
     protocol, pc = NOTICES[mid], data[at] << 8 | data[at + 1]
     # The control word of GB/T 29768 counts otherwise; there the length that the CRC protects must do.
@@ -173,7 +174,7 @@ def _notice(mid: int, data: bytes) -> Packet:
     result = fields[RESULT][0] if RESULT in fields else None
     tid = user = None
     if not result:  # a failed reading leaves no data, whatever the fields hold
-        tid, user = fields.get(TID), fields.get(USER) or fields.get(EPC_BANK)
+        tid, user = fields.get(TID) or None, fields.get(USER) or fields.get(EPC_BANK) or None
     rssi = fields[RSSI][0] if RSSI in fields else 0
     khz = int.from_bytes(fields[FREQUENCY], "big") if FREQUENCY in fields else None
     return Sighting(mid, protocol, data[2:at], pc, data[at + 2], rssi, LINK_CRC, None, khz, tid, user, result)
@@ -222,7 +223,7 @@ class GxDriver(Driver):
         told = capabilities(self._command(CAPABILITIES))
         if told is None:
             raise RejectedError(COMPONENT, "capabilities make no sense", CAPABILITIES)
-        self._antennas, self._protocols = max(1, min(told.antennas, 32)), told.protocols
+        self._antennas, self._protocols = max(1, min(told.antennas, MAX_ANTENNA)), told.protocols
         return Caps(
             model="GX reader", firmware="", protocols=told.protocols, antennas=told.antennas,
             power_range_dbm=told.power_range_dbm, regions=told.regions, tid_in_inventory=True,

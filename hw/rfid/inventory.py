@@ -127,6 +127,7 @@ class Inventory:
         try:
             driver.begin(self._config)
         except UnsupportedError:
+            driver.session.splitter.cap = driver.codec.cap
             raise
         except HardwareError:
             driver.stop()  # the answer may have been lost, not the command

@@ -14,7 +14,7 @@ from typing import Any
 from hw.errors import DeviceNotFoundError
 from hw.rfid.framing import MORE, Layout, Refusal
 from hw.rfid.packets import GEN2, LINK_CRC, Answer, End, Fault, Packet, Refused, Report, Request, Sighting, pc_words
-from hw.rfid.types import MAX_EPC_BYTES, RoundEnd
+from hw.rfid.types import MAX_ANTENNA, MAX_EPC_BYTES, RoundEnd
 
 CAP = 1 << 16  # bytes of a message; the capabilities of a reader with long tables have some 5,000
 HEADER = 10
@@ -146,7 +146,7 @@ class LlrpCodec:
         antenna = self._value(parts, "AntennaID")
         channel = self._value(parts, "ChannelIndex") or 0
         rssi = self._value(parts, "PeakRSSI")
-        if epc is None or not antenna:
+        if epc is None or antenna is None or not 1 <= antenna <= MAX_ANTENNA:
             return Refused(Refusal.SHAPE)
         pc = parts["C1G2_PC"].PC_Bits if "C1G2_PC" in parts else len(epc) // 2 << 11
         if len(epc) != 2 * pc_words(pc) or len(epc) > MAX_EPC_BYTES:
@@ -179,6 +179,8 @@ class LlrpCodec:
 def _antenna(told: Any) -> Packet:
     """An antenna that is gone, or is there (again)."""
     antenna: int = told.AntennaID
+    if not 1 <= antenna <= MAX_ANTENNA:
+        return Refused(Refusal.SHAPE)
     return (
         Fault(EVENT, ANTENNA_EVENT, antenna=antenna)
         if told.EventType == 0

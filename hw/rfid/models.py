@@ -22,13 +22,14 @@ class Model:
 
     driver: Callable[..., Driver]
     codec: Callable[[], Codec]
-    baudrate: int = 115_200  # of a line that nothing else is said of
+    baudrate: int = 115_200  # of a line that nothing else is said of; 0: a line without a speed
     line: Callable[[Path, int, Tap | None], Connect] = serial_line
+    in_network: bool = False  # its port is an address
 
 
 MODELS = {
     "m100": Model(M100Driver, M100Codec),
     "a0": Model(A0Driver, A0Codec),
     "gx": Model(GxDriver, GxCodec),
-    "llrp": Model(LlrpDriver, LlrpCodec, 100_000_000, llrp_line),  # Ethernet's speed; needs the library pyllrp
+    "llrp": Model(LlrpDriver, LlrpCodec, 0, llrp_line, in_network=True),  # needs the library pyllrp
 }

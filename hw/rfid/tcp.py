@@ -1,15 +1,13 @@
-"""The line to a reader in the network: one thread that reads a TCP connection."""
+"""The line to a reader in the network."""
 
 from __future__ import annotations
 
 import re
 import socket
-import threading
-from contextlib import suppress
 from pathlib import Path
 
 from hw.errors import DeviceNotFoundError, LinkLostError
-from hw.rfid.transport import WRITE_TIMEOUT_S, Connect, Link, Lost, Received, Tap
+from hw.rfid.transport import WRITE_TIMEOUT_S, Connect, Link, Lost, Received, Tap, ThreadedLink
 
 CONNECT_TIMEOUT_S = 2.0
 _MOST = 1 << 16  # bytes of one read
@@ -24,55 +22,26 @@ def address_of(text: str, port: int) -> tuple[str, int]:
     return found[1].strip("[]"), number
 
 
-class TcpLink:
-    """A connection with its reading thread. Silence is not told: TCP delivers late, and what is late is not lost."""
+class _Connection:
+    """A TCP connection. Silence is not told: TCP delivers late, and what is late is not lost."""
 
-    def __init__(self, connection: socket.socket, received: Received, lost: Lost, tap: Tap | None = None) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._received = received
-        self._lost = lost
-        self._tap = tap
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="tag reader line", daemon=True)
-        self._thread.start()
+        self.write, self.close = connection.sendall, connection.close
 
-    def write(self, data: bytes) -> None:
-        """Send all bytes; LinkLostError."""
-        if self._tap:
-            self._tap("out", data)
+    def read(self) -> bytes | None:
+        """What has come, None when there was nothing for a while; LinkLostError when the reader has ended it."""
         try:
-            self._connection.sendall(data)
-        except OSError as exc:
-            raise _lost_error(exc) from exc
+            data = self._connection.recv(_MOST)
+        except TimeoutError:
+            return None
+        if not data:
+            raise LinkLostError("tag reader", "reader ended the connection")
+        return data
 
-    def close(self) -> None:
-        """End the thread and the connection; harmless twice."""
-        self._closing.set()
-        with suppress(OSError):  # gone already
-            self._connection.shutdown(socket.SHUT_RDWR)
-        if self._thread is not threading.current_thread():
-            self._thread.join()
-        self._connection.close()
-
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            try:
-                data = self._connection.recv(_MOST)
-            except TimeoutError:
-                continue
-            except OSError as exc:
-                self._tell(_lost_error(exc))
-                return
-            if not data:
-                self._tell(LinkLostError("tag reader", "reader ended the connection"))
-                return
-            if self._tap:
-                self._tap("in", data)
-            self._received(data)
-
-    def _tell(self, error: LinkLostError) -> None:
-        if not self._closing.is_set():
-            self._lost(error)
+    def wake(self) -> None:
+        """End it, and with it a read that waits."""
+        self._connection.shutdown(socket.SHUT_RDWR)
 
 
 def tcp_line(address: Path, port: int, tap: Tap | None = None) -> Connect:
@@ -81,15 +50,11 @@ def tcp_line(address: Path, port: int, tap: Tap | None = None) -> Connect:
     def connect(received: Received, lost: Lost) -> Link:
         try:
             connection = socket.create_connection(address_of(str(address), port), CONNECT_TIMEOUT_S)
+            connection.settimeout(WRITE_TIMEOUT_S)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except (OSError, ValueError) as exc:  # UnicodeError of a host name is a ValueError
             number = f" (errno {exc.errno})" if isinstance(exc, OSError) and exc.errno else ""
             raise DeviceNotFoundError("tag reader", f"no connection{number}") from exc
-        connection.settimeout(WRITE_TIMEOUT_S)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return TcpLink(connection, received, lost, tap)
+        return ThreadedLink(_Connection(connection), received, lost, tap)
 
     return connect
-
-
-def _lost_error(exc: OSError) -> LinkLostError:
-    return LinkLostError("tag reader", f"line lost (errno {exc.errno})" if exc.errno else "line lost")

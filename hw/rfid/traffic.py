@@ -7,6 +7,7 @@ First line: `{"format": "reader-traffic", "version": 1, "protocol": ..., "baudra
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TextIO
@@ -93,12 +94,11 @@ def _object(line: str, number: int) -> dict[str, Any]:
 
 
 def _chunk(line: dict[str, Any], number: int) -> Chunk:
-    seconds, direction, text = line.get("t"), line.get("dir"), line.get("hex")
-    good = isinstance(seconds, int | float) and direction in ("in", "out") and isinstance(text, str)
+    direction, text = line.get("dir"), line.get("hex")
     try:
-        data = bytes.fromhex(text) if isinstance(text, str) else b""
-    except ValueError:
-        good = False
-    if not good or not isinstance(seconds, int | float):
+        seconds, data = float(line.get("t", "")), bytes.fromhex(str(text))
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise TrafficError(f"line {number}: no traffic") from exc
+    if direction not in ("in", "out") or not math.isfinite(seconds) or not isinstance(text, str):
         raise TrafficError(f"line {number}: no traffic")
-    return Chunk(float(seconds), str(direction), data)
+    return Chunk(seconds, direction, data)

@@ -1,4 +1,4 @@
-"""The serial line: one thread that reads, and what is lost when the plug is pulled."""
+"""The line to a reader: one thread that reads, and what is lost when the plug is pulled; here the serial one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ GATHER_S = 0.012  # at 921600 baud 1106 bytes, a quarter of what a port's buffer
 _MOST = 1 << 16  # bytes of one read
 
 # What pyserial and the terminal layer raise when a port goes away; `in_waiting` raises a plain OSError (EIO).
-_LOST = (OSError, termios.error)
+LOST = (OSError, termios.error)
 
 Received = Callable[[bytes], None]
 """Gets what was read; empty when the line was silent for READ_TIMEOUT_S."""
@@ -48,56 +49,88 @@ class Connect(Protocol):
         ...
 
 
-class SerialLink:
-    """A serial port with its reading thread."""
+class Channel(Protocol):
+    """What a line is made of; LinkLostError or LOST from every method."""
 
-    def __init__(self, port: serial.Serial, received: Received, lost: Lost, tap: Tap | None = None) -> None:
-        self._port = port
-        self._received = received
-        self._lost = lost
-        self._tap = tap
+    def read(self) -> bytes | None:
+        """What has come; empty when the line was silent, None where that says nothing."""
+        ...
+
+    def write(self, data: bytes, /) -> object:
+        """Send all bytes."""
+        ...
+
+    def wake(self) -> None:
+        """End a read that waits."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+class ThreadedLink:
+    """A line with its reading thread."""
+
+    def __init__(self, channel: Channel, received: Received, lost: Lost, tap: Tap | None = None) -> None:
+        self._channel = channel
+        self._received, self._lost, self._tap = received, lost, tap
+        self._writing = threading.Lock()  # the reading thread may answer by itself
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tag reader line", daemon=True)
         self._thread.start()
 
     def write(self, data: bytes) -> None:
         """Send all bytes; nothing that was received is thrown away for it. LinkLostError."""
-        if self._tap:
-            self._tap("out", data)
         try:
-            self._port.write(data)
-        except _LOST as exc:
+            with self._writing:
+                if self._tap:
+                    self._tap("out", data)
+                self._channel.write(data)
+        except LOST as exc:
             raise _lost_error(exc) from exc
 
     def close(self) -> None:
-        """End the thread and let go of the port; harmless twice."""
+        """End the thread and let go of the line; harmless twice."""
         self._closing.set()
+        with suppress(*LOST):  # gone already
+            self._channel.wake()
         if self._thread is not threading.current_thread():
-            self._port.cancel_read()
             self._thread.join()
-        try:
-            self._port.close()
-        except _LOST:
-            return  # gone already
+        with suppress(*LOST):
+            self._channel.close()
 
     def _run(self) -> None:
-        port = self._port
         while not self._closing.is_set():
             try:
-                # All that waits, in one call: one byte a call falls behind at 921600 baud.
-                waiting = port.in_waiting
-                data = port.read(min(waiting, _MOST) or 1)
-                if data and not waiting:
-                    # A byte alone begins a frame. Let the rest come, instead of waking up for each piece.
-                    time.sleep(GATHER_S)
-                    data += port.read(min(port.in_waiting, _MOST))
+                data = self._channel.read()
                 if data and self._tap:
                     self._tap("in", data)
-            except _LOST as exc:
+            except (LinkLostError, *LOST) as exc:
                 if not self._closing.is_set():
-                    self._lost(_lost_error(exc))
+                    self._lost(exc if isinstance(exc, LinkLostError) else _lost_error(exc))
                 return
-            self._received(data)
+            if data is not None:
+                self._received(data)
+
+
+class _SerialPort:
+    """A serial port of pyserial."""
+
+    def __init__(self, port: serial.Serial) -> None:
+        self._port = port
+        self.write, self.wake, self.close = port.write, port.cancel_read, port.close
+
+    def read(self) -> bytes:
+        """All that waits, in one call: one byte a call falls behind at 921600 baud."""
+        port = self._port
+        waiting = port.in_waiting
+        data: bytes = port.read(min(waiting, _MOST) or 1)
+        if data and not waiting:
+            # A byte alone begins a frame. Let the rest come, instead of waking up for each piece.
+            time.sleep(GATHER_S)
+            data += port.read(min(port.in_waiting, _MOST))
+        return data
 
 
 def serial_line(path: Path, baudrate: int, tap: Tap | None = None) -> Connect:
@@ -109,9 +142,9 @@ def serial_line(path: Path, baudrate: int, tap: Tap | None = None) -> Connect:
             port = serial.Serial(
                 str(path), baudrate, timeout=READ_TIMEOUT_S, write_timeout=WRITE_TIMEOUT_S, exclusive=True
             )
-        except (*_LOST, ValueError) as exc:
+        except (*LOST, ValueError) as exc:
             raise DeviceNotFoundError("tag reader", f"port cannot be opened{_number(exc)}") from exc
-        return SerialLink(port, received, lost, tap)
+        return ThreadedLink(_SerialPort(port), received, lost, tap)
 
     return connect
 

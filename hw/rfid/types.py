@@ -12,6 +12,7 @@ from verifier.types import Code, TagAuth
 
 BAND_KHZ = (920_000, 925_000)  # the only band a reader may use on Chinese roads for passive tags
 MAX_POWER_DBM = 33.0  # 2 W, the most the band allows
+MAX_ANTENNA = 32  # the most ports of any reader
 MAX_EPC_BYTES = 62  # ISO/IEC 18000-63: five bits count the words
 
 
@@ -138,8 +139,8 @@ class InventoryConfig:
     rssi_floor: float | None = None  # dBm; weaker reads are left out
 
     def __post_init__(self) -> None:
-        if not self.antennas or not all(1 <= antenna <= 32 for antenna in self.antennas):
-            raise ValueError("antennas: at least one, each 1-32")
+        if not self.antennas or not all(1 <= antenna <= MAX_ANTENNA for antenna in self.antennas):
+            raise ValueError(f"antennas: at least one, each 1-{MAX_ANTENNA}")
         if not (self.session in range(4) and self.target in (0, 1)):
             raise ValueError("session: 0-3; target: 0 or 1")
         if not (0 <= self.tid <= 32 and 0 <= self.user <= 255):

@@ -26,10 +26,14 @@ class Outputs(Protocol):
 
 
 class Player:
-    """The one who plays. `failed` is told when the outputs do not work; a check never waits for a sound."""
+    """The one who plays. A check never waits for a sound.
+
+    `failed` is told when the outputs do not work, and "" when they do again.
+    """
 
     def __init__(self, outputs: Outputs, failed: Callable[[str], None] = lambda problem: None) -> None:
         self._outputs, self._failed = outputs, failed
+        self._faulty = False
         self._wanted: queue.SimpleQueue[tuple[Beat, ...] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sound", daemon=True)
         self._thread.start()
@@ -58,11 +62,18 @@ class Player:
         try:
             for beat in pattern:
                 self._outputs.put(beat)
+                self._well()
                 try:
                     return self._wanted.get(timeout=beat.ms / 1000)
                 except queue.Empty:
                     continue
             self._outputs.put(SILENCE)
         except HardwareError as exc:
+            self._faulty = True
             self._failed(exc.problem)
         return self._wanted.get()
+
+    def _well(self) -> None:
+        if self._faulty:
+            self._faulty = False
+            self._failed("")

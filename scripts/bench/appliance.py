@@ -24,8 +24,8 @@ from firmware.app import monotonic_ms
 from firmware.config import REGION, Home
 from firmware.machine import states as st
 from firmware.machine.events import CodesSeen, SeenCode
+from firmware.panel import PanelAtHand
 from firmware.settings import read_settings
-from firmware.start import PanelAtHand
 from firmware.wiring import Appliance, Inputs, build_program
 from hw.buttons.keys import Key
 from hw.display.simulator import SimulatedPanel

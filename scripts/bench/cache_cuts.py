@@ -21,8 +21,8 @@ from scripts.bench.cache_distribution import BASE_SEQ, REGION, Distribution, Pub
 from scripts.bench.cache_lookups import WrongAnswerError
 from scripts.bench.cache_nights import facts, make_nights
 from scripts.bench.cache_sync import Device, check_answers
+from scripts.bench.crashed_disk import Disk, ReplayError, contents, in_hex, strace
 from scripts.bench.figures import Figure
-from scripts.bench.replay import Disk, ReplayError, contents, in_hex, strace
 from scripts.sandbox.national import National
 from scripts.sandbox.national_churn import Churn
 from scripts.sandbox.national_rows import pack_blocks, sort_fleet

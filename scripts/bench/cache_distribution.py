@@ -15,7 +15,8 @@ from scripts.sandbox.folder_store import FolderStore
 from scripts.sandbox.hot import LIFE, sign_hot
 from scripts.sandbox.issuer import Issuer, issuing_keys
 from scripts.sandbox.national import National
-from scripts.sandbox.publisher import CHUNK, HOT_MAX_AGE, LIST_BITS
+from scripts.sandbox.publisher import CHUNK, HOT_MAX_AGE
+from scripts.sandbox.publisher_data import LIST_BITS
 from scripts.sandbox.publisher_keys import PublisherKeys, hot_role
 from scripts.sandbox.publisher_metadata import SignedMetadata
 from scripts.sandbox.server import serve

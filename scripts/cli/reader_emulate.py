@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from hw.rfid.emulator.device import MODELS, EmulatedReader
+from hw.rfid.emulator.device import ENGINES, EmulatedReader
 from hw.rfid.emulator.faults import FaultKind
 from hw.rfid.emulator.llrp_messages import greeting
 from hw.rfid.emulator.port import PortEmulator, PtyPort
@@ -20,13 +20,14 @@ from hw.rfid.emulator.scene import SceneError
 from hw.rfid.emulator.scene_file import fault_from_text, load_scene
 from hw.rfid.emulator.tcp_port import TcpPort
 from hw.rfid.llrp import PORT
+from hw.rfid.models import MODELS
 from hw.rfid.tcp import address_of
 
 _STATUS_S = 10.0
 
 
 @click.command(epilog="Kinds of faults: " + ", ".join(FaultKind) + ".")
-@click.option("--protocol", type=click.Choice(sorted(MODELS)), required=True, help="Family of the reader.")
+@click.option("--protocol", type=click.Choice(sorted(ENGINES)), required=True, help="Family of the reader.")
 @click.option(
     "--scene",
     "scene_file",
@@ -75,7 +76,7 @@ def emulate(
         raise click.UsageError(f"--faults: {exc.problem}") from exc
     scene = load_scene(scene_file)
     scene = replace(scene, faults=scene.faults + faults, seed=scene.seed if seed is None else seed)
-    in_network = protocol == "llrp"
+    in_network = MODELS[protocol].in_network
     if (link or baud) if in_network else listen:
         raise click.UsageError("--listen is for llrp readers, --link and --baud for all others")
     port = _tcp_port(listen or "127.0.0.1") if in_network else PtyPort(link)

@@ -9,21 +9,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import click
 
 from scripts.cli.console import json_option, print_json, problem, progress_bar
 from scripts.cli.sandbox_devices import device, open_books, reports
+from scripts.cli.sandbox_event import event
+from scripts.cli.sandbox_options import FOLDER, plate_option, typed_plate
 from scripts.cli.sandbox_release import release
-from scripts.sandbox.authority import EVENTS, KEY_EVENTS, Authority, AuthorityFolder
+from scripts.sandbox.authority import Authority, AuthorityFolder
 from scripts.sandbox.codes import PaperMark, card_number, print_sheet, print_tag_label, qr_picture
 from scripts.sandbox.device_ca import DeviceCa, ca_file
 from scripts.sandbox.fleet import MAX_SCALE, Vehicle
 from scripts.sandbox.follow import LiveAuthority
 from scripts.sandbox.nightly import PublicationError
 from scripts.sandbox.regions import NATIONAL, Region, region_of
-from scripts.sandbox.registry import RegistryError, city_of
+from scripts.sandbox.registry import RegistryError
 from scripts.sandbox.republish import Republisher
 from scripts.sandbox.server import serve as serve_files
 from scripts.sandbox.server import serve_answers
@@ -31,25 +32,14 @@ from scripts.sandbox.status_http import serve_https
 from scripts.sandbox.status_server import ROUTES, StatusService
 from scripts.sandbox.wallet import Wallet
 from verifier.clock import system_clock
-from verifier.errors import PlateError
-from verifier.plates import kinds_of, parse_plate, usual_kind
-from verifier.types import SHANGHAI, Month, Plate, PresentationMode
+from verifier.types import PresentationMode
 
 DEFAULT_SCALE = 20_000
 PORT = 8122
 WALLET_PORT = 8123
 STATUS_PORT = 8124
 POLL_S = 1.0  # how often the folder is looked at for new events
-FIRST_MARK = 24  # months that a new vehicle's first mark is valid, where none are given
 MODES = {mode.value: mode for mode in PresentationMode}
-
-_FOLDER = click.option(
-    "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("sandbox"),
-    show_default=True,
-    help="Folder of the sandbox authority.",
-)
 
 
 @click.group()
@@ -125,7 +115,7 @@ _SEED = click.option("--seed", type=int, help="Seed of a new authority's vehicle
 
 
 @sandbox.command()
-@_FOLDER
+@FOLDER
 @_SCALE
 @_SEED
 @click.option("--trust-only", is_flag=True, help="Only the trust list and the policy, between two nights.")
@@ -179,7 +169,7 @@ def publish(
 
 
 @sandbox.command()
-@_FOLDER
+@FOLDER
 @click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
 def prune(folder: Path, dry_run: bool) -> None:
     """Remove from FOLDER/public what no publication within the retention refers to; every publication does so too.
@@ -197,7 +187,7 @@ def prune(folder: Path, dry_run: bool) -> None:
 
 
 @sandbox.command()
-@_FOLDER
+@FOLDER
 @_SCALE
 @_SEED
 @click.option(
@@ -258,14 +248,9 @@ def _keep_current(republisher: Republisher, seconds: float | None) -> None:
         click.echo("stopped", err=True)
 
 
-def _plate_option(function: Any) -> Any:
-    function = click.option("--kind", help="Plate kind, where several vehicles carry the text.")(function)
-    return click.option("--plate", help="The vehicle's plate.")(function)
-
-
 @sandbox.command()
-@_FOLDER
-@_plate_option
+@FOLDER
+@plate_option
 @click.option("--mode", type=click.Choice(sorted(MODES)), default="stored", show_default=True, help="Presentation.")
 @click.option(
     "--signer",
@@ -335,7 +320,7 @@ def _vehicles(
 ) -> Iterator[Vehicle]:
     """The vehicle with that plate, or some drawn at random; `tagged` asks for an in-car tag."""
     if plate is not None:
-        vehicle = authority.registry.find(_parse(plate, kind))
+        vehicle = authority.registry.find(typed_plate(plate, kind))
         if tagged and vehicle.tid is None:
             raise RegistryError("the vehicle has no in-car tag that a label could name")
         yield vehicle
@@ -343,13 +328,6 @@ def _vehicles(
     everyone = [v for v in authority.registry.vehicles.values() if v.tid is not None or not tagged]
     random.shuffle(everyone)
     yield from islice(everyone, count)
-
-
-def _parse(plate: str, kind: str | None) -> Plate:
-    try:
-        return parse_plate(plate, kind)
-    except PlateError as exc:
-        raise click.UsageError(str(exc)) from exc
 
 
 def _save(text: str, path: Path) -> None:
@@ -366,8 +344,8 @@ def _ipv4(_: click.Context, __: click.Parameter, value: str) -> str:
 
 
 @sandbox.command()
-@_FOLDER
-@_plate_option
+@FOLDER
+@plate_option
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=WALLET_PORT, show_default=True, help="Port; 0 for any free one."
 )
@@ -384,7 +362,7 @@ def wallet(folder: Path, plate: str | None, kind: str | None, port: int, bind: s
       markcheck sandbox wallet --plate 京N5U677
       markcheck sandbox wallet --bind 0.0.0.0          for a phone in the same network
     """
-    first = None if plate is None else _parse(plate, kind)
+    first = None if plate is None else typed_plate(plate, kind)
     page = Wallet(AuthorityFolder(folder), clock=system_clock, first=first)
     with serve_answers(page.respond, port=port, bind=bind) as server:
         click.echo(f"wallet {server.url}/  (Ctrl-C stops)")
@@ -400,114 +378,4 @@ def wallet(folder: Path, plate: str | None, kind: str | None, port: int, bind: s
 sandbox.add_command(device)
 sandbox.add_command(reports)
 sandbox.add_command(release)
-
-
-# The options that an event needs, and those that it may have.
-_EVENT_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
-    "register": ({"plate"}, {"kind", "until", "city"}),
-    "renew": ({"plate", "until"}, {"kind", "reason"}),
-    "reissue": ({"plate"}, {"kind"}),
-    "lost-paper": ({"plate"}, {"kind"}),
-    "replate": ({"plate", "new_plate"}, {"kind"}),
-    "revoke": ({"plate"}, {"kind"}),
-    "lapse": ({"plate", "until"}, {"kind"}),
-    "status": ({"plate", "letters"}, {"kind"}),
-    "bind-tag": ({"plate", "tid"}, {"kind"}),
-    "replace-tag": ({"plate", "tid"}, {"kind"}),
-    "unbind-tag": ({"plate"}, {"kind"}),
-    "rotate-key": ({"issuer"}, set()),
-    "compromise-key": ({"issuer"}, {"kid"}),
-}
-
-
-@sandbox.command()
-@click.argument("event", metavar="EVENT", type=click.Choice([*EVENTS, *KEY_EVENTS]))
-@_FOLDER
-@_plate_option
-@click.option("--until", metavar="YYYY-MM", help="Inspection month, for renew, lapse and register.")
-@click.option("--reason", type=click.Choice(["inspection", "exempt"]), help="Why renewed.  [default: inspection]")
-@click.option("--letters", help="Status letters, for status.")
-@click.option("--new-plate", help="The plate a replated vehicle gets.")
-@click.option("--tid", metavar="HEX", help="The in-car tag's number, for bind-tag and replace-tag.")
-@click.option("--city", help="Code or name of the city that registers, to be compared with the plate.")
-@click.option("--issuer", metavar="CODE", help="Whose key: a city's code, or 000000 for the platform's freshness key.")
-@click.option("--kid", metavar="HEX", help="For compromise-key: a retired key instead of the signing one.")
-def event(event: str, folder: Path, **given: str | None) -> None:
-    """Change the register or an issuer's key; 'publish' publishes the change, and a running 'serve' does so itself.
-
-    \b
-    Examples:
-      markcheck sandbox event register --plate 粤B8D8D8 --city Shenzhen
-      markcheck sandbox event renew --plate 京N5U677 --until 2028-11 --reason exempt
-      markcheck sandbox event reissue --plate 京N5U677                 on request: the old credential is superseded
-      markcheck sandbox event lost-paper --plate 京N5U677              changes nothing: the owner downloads it again
-      markcheck sandbox event replate --plate 京N5U677 --new-plate 京A12345
-      markcheck sandbox event revoke --plate 京N5U677                  in wrong hands; 'reissue' then gives a new one
-      markcheck sandbox event lapse --plate 京N5U677 --until 2026-05
-      markcheck sandbox event status --plate 京N5U677 --letters C
-      markcheck sandbox event replace-tag --plate 京N5U677 --tid E28011702000020A1B2C3D4E
-      markcheck sandbox event rotate-key --issuer 440300               what the old key signed stays good
-      markcheck sandbox event compromise-key --issuer 440300           what the old key signed is refused
-    """
-    options = {name: value for name, value in given.items() if value is not None}
-    _check_options(event, set(options))
-    home = AuthorityFolder(folder)
-    if event in EVENTS:
-        home.record(*_vehicle_event(home, event, options))
-        return
-    authority = home.open(clock=system_clock)
-    if "kid" in options:
-        home.record_stolen(authority, options["issuer"], options["kid"].lower())
-    else:
-        home.record_key(authority, event, options["issuer"])
-    click.echo(
-        f"trust list version {authority.trust_version}: 'markcheck sandbox publish --trust-only' publishes it", err=True
-    )
-
-
-def _check_options(event: str, given: set[str]) -> None:
-    needed, possible = _EVENT_OPTIONS[event]
-    for name in sorted(needed - given):
-        raise click.UsageError(f"--{name.replace('_', '-')} is needed")
-    for name in sorted(given - needed - possible):
-        raise click.UsageError(f"{event} takes no --{name.replace('_', '-')}")
-
-
-def _vehicle_event(home: AuthorityFolder, event: str, options: dict[str, str]) -> tuple[Authority, dict[str, Any]]:
-    """The authority, and the event as it is recorded; RegistryError for a vehicle or plate that is not there."""
-    typed = _parse(options["plate"], options.get("kind"))
-    wanted: dict[str, Any] = {"event": event}
-    if "until" in options:
-        wanted["until"] = _month(options["until"])
-    elif event == "register":
-        wanted["until"] = str(Month.at(system_clock()).plus(FIRST_MARK))
-    wanted |= {name: options[name] for name in ("reason", "letters", "tid") if name in options}
-    new = _parse(options["new_plate"], None) if event == "replate" else None
-    authority = home.open(clock=system_clock)
-    if event == "register":
-        return authority, wanted | _registration(authority, typed, options.get("city"))
-    target = authority.registry.find(typed).plate
-    if new is not None:
-        city_of(new.text)
-        kept = target.kind in kinds_of(new.text)
-        wanted |= {"new_plate": new.text, "new_kind": target.kind if kept else usual_kind(new.text)}
-    return authority, {**wanted, "plate": target.text, "kind": target.kind}
-
-
-def _registration(authority: Authority, plate: Plate, named: str | None) -> dict[str, Any]:
-    """What a registration records beside its name and month."""
-    city, now = city_of(plate.text), authority.clock()
-    if named is not None and named.casefold() not in (city.code, city.name.casefold()):
-        raise RegistryError(f"the plate belongs to {city.name} ({city.code})")
-    return {
-        "day": now.astimezone(SHANGHAI).date().isoformat(),
-        "plate": plate.text,
-        "kind": plate.kind or usual_kind(plate.text),
-    }
-
-
-def _month(text: str) -> str:
-    try:
-        return str(Month.parse(text))
-    except ValueError as exc:
-        raise click.UsageError("--until takes a month, YYYY-MM") from exc
+sandbox.add_command(event)

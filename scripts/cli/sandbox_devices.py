@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from scripts.cli.console import json_option, print_json, problem
+from scripts.cli.sandbox_options import FOLDER
 from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.database import DatabaseError, open_database, sqlite_database
 from scripts.sandbox.device_ca import ca_file
@@ -36,13 +37,7 @@ def open_books(home: AuthorityFolder, url: str | None) -> StatusStore:
 
 def _books_options(function: Any) -> Any:
     function = click.option("--database", metavar="URL", help="As given to 'serve'.  [default: in FOLDER]")(function)
-    return click.option(
-        "--folder",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("sandbox"),
-        show_default=True,
-        help="Folder of the sandbox authority.",
-    )(function)
+    return FOLDER(function)
 
 
 def _home(folder: Path) -> AuthorityFolder:
@@ -139,10 +134,25 @@ def _list(books: StatusStore, as_json: bool) -> None:
         if as_json:
             print_json(known)
             continue
-        until = known["certificate_until"] or "none"
-        click.echo(f"{known['device']:40} {known['state']:7} certificate until {until}, audit {known['audit_seq']}")
+        click.echo(_line(known))
         if known["audit_alarms"]:
             problem(f"{known['device']}: its audit log does not continue what it sent before")
+
+
+def _line(known: dict[str, Any]) -> str:
+    """One device: its standing, and what its last sign of life told, which is of the form in `status_api`."""
+    beat = known["heartbeat"] or {}
+    battery, age_s = beat.get("battery", {}).get("percent"), beat.get("data", {}).get("age_s")
+    words = {
+        "heard": (known["heard_at"] or "never")[:16],
+        "battery": "-" if battery is None else f"{battery}%",
+        "data": "-" if age_s is None else f"{age_s / 3600:.1f} h",
+        "software": beat.get("software", "-"),
+        "certificate until": (known["certificate_until"] or "none")[:16],
+        "audit": known["audit_seq"],
+    }
+    told = "  ".join(f"{name} {value}" for name, value in words.items())
+    return f"{known['device']:20} {known['state']:7}  {told}"
 
 
 @click.command()

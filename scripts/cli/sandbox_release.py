@@ -6,19 +6,14 @@ from pathlib import Path
 
 import click
 
+from scripts.cli.sandbox_options import FOLDER
 from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.release import make_bundle
 from verifier.clock import system_clock
 
 
 @click.command()
-@click.option(
-    "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("sandbox"),
-    show_default=True,
-    help="Folder of the sandbox authority.",
-)
+@FOLDER
 @click.option(
     "--sources",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

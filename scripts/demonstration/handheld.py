@@ -14,12 +14,14 @@ from firmware.app import Program
 from firmware.config import Home
 from firmware.demo.feed import Feed
 from firmware.demo.mirror import MirroredOutputs, MirroredPanel
+from firmware.ending import DONE
+from firmware.panel import PanelAtHand
 from firmware.settings import PanelSettings, read_settings
-from firmware.start import PanelAtHand, first_picture
-from firmware.wiring import DONE, Appliance, Inputs, build_program
+from firmware.start import first_picture
+from firmware.wiring import Appliance, Inputs, build_program
 from hw.buttons.keys import Key
-from hw.display.simulated_ram import SimulatedSsd1322, SimulatedSsd1351
-from hw.display.simulator import SimulatedPanel
+from hw.display.simulated import SIMULATED
+from hw.display.sizes import SIZES
 from hw.errors import HardwareError
 from hw.power.fake import write_power
 from hw.rfid.emulator.air import Air
@@ -34,8 +36,7 @@ from verifier.wording import Language
 PROTOCOL = "m100"
 CHARGED, LOW = 76, 8  # percent
 HELD_DBM = -48.0  # of a tag held before the reader; each further one is a little farther off
-PANELS = {"ssd1309": (128, 64), "ssd1322": (256, 64), "ssd1351": (128, 128)}
-_GLASS = {"ssd1309": SimulatedPanel, "ssd1322": SimulatedSsd1322, "ssd1351": SimulatedSsd1351}
+PANELS = {model: SIZES[model] for model in ("ssd1309", "ssd1322", "ssd1351")}
 _WORKER = b"firmware.scan_worker"
 _END_S = 15.0
 
@@ -228,7 +229,7 @@ class Handheld:
                 appliance.close()
 
     def _panel(self, settings: PanelSettings) -> MirroredPanel:
-        glass = _GLASS[settings.model]()
+        glass = SIMULATED[settings.model]()
         beside = None if self._terminal is None else self._terminal.panel
         return MirroredPanel(PanelAtHand(settings, lambda _: glass), glass.image, self._feed, beside)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import assert_never
 
 from cryptography.hazmat.primitives.asymmetric.ec import (
     ECDSA,
@@ -83,7 +84,9 @@ def make_private_key(alg: Algorithm) -> PrivateKey:
         return generate_private_key(SECP256R1())
     if alg is Algorithm.EDDSA:
         return Ed25519PrivateKey.generate()
-    return Sm2PrivateKey.generate()
+    if alg is Algorithm.SM2:
+        return Sm2PrivateKey.generate()
+    assert_never(alg)
 
 
 def public_bytes(private: PrivateKey) -> bytes:

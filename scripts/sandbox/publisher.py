@@ -22,17 +22,16 @@ from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 from firmware.bundle import RELEASE_ROLE, RELEASE_TARGET
 from scripts.sandbox.folder_store import FolderStore
 from scripts.sandbox.hot import LIFE, HotRows, rows_between, sign_hot
-from scripts.sandbox.nightly import HISTORY, Change, PublicationError, State, changes_between, check_size, sign_off
+from scripts.sandbox.nightly import HISTORY, Change, PublicationError, State, changes_between, check_size
+from scripts.sandbox.publisher_data import RegionData
 from scripts.sandbox.publisher_keys import PROVISIONING, PublisherKeys, hot_role, nightly_role
 from scripts.sandbox.publisher_metadata import SignedMetadata
 from scripts.sandbox.publisher_prune import Retention, unreferenced
 from scripts.sandbox.release import Bundle
 from verifier.cache.build import build_base
-from verifier.cache.changes import write_changes
 from verifier.cache.keys import KeyHasher
 from verifier.cache.schema import BaseMeta
 from verifier.clock import Clock
-from verifier.codec.delta import Delta, decode_delta, encode_delta
 from verifier.codec.hot import HotList, HotListError, decode_hot
 from verifier.codec.index import (
     DELTA_CLIENT,
@@ -42,21 +41,18 @@ from verifier.codec.index import (
     DeltaEntry,
     HotEntry,
     Index,
-    StatusListEntry,
     decode_index,
     encode_index,
     is_region,
 )
-from verifier.codec.status import deflate
-from verifier.download import chunk_path, delta_path, hot_path, status_list_path
-from verifier.errors import CacheError, SyncError, TrustListError
+from verifier.download import hot_path
+from verifier.errors import TrustListError
 from verifier.repository import ENTRIES_TARGET, POLICY_TARGET, index_target
 from verifier.snapshot import LARGEST_SHRINK
 from verifier.trust import load_trust_list
 from verifier.types import Algorithm, Plate, Serial, VehicleRecord
 
 CHUNK = 1 << 20  # bytes
-LIST_BITS = 2
 NIGHTS = 45  # deltas on one base
 HOT_MAX_AGE = 24 * 3600  # seconds; what an officer is told of the hot list's age begins to be a warning there
 TARGETS_ROLE = "targets"
@@ -131,6 +127,7 @@ class Publisher:
             raise ValueError(f"nights: not between 0 and {MAX_DELTAS}")
         self._store, self._clock, self._region, self._chunk = store, clock, region, chunk
         self._nights, self._sealed = nights, sealed
+        self._data = RegionData(store, region, chunk)
         begun = SignedMetadata.begun(store)
         if begun and keys is None:
             raise ValueError("keys: those of the repository in the store are needed")
@@ -203,7 +200,7 @@ class Publisher:
             index = Index(
                 region=self._region, seq=last.seq + 1, issued_at=issued_at, scope=scope, covers=covers,
                 key_epoch=key_epoch, base=night.base, deltas=night.deltas,
-                tsl=self._put_status_list(status_list, status_list_number),
+                tsl=self._data.put_status_list(status_list, status_list_number),
                 min_client=max(min_client, DELTA_CLIENT if night.deltas else 1), hot=self._hot_entry(),
             )  # fmt: skip
             index_bytes = encode_index(index)
@@ -264,12 +261,7 @@ class Publisher:
         Of chunks only the presence is looked at. A night that is published then brings another base.
         """
         index = self._last().index
-        if index is None:
-            return []
-        files = {delta_path(self._region, delta.sha256): delta.sha256 for delta in index.deltas}
-        files[status_list_path(self._region, index.tsl.sha256)] = index.tsl.sha256
-        lost = {path for path in map(chunk_path, index.base.hashes) if path not in self._store}
-        return sorted(lost | {p for p, digest in files.items() if sha256(self._store.get(p, b"")).digest() != digest})
+        return [] if index is None else self._data.missing(index)
 
     def prune(self, retention: Retention | None = None, *, dry_run: bool = False) -> list[str]:
         """Take out of the store what no publication of any region within the retention refers to; the paths.
@@ -292,7 +284,7 @@ class Publisher:
         index = self._last().index
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            old = self._reconstruct(index, folder, epoch_key, stack)
+            old = self._data.read_back(index, folder, epoch_key, stack)
             if index is None or old is None or old.meta.key_check != KeyHasher(epoch_key).check_value:
                 raise PublicationError("not published: there is no night under this epoch key to compare with")
             build_base(
@@ -354,32 +346,6 @@ class Publisher:
             history=tuple(target.custom.get("rows", ())),
         )
 
-    def _reconstruct(self, index: Index | None, folder: Path, epoch_key: bytes, stack: ExitStack) -> State | None:
-        """The register as devices hold it now; None when there is none, or something of it is gone or damaged."""
-        if index is None:
-            return None
-        base, changes = folder / "base.db", folder / "changes.db"
-        try:
-            with base.open("wb") as out:
-                for digest in index.base.hashes:
-                    out.write(self._stored(chunk_path(digest), digest))
-            if index.deltas:
-                write_changes(changes, base, None, map(self._stored_delta, index.deltas), epoch_key=epoch_key)
-            state = State(base, changes if index.deltas else None, epoch_key)
-        except (KeyError, CacheError, SyncError):
-            return None
-        stack.callback(state.close)
-        return state
-
-    def _stored(self, path: str, digest: bytes) -> bytes:
-        data = self._store[path]
-        if sha256(data).digest() != digest:
-            raise KeyError(path)
-        return data
-
-    def _stored_delta(self, entry: DeltaEntry) -> Delta:
-        return decode_delta(self._store[delta_path(self._region, entry.sha256)], entry)
-
     def _why_base(
         self, index: Index | None, old: State | None, asked: bool, key_check: bytes, key_epoch: int
     ) -> str | None:
@@ -406,7 +372,7 @@ class Publisher:
         """Build tonight's register, compare it with the last one, and store it as a delta or as another base."""
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            old = self._reconstruct(last.index, folder, epoch_key, stack)
+            old = self._data.read_back(last.index, folder, epoch_key, stack)
             why = self._why_base(last.index, old, asked, KeyHasher(epoch_key).check_value, key_epoch)
             kept = {} if old is None or why else {"scheme": old.meta.scheme, "apart": old.exact_keys()}
             meta = build(folder / "new.db", **kept)
@@ -415,53 +381,16 @@ class Publisher:
             if not large:
                 _check_size(last, change, meta)
             if old is None or last.index is None or change is None or why or (why := _why_no_delta(old, new, change)):
-                base, deltas = self._put_base(folder / "new.db", last.seq + 1, meta.n), tuple[DeltaEntry, ...]()
+                base, deltas = self._data.put_base(folder / "new.db", last.seq + 1, meta.n), tuple[DeltaEntry, ...]()
             else:
                 base = last.index.base
-                deltas = (*last.index.deltas, self._put_delta(last.index, old, new, change, folder / "replayed.db"))
+                delta = self._data.put_delta(last.index, old, new, change, folder / "replayed.db")
+                deltas = (*last.index.deltas, delta)
         return _Night(base, deltas, meta.n, None if change is None else len(change), why)
 
     def _hot_entry(self) -> HotEntry:
         key = self._keys.private(hot_role(self._region)).public_key()
         return HotEntry(key_alg=int(Algorithm.EDDSA), key=key.public_bytes_raw(), max_age_s=HOT_MAX_AGE)
-
-    def _put_base(self, path: Path, seq: int, vehicles: int) -> BaseEntry:
-        whole, hashes, length = sha256(), [], 0
-        with path.open("rb") as handle:
-            while data := handle.read(self._chunk):
-                digest = sha256(data).digest()
-                self._store[chunk_path(digest)] = data
-                whole.update(data)
-                hashes.append(digest)
-                length += len(data)
-        return BaseEntry(
-            seq=seq, n=vehicles, length=length, sha256=whole.digest(), chunk=self._chunk, hashes=tuple(hashes)
-        )
-
-    def _put_delta(self, index: Index, old: State, new: State, change: Change, replayed: Path) -> DeltaEntry:
-        """The change as a delta behind the last one; stored only when a device's replay of it gives the register."""
-        delta = Delta(
-            region=self._region, seq_from=index.seq, seq_to=index.seq + 1, base_seq=index.base.seq,
-            key_epoch=index.key_epoch, keys=change.keys, values=change.values, exact=change.exact,
-            replated=change.replated,
-        )  # fmt: skip
-        encoded = encode_delta(delta)
-        entry = DeltaEntry(
-            seq_from=delta.seq_from, seq_to=delta.seq_to, length=len(encoded),
-            sha256=sha256(encoded).digest(), rows=len(change.keys),
-        )  # fmt: skip
-        sign_off(old, encoded, entry, new, replayed)
-        self._store[delta_path(self._region, entry.sha256)] = encoded
-        return entry
-
-    def _put_status_list(self, raw: bytes, number: int) -> StatusListEntry:
-        packed = deflate(raw)
-        entry = StatusListEntry(
-            number=number, length=len(packed), sha256=sha256(packed).digest(), bits=LIST_BITS,
-            raw_length=len(raw),
-        )  # fmt: skip
-        self._store[status_list_path(self._region, entry.sha256)] = packed
-        return entry
 
     def _small_files(
         self, entries: bytes, trust_version: int, policy: bytes, policy_version: int, least: int

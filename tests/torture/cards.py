@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests import test_audit_cuts, test_power_cuts
-from tests.audit_cuts import KEY, a_clock, record, sealed_log, write_key
 from tests.handhelds import every_byte
 from tests.power_cuts import Nights
+from tests.sealed_logs import KEY, a_clock, record, sealed_log, write_key
 from tests.test_audit import EDITS, lines_of, tamper_matrix, write_lines
 from tests.test_check import World, seen_plate
 from tests.test_power_cuts import Card, card_in, cut_nights, nothing

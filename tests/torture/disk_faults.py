@@ -25,9 +25,9 @@ from enum import IntEnum
 from pathlib import Path
 
 from scripts.sandbox.audit_keys import open_log
-from tests.audit_cuts import KEY, NOW, PRIVATE, a_clock, record, sealed_log
 from tests.conftest import ROOT
 from tests.nightly import EPOCH_KEY, Device, Night
+from tests.sealed_logs import KEY, NOW, PRIVATE, a_clock, record, sealed_log
 from tests.syncing import device_behind, first_night, publish_seed, seed_in_use
 from tests.test_sync_hot import publish_hot
 from tests.torture.run import NotHereError, Run

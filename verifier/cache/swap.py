@@ -169,15 +169,59 @@ def file_digest(path: Path) -> bytes:
     return whole.digest()
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file beside the old one and let it take its place, durably: the old or the new, never a part. OSError."""
-    fresh = path.with_name(f"{path.name}.new")
-    with fresh.open("wb") as handle:
-        handle.write(data)
-        handle.flush()
-        os.fsync(handle.fileno())
-    fresh.replace(path)
+def unfinished(path: Path) -> Path:
+    """Where a writer of this file has its bytes until they are whole, and leaves them when it is cut off."""
+    return path.with_name(f".{path.name}.new")
+
+
+@contextmanager
+def taking_the_place(path: Path, mode: int = 0o666) -> Iterator[int]:
+    """The descriptor of what becomes the file, durably, at the end: the old or the new, never a part. OSError.
+
+    One writer at a time, of all processes: the others wait. The file may hold what a writer that was cut off left.
+    """
+    fresh = unfinished(path)
+    handle = _locked(fresh, mode)
+    try:
+        yield handle
+        os.fsync(handle)
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(handle)
     sync_folder(path.parent)
+
+
+def _locked(fresh: Path, mode: int) -> int:
+    """The file, made if it is not there. Whoever had the lock before may have given the file its place meanwhile."""
+    while True:
+        handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(handle), fresh.lstat()):
+                return handle
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Let these bytes take the place of a file's; see `taking_the_place`. OSError."""
+    with taking_the_place(path) as handle:
+        os.ftruncate(handle, 0)
+        write_whole(handle, data)
+
+
+def write_whole(handle: int, data: bytes) -> None:
+    """Write all of it, from the beginning of the file. OSError."""
+    written = 0
+    while written < len(data):
+        written += os.pwrite(handle, data[written:], written)
 
 
 def sync_file(path: Path) -> None:

@@ -50,13 +50,13 @@ ISS, EXP, NBF, IAT, CTI, CNF, MARK, INNER = 1, 4, 5, 6, 7, 8, -65537, -65538
 _MARK_KEYS = frozenset(range(1, 13))
 _REQUIRED = frozenset({PLATE, KIND, VEHICLE_TYPE, VALID_UNTIL, VIN_HASH, MODE, STATUS})
 _INTEGER = frozenset({int})
-MODES: dict[int, PresentationMode] = {
-    1: PresentationMode.LIVE,
-    2: PresentationMode.STORED,
-    3: PresentationMode.PRINTED,
-    4: PresentationMode.TAG_LABEL,
+MODE_NUMBERS: dict[PresentationMode, int] = {
+    PresentationMode.LIVE: 1,
+    PresentationMode.STORED: 2,
+    PresentationMode.PRINTED: 3,
+    PresentationMode.TAG_LABEL: 4,
 }
-_MODE_NUMBERS = {mode: number for number, mode in MODES.items()}
+_MODES = {number: mode for mode, number in MODE_NUMBERS.items()}
 _UINT32 = range(2**32)
 _PLATE_CHARACTERS = frozenset(ALPHABET)
 
@@ -169,7 +169,7 @@ def encode_claims(credential: Credential, holder: HolderKey | None = None) -> by
         CTP_UNTIL: int(c.ctp_until.strftime("%Y%m%d")) if c.ctp_until else None,
         VIN_HASH: c.vin_hash,
         TID_HASH: c.tid_hash,
-        MODE: _MODE_NUMBERS[c.mode] if c.mode else None,
+        MODE: MODE_NUMBERS[c.mode] if c.mode else None,
         STATUS: [c.status_list, c.status_index],
         USE: c.use_nature,
         COLOUR: c.body_colour,
@@ -243,9 +243,9 @@ def _day(value: Any) -> date:
 
 
 def _mode(value: Any) -> PresentationMode:
-    if type(value) is not int or value not in MODES:
+    if type(value) is not int or value not in _MODES:
         raise CodeError(CodeFault.CLAIMS, "mode: unknown")
-    return MODES[value]
+    return _MODES[value]
 
 
 def _status(value: Any) -> tuple[int, int]:

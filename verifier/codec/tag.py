@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import NamedTuple
 
+from verifier.codec.cose import SIGNATURE_LENGTH
 from verifier.errors import CodeError
 from verifier.plates import PLATE_KINDS
 from verifier.types import CodeFault, Month, Plate
 from verifier.vin import ALPHABET as VIN_ALPHABET
 from verifier.vin import LENGTH as VIN_LENGTH
 
-SIGNATURE_BYTES = 64
 BODY_BYTES = 38
-TC1_BYTES = BODY_BYTES + SIGNATURE_BYTES
+TC1_BYTES = BODY_BYTES + SIGNATURE_LENGTH
 TC0_EPC_BYTES = 12
 MAX_TID_BYTES = 64
 MAX_EPC_BYTES = 62  # 31 words, the most that a PC word can announce
@@ -36,8 +36,8 @@ BEGINNING = date(2020, 1, 1)  # day 0 and month 0
 _TC1_DOMAIN, _TC0_DOMAIN = b"VEID-TC1\0", b"VEID-TC0\0"
 _TC1_VERSION, _TC0_VERSION = 1, 0
 _LAST_VERSION = 15  # what a later form may use; anything above is some other memory
-# 31 provinces in the order of GB/T 2260; their places are part of the format.
-_PROVINCES = "京津冀晋蒙辽吉黑沪苏浙皖闽赣鲁豫鄂湘粤桂琼渝川贵云藏陕甘青宁新"
+# 31 provinces in the order of GB/T 2260; their places are part of the format, and of its 5 bits one place is left.
+PLACES_ON_TAGS = "京津冀晋蒙辽吉黑沪苏浙皖闽赣鲁豫鄂湘粤桂琼渝川贵云藏陕甘青宁新"
 _CHARACTERS = " 0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # base 37; a blank fills up at the end
 _PLATE_CHARACTERS = 7  # after the province
 _SHORTEST_PLATE = 5  # characters, province included
@@ -78,8 +78,8 @@ def decode(tid: bytes, epc: bytes, user: bytes) -> SignedTag:
         raise CodeError(CodeFault.NOT_A_MARK, "tag: no TID or no EPC")
     if len(user) >= TC1_BYTES:
         return _decode_tc1(tid, epc, user[:BODY_BYTES], user[BODY_BYTES:TC1_BYTES])
-    if len(user) >= SIGNATURE_BYTES and len(epc) == TC0_EPC_BYTES:
-        return _decode_tc0(tid, epc, user[:SIGNATURE_BYTES])
+    if len(user) >= SIGNATURE_LENGTH and len(epc) == TC0_EPC_BYTES:
+        return _decode_tc0(tid, epc, user[:SIGNATURE_LENGTH])
     raise CodeError(CodeFault.NOT_A_MARK, "tag: the user bank is too short")
 
 
@@ -165,7 +165,7 @@ def _number(value: int, size: int) -> bytes:
 
 
 def _plate_bytes(text: str) -> bytes:
-    province, rest = _PROVINCES.find(text[:1]), text[1:].ljust(_PLATE_CHARACTERS)
+    province, rest = PLACES_ON_TAGS.find(text[:1]), text[1:].ljust(_PLATE_CHARACTERS)
     known = set(text[1:]) <= set(_CHARACTERS[1:])
     if province < 0 or not text or not known or not _SHORTEST_PLATE <= len(text) <= 1 + _PLATE_CHARACTERS:
         raise ValueError("tag: the plate does not fit")
@@ -197,9 +197,9 @@ def _plate(data: bytes, kind: str) -> Plate:
     digits = _digits(rest, _CHARACTERS, _PLATE_CHARACTERS)
     text = digits.rstrip(" ") if digits else " "
     # Blanks stand at the end only: one text, one encoding.
-    if province >= len(_PROVINCES) or " " in text or len(text) < _SHORTEST_PLATE - 1:
+    if province >= len(PLACES_ON_TAGS) or " " in text or len(text) < _SHORTEST_PLATE - 1:
         raise CodeError(CodeFault.CLAIMS, "tag: plate")
-    return Plate(_PROVINCES[province] + text, kind)
+    return Plate(PLACES_ON_TAGS[province] + text, kind)
 
 
 def _vin(data: bytes) -> str:

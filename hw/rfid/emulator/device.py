@@ -28,7 +28,7 @@ class Model:
     header: int
 
 
-MODELS = {"m100": Model(M100, 5), "a0": Model(A0, 4), "gx": Model(Gx, 7), "llrp": Model(Llrp, 6)}
+ENGINES = {"m100": Model(M100, 5), "a0": Model(A0, 4), "gx": Model(Gx, 7), "llrp": Model(Llrp, 6)}
 
 
 class Fifo:
@@ -88,7 +88,7 @@ class EmulatedReader:
     """
 
     def __init__(self, protocol: str, scene: Scene, *, paced: bool = True) -> None:
-        model = MODELS[protocol]
+        model = ENGINES[protocol]
         self.protocol = protocol
         self.faults = FaultPlan(scene.faults, scene.seed)
         self.engine = model.make(scene, self.faults)

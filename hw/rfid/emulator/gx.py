@@ -48,6 +48,7 @@ class _Order:
     tid_words: int | None = None
     tid_fixed: bool = False
     user: tuple[int, int] | None = None  # first word, words
+    code: tuple[int, int] | None = None  # of the EPC bank, likewise
     password: int = 0
     safe_mark: bool = False
 
@@ -159,7 +160,7 @@ class Gx(Engine):
 
     def _read_with(self, order: _Order, tag: Tag) -> bytes:
         """The result of what was to be read or proved beside the EPC, and the words."""
-        if order.tid_words is None and order.user is None and not order.safe_mark:
+        if (order.tid_words, order.user, order.code) == (None, None, None) and not order.safe_mark:
             return b""
         if order.safe_mark and tag.authentication is Authentication.FAILS:
             return bytes((0x02, IDENTIFY))
@@ -170,10 +171,12 @@ class Gx(Engine):
                 error = OVERRUN
             else:
                 words += b"\x03" + len(tid).to_bytes(2) + tid
-        if order.user is not None:
-            result = read_bank(tag, 3, *order.user, order.password)
+        for field, bank, asked in ((0x04, 3, order.user), (0x0A, 1, order.code)):
+            if asked is None:
+                continue
+            result = read_bank(tag, bank, *asked, order.password)
             if result.data:
-                words += b"\x04" + len(result.data).to_bytes(2) + result.data
+                words += bytes((field,)) + len(result.data).to_bytes(2) + result.data
             else:
                 error = PASSWORD if result.wrong_password else LOCKED if result.locked else OVERRUN
         return bytes((0x02, error)) + words
@@ -275,7 +278,7 @@ def _read_order(data: bytes, protocol: AirProtocol, ports: int) -> _Order:
         raise Refusal(BAD_PORT)
     endless = fields.number() == 1
     other = OTHER if gb else OTHER + 1
-    tid, user, password, safe, chosen = None, None, 0, False, None
+    tid, user, code, password, safe, chosen = None, None, None, 0, False, None
     while fields:
         part = fields.number()
         fields.error = _WRONG.get(part, other)
@@ -290,10 +293,12 @@ def _read_order(data: bytes, protocol: AirProtocol, ports: int) -> _Order:
             password = fields.number(4)
         elif part == 0x06 and gb:
             safe = bool(fields.number())
+        elif part == 0x09 and not gb:
+            code = (fields.number(2), fields.number())
         else:
             raise Refusal(other)
     return _Order(
-        protocol, antennas, endless, chosen, tid[1] if tid else None, bool(tid and tid[0]), user, password, safe
+        protocol, antennas, endless, chosen, tid[1] if tid else None, bool(tid and tid[0]), user, code, password, safe
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """What the tests of the audit log share: records, keys, and an appending process to be cut off.
 
-`python -m tests.audit_cuts LOG KEY COUNT` is that process: it says the number of each record when it is acknowledged.
+`python -m tests.sealed_logs LOG KEY COUNT` is that process: it says the number of each record when it is acknowledged.
 """
 
 from __future__ import annotations
