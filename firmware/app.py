@@ -18,6 +18,7 @@ from firmware.machine import events as ev
 from firmware.machine.effects import (
     Aid,
     Check,
+    Dispute,
     Effect,
     LogIn,
     Missed,
@@ -39,10 +40,11 @@ from hw.buttons.keys import Key
 from hw.buttons.touches import Touches
 from hw.errors import HardwareError
 from hw.interfaces import Display
-from verifier.check import Observation
+from verifier.check import CheckResult, Observation
 from verifier.clock import Clock
 from verifier.recheck import News
 from verifier.types import Hint
+from verifier.wording import Language
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -112,6 +114,10 @@ class Checks(Protocol):
 
     def told(self, check_id: str) -> None:
         """The officer has seen what became of a check of earlier."""
+        ...
+
+    def dispute(self, result: CheckResult, language: Language) -> None:
+        """The officer holds the record behind a check for wrong; ends in a `Reported` event."""
         ...
 
 
@@ -297,6 +303,8 @@ class Program:
                 parts.checks.missed(news)
             case Told(check_id):
                 parts.checks.told(check_id)
+            case Dispute(result, language):
+                parts.checks.dispute(result, language)
             case LogIn():
                 if parts.login is not None:
                     parts.login.log_in(effect.attempt, effect.number, effect.pin)

@@ -12,18 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from firmware.machine.events import Checked, Event, NewsRead
-from firmware.machine.states import Network
+from firmware.machine.events import Checked, Event, NewsRead, Reported
+from firmware.machine.states import MenuItem, Network
 from firmware.stop_photos import StopPhotos
 from verifier.check import CheckResult, Observation, Verifier
 from verifier.late import LateAnswers, wants_centre
 from verifier.link import Ask, Mode
 from verifier.online import Centre
-from verifier.recheck import News, RecheckQueue
+from verifier.recheck import News, RecheckQueue, dispute_of
+from verifier.wording import Language, Text
 
 if TYPE_CHECKING:
     from firmware.build import Online
 
+NOTED = Text("已记下 将报中心", "WILL BE REPORTED")
+NOT_NOTED = Text("未能记下", "NOT NOTED")
 _REMEMBERED = 100  # checks whose late answer is still told apart
 _MODES = {Network.AUTO: Mode.AUTO, Network.OFF: Mode.OFFLINE}
 _END_S = 5.0  # for which a check under way is waited at the end: its record is to reach the disk
@@ -43,6 +46,12 @@ class _Missed:
 @dataclass(frozen=True, slots=True)
 class _Told:
     check_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Disputed:
+    result: CheckResult
+    language: Language
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +76,7 @@ class RunChecks:
         self._network: Network | None = None  # as the officer chose
         self._number = 0
         self._numbers: OrderedDict[str, int] = OrderedDict()  # by check id
-        self._asked: queue.SimpleQueue[_Asked | _Missed | _Told | _Use | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[_Asked | _Missed | _Told | _Disputed | _Use | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="checks", daemon=True)
         self._thread.start()
 
@@ -108,6 +117,10 @@ class RunChecks:
         """The officer has seen what became of this check: it is no news any more."""
         self._asked.put(_Told(check_id))
 
+    def dispute(self, result: CheckResult, language: Language) -> None:
+        """The officer holds the record behind this check for wrong: into the outbox, then `Reported`."""
+        self._asked.put(_Disputed(result, language))
+
     def close(self) -> None:
         """Finish what was asked for, unless the disk holds it."""
         self._asked.put(None)
@@ -124,11 +137,22 @@ class RunChecks:
                 case _Told(check_id):
                     if self._queue is not None:
                         self._queue.told(check_id)
+                case _Disputed(result, language):
+                    told = NOTED if self._dispute(result) else NOT_NOTED
+                    self._post(Reported((told.in_(language),), MenuItem.DISPUTE))
                 case _Use(verifier, online):
                     self._verifier = verifier
                     self._queue = None if online is None else online.queue
                     self._late = None if online is None else online.late(self._show, missed=self._settled)
                     self._ask = Ask.WHEN_NEEDED if online is None else online.ask
+
+    def _dispute(self, result: CheckResult) -> bool:
+        with self._lock:
+            queue, centre, standing = self._queue, self._centre, self._verifier.standing()
+        if queue is None or centre is None or standing is None:
+            return False
+        report = dispute_of(result, standing, centre.hasher)
+        return report is not None and queue.post(report)
 
     def _check(self, number: int, seen: tuple[Observation, ...]) -> None:
         self._number, self._seen = number, seen

@@ -114,7 +114,7 @@ class Console:
             self._note(name, "refused")
             self._fail(f"{name}: log in first", as_json=as_json)
             return
-        if not self._note(name, "asked") and not command.unrecorded:
+        if not self._note(name, "asked") and not command.without_record:
             self._fail(f"{name}: refused, because it could not be recorded", as_json=as_json)
             return
         self._told_rows(name, command, [word for word in arguments if word != "-j"], as_json=as_json)
@@ -144,10 +144,11 @@ class Console:
         """Record who asked for what; whether that is on the card. Words that were typed are no part of it."""
         session, now_s = self._session, self._now_s()
         if session.login.technician is None:
-            freed = {moment for moment in (*session.freed, *_read_freed(session.run)) if 0 <= now_s - moment < _HOUR_S}
+            known = max(session.freed, _read_freed(session.run), key=len)  # the same, unless one could not be kept
+            freed = [moment for moment in known if 0 <= now_s - moment < _HOUR_S]
             if len(freed) >= _MOST_FREE:
                 return False
-            session.freed[:] = sorted({*freed, now_s})
+            session.freed[:] = [*freed, now_s]
             _keep_freed(session.run, session.freed)
         return record(session, name, outcome)
 

@@ -142,14 +142,18 @@ def own_look(settings: Settings, beside: Path, home: Home) -> dict[str, Any]:
 
 
 def own_tags(settings: Settings) -> dict[str, Any]:
-    """The tags before a reader that no program holds."""
+    """The tags before a reader that no program holds, on the antennas and of the air protocol of the settings."""
     from firmware.console_trials import MOST_TAGS, TAGS_S  # noqa: PLC0415
+    from firmware.tags import Field  # noqa: PLC0415
+    from hw.rfid.types import AirProtocol  # noqa: PLC0415
 
-    if not settings.reader.port:
+    reader = settings.reader
+    if not reader.port:
         raise HardwareError("tag reader", "none is set")
+    field = Field(antennas=tuple(range(1, reader.antennas + 1)), air=AirProtocol(reader.air))
     with closing(_driver(settings)) as driver:
-        driver.open()
-        reads = driver.read_once(TAGS_S)
+        caps = driver.open()
+        reads = driver.read_once(TAGS_S, field.config(caps, watching=False))
     strongest = sorted(reads, key=lambda read: read.rssi_raw, reverse=True)[:MOST_TAGS]
     return {
         "fault": None,
@@ -197,12 +201,11 @@ def _reader(settings: Settings) -> Answer:
 
 def _driver(settings: Settings) -> Driver:
     from hw.rfid.models import MODELS  # noqa: PLC0415
-    from hw.rfid.transport import serial_line  # noqa: PLC0415
     from hw.rfid.types import RadioConfig  # noqa: PLC0415
 
     reader = settings.reader
-    line, radio = serial_line(Path(reader.port), reader.baud), RadioConfig(power_dbm=reader.power_dbm)
-    return MODELS[reader.protocol].driver(line, radio, reader_id=reader.protocol)
+    model, radio = MODELS[reader.protocol], RadioConfig(power_dbm=reader.power_dbm)
+    return model.driver(model.line(Path(reader.port), reader.baud, None), radio, reader_id=reader.protocol)
 
 
 def _panel(settings: Settings) -> Answer:

@@ -34,14 +34,14 @@ class Row:
 class Command:
     """What may be asked for. `words`: what may stand behind it, for completion. `free`: before a login, too.
 
-    `unrecorded`: also when the audit log cannot be written, because it changes nothing or is the way out.
+    `without_record`: also when the audit log cannot be written, because it changes nothing or is the way out.
     """
 
     run: Callable[[Session, list[str]], Iterator[Row]]
     help: str
     words: tuple[str, ...] = ()
     free: bool = False
-    unrecorded: bool = True
+    without_record: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

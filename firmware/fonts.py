@@ -48,6 +48,10 @@ HEADLINE = FontFile(
 _TEXT_PX, _PLATE_PX = 12, 16  # the bitmaps exist in these sizes only
 
 
+INK = (*[0] * 128, *[255] * 128)
+"""For `Image.point`: what of 256 greys is ink on a panel without grey."""
+
+
 class Font:
     """One font in one size. Text is drawn into a cell of `height` pixels."""
 
@@ -62,7 +66,7 @@ class Font:
 
     def draw(self, text: str) -> Image.Image:
         """The text in white on black, mode "1", as wide as `width` says and `height` high."""
-        return self.draw_grey(text).point(lambda value: 255 if value >= 128 else 0, mode="1")
+        return self.draw_grey(text).point(INK, mode="1")
 
     def draw_grey(self, text: str) -> Image.Image:
         """The same with smooth edges, mode "L", for panels that have grey."""

@@ -53,6 +53,7 @@ MENU: dict[MenuItem, Text] = {
     MenuItem.CHECKPOINT: Text("卡口模式", "CHECKPOINT"),
     MenuItem.ACCIDENT: Text("事故模式", "ACCIDENT"),
     MenuItem.HISTORY: Text("核查记录", "HISTORY"),
+    MenuItem.DISPUTE: Text("记录有误", "DISPUTE"),
     MenuItem.SYNC: Text("立即同步", "SYNC NOW"),
     MenuItem.NETWORK: Text("联网", "NETWORK"),
     MenuItem.LANGUAGE: Text("语言", "LANGUAGE"),
@@ -64,6 +65,7 @@ MENU: dict[MenuItem, Text] = {
 }
 
 TITLES: dict[MenuItem, Text] = {
+    MenuItem.DISPUTE: Text("报告", "REPORT"),
     MenuItem.SYNC: Text("同步", "SYNC"),
     MenuItem.SELF_TEST: Text("自检", "SELF"),
     MenuItem.INFO: Text("本机", "ABOUT"),
@@ -399,7 +401,9 @@ def _news(state: State, page: st.NewsList, room: int) -> tuple[Row, ...]:
 
 
 def _menu(state: State, page: st.Menu, room: int) -> tuple[Row, ...]:
+    disputed = state.disputable
     values = {
+        MenuItem.DISPUTE: "" if disputed is None else _plate(disputed.result.verdict.plate),
         MenuItem.NETWORK: (_OFF if state.network is Network.OFF else _AUTO).in_(state.language),
         MenuItem.LANGUAGE: "中文" if state.language == "zh" else "EN",
         MenuItem.BRIGHTNESS: str(state.brightness + 1),

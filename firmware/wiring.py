@@ -393,12 +393,12 @@ class _Builder:
     def _probing(self, in_use: DeviceInUse, time_known: TrustedTime, checks: RunChecks) -> Probing:
         clock = self.inputs.clock
         asked: tuple[probes.Probe, ...] = (
+            probes.erased(Wiper(wipe_files(self.home, default_run()), clock).record, self.program.stop),
             fault_notes(self.ring, lambda: self.program.state.faults),
             lambda: self.choices.keep(self.program.state),
             checks.news,
             probes.counts(self.home.audit, clock),
             probes.vitals(self.home.vitals, lambda: self.program.state, clock, self.inputs.now_ms),
-            probes.erased(Wiper(wipe_files(self.home, default_run()), clock).record, self.program.stop),
             lambda: probes.data(in_use.device.store, time_known, clock, has_key=in_use.has_key)(),
             probes.battery(self._sysfs()),
             lambda: probes.network(_centre(in_use))(),

@@ -46,6 +46,7 @@ from verifier.types import (
     Hint,
     Month,
     Plate,
+    PresentationMode,
     Serial,
     SignatureState,
     Source,
@@ -108,11 +109,18 @@ def make_credential(vehicle_type: str | None, colour: str | None, use: str | Non
     )
 
 
-def make_result(verdict: Verdict, credential: Credential | None = None, similar: tuple[Plate, ...] = ()) -> CheckResult:
-    """A finished check with this verdict, of the car with this proven credential."""
+def make_result(
+    verdict: Verdict,
+    credential: Credential | None = None,
+    similar: tuple[Plate, ...] = (),
+    mode: PresentationMode | None = PresentationMode.STORED,
+) -> CheckResult:
+    """A finished check with this verdict, of the car with this proven credential, which was shown in this mode."""
     code = CodeEvidence(reading=CodeReading.NONE)
     if credential is not None:
-        code = CodeEvidence(reading=CodeReading.OK, signature=SignatureState.VALID, credential=credential)
+        code = CodeEvidence(
+            reading=CodeReading.OK, mode=mode, signature=SignatureState.VALID, credential=credential
+        )  # fmt: skip
     return CheckResult(
         check_id="a", verdict=verdict, evidence=Evidence(code=code), now=NOW, earliest=NOW, policy=Policy(),
         similar=similar,
@@ -153,6 +161,9 @@ def verdict_states(language: Language) -> dict[str, State]:
     sheets = make_result(make_verdict(VerdictCode.NOT_FOUND), make_credential(*CARS[1]), similar)
     for number in range(1, 5):
         states[f"sheet {number}"] = showing(demo if number == 2 else state, sheets, sheet=number)
+    for mode in PresentationMode:
+        shown = make_result(make_verdict(VerdictCode.NOT_FOUND), make_credential(*CARS[1]), similar, mode)
+        states[f"sheet 5 {mode}"] = showing(state, shown, sheet=5)
     crash = replace(state, mode=Mode.ACCIDENT)
     cars = (
         make_result(make_verdict(VerdictCode.EXPIRED)),
@@ -382,7 +393,7 @@ _TIMES = 2
 STRIPS: dict[str, tuple[str, ...]] = {
     "check": ("ready", "aim with a hint", "VALID to confirm"),
     "tones": ("demo VALID", "VALID_STALE", "WATCH_CONFIRM", "demo EXPIRED"),
-    "sheets": ("sheet 1", "sheet 3", "sheet 4"),
+    "sheets": ("sheet 1", "sheet 3", "sheet 4", "sheet 5 stored"),
     "typing": ("typing 0", "typing 1", "typed", "card 5"),
     "tags": ("tags", "tags none"),
     "checkpoint": ("checkpoint", "checkpoint alarm", "checkpoint locked"),

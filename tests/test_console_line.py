@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware.console import KEYS, Command, Console, Row, open_session
+from firmware.console import KEYS, Console, open_session
 from firmware.console_commands import COMMANDS
 from firmware.console_line import MOST, Editor, HangUpError, RefusedLineError, Spoilt, Terminal
 from firmware.console_login import IDLE_S, ConsoleKey, KeyKind
+from firmware.console_session import Command, Row
 from hw.errors import HardwareError
 from tests.test_console import SECRET, SETTINGS, Line
 from verifier.audit import read_log
@@ -186,6 +187,26 @@ def test_what_changes_something_is_refused_when_it_cannot_be_recorded(desk: Desk
         assert "poweroff begun" in line.ask("poweroff yes")
 
 
+def test_a_command_of_which_nothing_is_said_never_runs_without_a_record(desk: Desk) -> None:
+    ran: list[int] = []
+
+    def changes(_: object, __: list[str]) -> Iterator[Row]:
+        ran.append(1)
+        yield Row("changed", {})
+
+    with desk.served({"changes": Command(changes, "", free=True)}) as line:
+        assert "changed" in line.ask("changes")
+    (desk.home / "audit.jsonl").unlink()
+    (desk.home / "audit.jsonl").mkdir()
+    with desk.served({"changes": Command(changes, "", free=True)}) as line:
+        assert "changes: refused, because it could not be recorded" in line.ask("changes")
+    assert ran == [1]
+
+
+def test_only_what_fetches_exports_or_erases_needs_its_record() -> None:
+    assert {name for name, command in COMMANDS.items() if not command.without_record} == {"sync", "export", "wipe"}
+
+
 def test_nobody_at_the_plug_fills_the_card_with_records(desk: Desk) -> None:
     with desk.served() as line:
         for _ in range(70):
@@ -244,7 +265,8 @@ def test_every_command_answers_without_data_and_none_ends_the_console(desk: Desk
         line.login()
         for name in COMMANDS:
             if name not in ("login", "logout", "selftest"):
-                assert line.ask(name).strip(), name
+                if name != "wipe":  # which asks, and is tried in test_console_trials.py
+                    assert line.ask(name).strip(), name
                 assert line.ask(f"{name} -j x /etc/passwd").strip(), name
 
 

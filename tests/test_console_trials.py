@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +28,10 @@ from firmware.settings import read_settings
 from firmware.syncjob import main as syncjob
 from hw.display.simulator import SimulatedPanel
 from hw.errors import HardwareError
-from hw.rfid.emulator.scene import Tag
+from hw.rfid.emulator.device import EmulatedReader
+from hw.rfid.emulator.port import PtyPort, running
+from hw.rfid.emulator.scene import AirProtocol as EmulatedAir
+from hw.rfid.emulator.scene import Authentication, Passage, ReaderSetup, Scene, Tag
 from scripts.demonstration.handheld import PROTOCOL, Parts
 from scripts.sandbox.audit_keys import open_log
 from tests.centres import OnlineWorld
@@ -182,6 +186,34 @@ def test_parts_that_no_settings_name_are_told_as_none(home: Path) -> None:
         own_look(read_settings(NO_PARTS), home, Home(home))
     with pytest.raises(HardwareError, match="none is set"):
         own_tags(read_settings(NO_PARTS))
+
+
+@contextmanager
+def statutory_tags(*lanes: int) -> Iterator[str]:
+    """The `[reader]` section of a gx reader with one tag of GB/T 29768 in each lane; they demand their proof first."""
+    passages = tuple(
+        Passage(
+            tag=Tag(
+                epc=EPC[:-1] + bytes((lane,)), tid=TID[:-1] + bytes((lane,)), protocol=EmulatedAir.GB29768,
+                authentication=Authentication.REQUIRED,
+            ), lane=lane, rssi_dbm=-50.0,
+        )
+        for lane in lanes
+    )  # fmt: skip
+    scene = Scene(passages=passages, reader=ReaderSetup(security_module=True))
+    with running(EmulatedReader("gx", scene), time.monotonic, port=PtyPort()) as emulator:
+        yield f'[reader]\nport = "{emulator.port.path}"\nprotocol = "gx"\nair = "gb29768"\n'
+
+
+def test_without_a_program_tags_are_read_on_the_antennas_and_of_the_air_of_the_settings() -> None:
+    with statutory_tags(1, 2, 3) as text:
+        seen = own_tags(read_settings(text + "antennas = 2\n"))
+    assert {(tag["antenna"], tag["air"]) for tag in seen["tags"]} == {(1, "gb29768"), (2, "gb29768")}
+
+
+def test_an_antenna_that_the_reader_does_not_have_is_named() -> None:
+    with statutory_tags(1) as text, pytest.raises(HardwareError, match="tag reader"):
+        own_tags(read_settings(text + "antennas = 8\n"))
 
 
 # ---------------------------------------------------------------------------------------------- every command

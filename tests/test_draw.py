@@ -59,7 +59,7 @@ from verifier.officers import LoginFault, Officer
 from verifier.plates import kinds_of
 from verifier.recheck import News
 from verifier.roles import Answer, LimitedAnswer
-from verifier.types import Hint, Month, Plate, TagAuth, TagEvidence
+from verifier.types import Hint, Month, Plate, PresentationMode, TagAuth, TagEvidence
 from verifier.verdict import Action, Reason, Role, Tone, VerdictCode
 from verifier.wording import LANGUAGES, REASONS, VERDICTS, Language, Text
 
@@ -72,9 +72,21 @@ EVERYTHING = Status(
 
 def stands_in(image: Image.Image, part: Image.Image) -> bool:
     """Whether the part's pixels are somewhere in the picture, as they are or inverted."""
-    whole, piece = np.asarray(image.convert("L")) > 127, np.asarray(part.convert("L")) > 127
-    windows = np.lib.stride_tricks.sliding_window_view(whole, piece.shape)
-    return bool((windows == piece).all(axis=(2, 3)).any() or (windows != piece).all(axis=(2, 3)).any())
+    whole, piece = (np.asarray(picture.convert("L")) > 127 for picture in (image, part))
+    return any(_placed(whole, shown) for shown in (piece, ~piece))
+
+
+def _placed(whole: np.ndarray, piece: np.ndarray) -> bool:
+    rows, wanted = [row.tobytes() for row in whole], [row.tobytes() for row in piece]
+    key = int(np.argmax(np.count_nonzero(np.diff(piece, axis=1), axis=1)))  # the row with most edges is nowhere else
+    for top in range(len(rows) - len(wanted) + 1):
+        left = rows[top + key].find(wanted[key])
+        while left >= 0:
+            cut = slice(left, left + piece.shape[1])
+            if all(rows[top + number][cut] == row for number, row in enumerate(wanted)):
+                return True
+            left = rows[top + key].find(wanted[key], left + 1)
+    return False
 
 
 def says(image: Image.Image, text: str) -> bool:
@@ -354,11 +366,13 @@ def test_a_sheet_that_a_late_answer_took_away_shows_the_last_one() -> None:
 
 @pytest.mark.parametrize("reasons", [0, 1, 3, 4, len(Reason)])
 def test_the_machine_counts_as_many_sheets_as_there_are(reasons: int) -> None:
-    for actions, similar, car in product((0, 3, 4), (0, 2), (None, *make_screens.CARS, (None, None, None))):
+    cars, modes = (None, *make_screens.CARS, (None, None, None)), (None, PresentationMode.STORED)
+    for actions, similar, car, mode in product((0, 3, 4), (0, 2), cars, modes):
         result = make_result(
             make_verdict(VerdictCode.NOT_FOUND, reasons=tuple(Reason)[:reasons], actions=tuple(Action)[:actions]),
             None if car is None else make_screens.make_credential(*car),
             (Plate("京A1234B", "02"),) * similar,
+            mode,
         )
         assert sheets(result) == 1 + len(result_view(result, "zh").lists)
 

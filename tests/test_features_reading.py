@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from firmware.demo.mirror import page_texts
 from firmware.machine import events as ev
 from firmware.machine import states as st
+from firmware.machine.checking import sheets
 from firmware.pages import PageView, page_view
 from firmware.scan import payloads
+from firmware.views import result_view, terminal_card
 from hw.camera.files import FileSource
 from hw.qr.decoders import available_decoders
 from hw.qr.reader import CodeReader
 from scripts.bench.roadside import Made, make
 from scripts.sandbox.codes import qr_picture
+from scripts.sandbox.keys import next_key
 from tests.make_screens import NOW, make_state
 from tests.test_check import World
 from verifier.audit import read_log
+from verifier.check import Observation
 from verifier.codec import cbor
+from verifier.codec.credential import encode
 from verifier.errors import CodeError
 from verifier.types import CodeFault, Plate, PresentationMode, TagAuth, TagEvidence
-from verifier.wording import LANGUAGES
+from verifier.vehicle_words import MODE_LABEL
+from verifier.verdict import VerdictCode
+from verifier.wording import LANGUAGES, PRESENTATIONS
 
 SURFACES = ("phone", "paper", "windscreen", "glare", "tilt")
 LEVELS = (0, 0.04, 0.08, 0.12, 0.16, 0.2)  # of the way from easy to unreadable
@@ -73,6 +82,40 @@ def test_a_live_a_stored_and_a_printed_code_stand_as_three_kinds_in_the_record(t
     finally:
         world.device.store.close()
     assert [entry["evidence"]["qr"]["kind"] for entry in read_log(world.home.audit)] == list(kinds.values())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    made = World(tmp_path_factory.mktemp("world"))
+    made.sync()
+    yield made
+    made.device.store.close()
+
+
+@pytest.mark.parametrize("mode", PresentationMode)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_officer_reads_on_the_panel_how_a_proven_code_was_shown(world, mode, language):
+    issued = world.now if mode is PresentationMode.LIVE else world.now - timedelta(days=1)
+    code = world.authority.text(world.ordinary().plate, mode, issued)
+    result = world.device.verifier.check(Observation(code=code.encode()))
+    view, words = result_view(result, language), PRESENTATIONS[mode].in_(language)
+    assert view.lists[-1][1][-1] == f"{MODE_LABEL.in_(language)} {words}"
+    assert words in terminal_card(view, colour=False)
+    outcome = st.Outcome(number=1, seen=Observation(), result=result)
+    last = st.Shown(outcomes=(outcome,), since_ms=0, sheet=sheets(result) - 1)
+    assert words in " ".join(page_texts(make_state(language, page=last), world.now))
+
+
+@pytest.mark.parametrize("mode", [PresentationMode.STORED, PresentationMode.PRINTED, PresentationMode.TAG_LABEL])
+def test_how_a_forged_code_says_that_it_was_shown_is_not_told(world, mode):
+    claims = world.authority.credential(world.ordinary().plate, mode, world.now - timedelta(days=1))
+    honest = world.authority.issuer.keys[claims.issuer]
+    thief = replace(honest, private=next_key(honest, int(world.now.timestamp())).private)
+    code = encode(world.authority.issuer.sign(claims, thief))
+    result = world.device.verifier.check(Observation(code=code.encode()))
+    assert (result.verdict.code, result.evidence.code.mode) == (VerdictCode.FORGED, mode)
+    assert (result.mode, result_view(result, "zh").vehicle) == (None, ())
+    assert sheets(result) == 1 + len(result_view(result, "zh").lists)
 
 
 @pytest.mark.parametrize("length", [23, 24, 255, 256, 257, 511, 65_535, 65_536])

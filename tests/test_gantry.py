@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from firmware.config import Home
+from firmware.console_parts import own_tags, own_tests, reports
+from firmware.diagnostics import State as Ended
 from firmware.machine import states as st
+from firmware.settings import read_settings
 from hw.rfid.emulator.device import EmulatedReader
 from hw.rfid.emulator.faults import Fault, FaultKind
 from hw.rfid.emulator.llrp_messages import greeting
@@ -90,6 +94,18 @@ def test_a_checkpoint_reads_certificates_through_a_gantry_and_alarms_at_a_copied
 def replace_bank(tag: PersonalisedTag, other: PersonalisedTag) -> PersonalisedTag:
     """The chip of one car with the certificate of another."""
     return tag._replace(user=other.user)
+
+
+def test_without_a_program_the_console_tests_a_gantry_and_reads_tags_on_all_its_antennas(
+    cars: list[PersonalisedTag], tmp_path: Path
+) -> None:
+    with gantry(*cars[:3]) as emulator:
+        settings = read_settings(settings_of(emulator, 2))
+        tests = own_tests(settings, Home(tmp_path), system_clock, tmp_path)
+        (found,) = reports(tests, ["reader"])
+        assert (found.state, found.detail.split()[0]) == (Ended.PASS, "llrp"), found
+        seen = own_tags(settings)
+    assert sorted(tag["antenna"] for tag in seen["tags"]) == [1, 2]
 
 
 def test_a_handheld_with_a_gantry_lists_its_tags_with_their_certificates(

@@ -33,8 +33,9 @@ from hw.buttons.keys import Key, KeyEvent, Touch
 from tests.hand import CAR, NOON, Hand, result_of
 from tests.test_plate_entry import presses
 from verifier.adapters import NOTHING_READ
+from verifier.check import Observation
 from verifier.recheck import News
-from verifier.types import CodeEvidence, CodeReading, Evidence, Hint, Plate, Purpose, TagAuth, TagEvidence
+from verifier.types import CodeEvidence, CodeReading, Evidence, Hint, Plate, Purpose, StatusAnswer, TagAuth, TagEvidence
 from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 
 V = VerdictCode
@@ -51,7 +52,7 @@ def verdict_of(hand: Hand) -> VerdictCode:
 
 def in_menu(hand: Hand, item: MenuItem) -> Hand:
     hand.hold("ok")
-    return hand.press(*["down"] * list(MenuItem).index(item), "ok")
+    return hand.press(*["down"] * hand.state.menu.index(item), "ok")
 
 
 def tag(tid: str, rssi: float) -> ev.SeenTag:
@@ -347,9 +348,14 @@ def test_language_network_and_sync_are_in_the_menu() -> None:
 
 
 def test_every_line_of_the_menu_does_something() -> None:
-    for item in MenuItem:
-        hand = Hand.ready()
-        before = hand.hold("ok").press(*["down"] * list(MenuItem).index(item)).state
+    result = result_of("a", V.VALID)
+    cache = replace(result.evidence.cache, answer=StatusAnswer(vehicle=None))
+    found = replace(result, evidence=replace(result.evidence, cache=cache))
+    first = replace(Hand.ready().state, history=(st.Outcome(number=1, seen=Observation(), result=found),))
+    assert set(MenuItem) - {*first.menu} == {MenuItem.LOCK}
+    for at in range(len(first.menu)):
+        hand = Hand(first)
+        before = hand.hold("ok").press(*["down"] * at).state
         hand.press("ok")
         assert (hand.state.page, hand.state.language, hand.state.brightness, hand.state.network) != (
             before.page, before.language, before.brightness, before.network

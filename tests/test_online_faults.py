@@ -118,9 +118,8 @@ SLOW = ("silent", "hang", "drip head", "drip body")
 
 def test_every_fault_of_a_network_is_in_one_of_the_lists():
     nowhere = FAULTS.keys() - NO_ANSWERS.keys() - {*SLOW} - {*NETWORK} - {*CONNECTIONS}
-    assert not nowhere, (
-        "add it to NO_ANSWERS or SLOW here, NETWORK of test_identity.py, or CONNECTIONS of torture/mirrors.py"
-    )
+    lists = "NO_ANSWERS or SLOW here, NETWORK of test_identity.py, or CONNECTIONS of torture/mirrors.py"
+    assert not nowhere, f"add {nowhere} to {lists}"
 
 
 @pytest.mark.parametrize(("fault", "state"), NO_ANSWERS.items())

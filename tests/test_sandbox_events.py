@@ -137,7 +137,7 @@ STEPS = st.one_of(
     st.tuples(st.just("lapse"), ANY, MONTHS),
     st.tuples(st.just("set_status"), ANY, st.sampled_from(["A", "Q", "GQ", "C"])),
     st.tuples(st.just("reissue_city"), st.sampled_from([city.code for city in CITIES])),
-    *(st.tuples(st.just(name), ANY) for name in ("reissue", "lost_paper", "revoke")),
+    *(st.tuples(st.just(name), ANY) for name in ("reissue", "transfer", "lost_paper", "revoke")),
 )
 
 
@@ -180,7 +180,7 @@ def test_a_vehicle_has_at_most_one_active_credential_and_no_serial_comes_twice(s
         dead |= set(range(len(registry.states))) - active
 
 
-def test_all_four_reasons_are_reached_by_events_and_carried_by_the_code(tmp_path):
+def test_every_reason_is_reached_by_an_event_and_carried_by_the_code(tmp_path):
     authority = new_authority({}, clock=FakeClock(START), scale=16, seed=1)
     registry, month = authority.registry, Month(2028, 11)
     plate = next(iter(registry.vehicles))
@@ -191,10 +191,11 @@ def test_all_four_reasons_are_reached_by_events_and_carried_by_the_code(tmp_path
         lambda: registry.renew(plate, month),
         lambda: registry.renew(plate, month, IssueReason.EXEMPT),
         lambda: registry.reissue(plate),
+        lambda: registry.transfer(plate),
     ):
         event()
         told.append(mark_of(authority.text(plate, LIVE))[ISSUE_REASON])
-    assert told == [1, 2, 3, 4] == list(REASONS.values())
+    assert told == [1, 2, 3, 4, 5] == list(REASONS.values())
     assert REASONS.keys() == set(IssueReason)
 
 
@@ -225,6 +226,18 @@ def test_a_reissue_replaces_the_document_and_leaves_the_vehicles_facts():
     third = registry.reissue(plate)
     assert [registry.states[e.index] for e in (first, second, third)] == [SUPERSEDED, SUPERSEDED, ACTIVE]
     assert registry.vehicle(plate).record() == facts
+
+
+def test_a_transfer_leaves_plate_facts_and_what_was_revoked():
+    registry = Registry(CARS[:16], seed=9)
+    plate = PLATES[0]
+    first, facts = registry.credential(plate), registry.vehicle(plate).record()
+    second = registry.transfer(plate)
+    registry.revoke(plate)
+    third = registry.transfer(plate)
+    assert [registry.states[e.index] for e in (first, second, third)] == [SUPERSEDED, REVOKED, ACTIVE]
+    assert {e.plate for e in (first, second, third)} == {plate}
+    assert (registry.vehicle(plate).record(), registry.replated) == (facts, {})
 
 
 def test_a_lost_paper_changes_nothing_in_validity():
@@ -268,6 +281,27 @@ def test_a_new_code_is_good_before_the_device_knows_of_the_reissue(world):
     vehicle = world.good()
     world.registry.reissue(vehicle.plate)
     assert world.check(world.authority.text(vehicle.plate, STORED)).code is VerdictCode.VALID
+
+
+def test_after_a_transfer_the_former_owners_code_is_superseded_as_a_note_and_the_new_owners_is_valid(world):
+    vehicle = world.good("440300")
+    former = {mode: world.authority.text(vehicle.plate, mode, START - timedelta(days=5)) for mode in (STORED, PRINTED)}
+    phone = world.authority.credential(vehicle.plate, LIVE)
+    world.registry.transfer(vehicle.plate)
+    new = world.authority.text(vehicle.plate, STORED)
+    for text in (*former.values(), new):  # the device does not know of it yet
+        assert world.check(text, vehicle.plate).code is VerdictCode.VALID
+    world.next_night()
+    for text in (*former.values(), world.authority.issuer.text(phone, shown_at=world.clock())):
+        for plate in (None, vehicle.plate):
+            verdict = world.check(text, plate)
+            assert (verdict.code, verdict.tone) == (VerdictCode.SUPERSEDED, Tone.NOTE)
+            assert Reason.REPLATED not in verdict.reasons
+            assert Action.RELEASE in verdict.actions
+        assert world.check(text, world.good(nth=1).plate).code is VerdictCode.MISMATCH
+    for mode in (STORED, PRINTED, LIVE):
+        verdict = world.check(world.authority.text(vehicle.plate, mode), vehicle.plate)
+        assert (verdict.code, verdict.tone) == (VerdictCode.VALID, Tone.PASS)
 
 
 def test_after_a_change_of_plate_every_older_code_leads_to_the_new_one(world):
@@ -614,6 +648,7 @@ def test_the_folder_opens_in_another_process_as_it_was(folder, capsys):
         {"event": "renew", "until": "2029-01", "reason": "exempt"},
         {"event": "lost-paper"},
         {"event": "reissue"},
+        {"event": "transfer"},
         {"event": "register", "plate": "粤B8D8D8", "day": "2026-11-22", "until": "2028-11"},
         {"event": "replate", "new_plate": "京A8D8D8", "new_kind": "02"},
     ):
@@ -704,6 +739,7 @@ def test_every_event_has_a_command(folder, capsys):
         "register": "--plate 粤B8D8D8 --city shenzhen",
         "renew": "--plate {} --until 2028-11 --reason exempt",
         "reissue": "--plate {}",
+        "transfer": "--plate {}",
         "lost-paper": "--plate {}",
         "replate": "--plate {} --new-plate 京A8D8D8",
         "revoke": "--plate {}",
@@ -749,6 +785,8 @@ def test_a_vehicle_gets_a_plate_of_a_kind_that_such_plates_have_and_is_found_by_
         ("event renew --plate {}", 2),
         ("event lost-paper --plate 京Z00000", 1),
         ("event lost-paper --plate {} --issuer 440300", 2),
+        ("event transfer --plate {} --new-plate 京A12345", 2),
+        ("event transfer --plate 京Z00000", 1),
         ("event rotate-key", 2),
         ("event rotate-key --issuer 999999", 1),
         ("event rotate-key --issuer 440300 --kid 00", 2),

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import replace
 from datetime import timedelta
-from itertools import combinations_with_replacement, product, zip_longest
+from itertools import combinations_with_replacement, cycle, product, zip_longest
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +23,7 @@ from firmware.sheet import LayoutError, Sheet
 from firmware.views import LIST_COLUMNS, SHORT_ACTIONS, columns, printable, terminal_card, verdict_view
 from tests.make_screens import AGES, CARS, NOW, PLATES, SIZES, make_credential, make_verdict
 from verifier.plates import LETTERS, PLATE_KINDS, PROVINCES
-from verifier.types import Month, Plate
+from verifier.types import Month, Plate, PresentationMode
 from verifier.vehicle_words import COLOUR_LABEL, COLOURS, TYPE_LABEL, USE_LABEL, USE_NATURES, VEHICLE_TYPES
 from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 from verifier.wording import ACTIONS, LANGUAGES, REASONS, VERDICTS, Language
@@ -128,9 +128,9 @@ def test_every_word_for_a_car_fits_its_page(language: Language) -> None:
     letters = [*COLOURS, "W"]
     colours = ["".join(some) for n in (1, 2, 3) for some in combinations_with_replacement(letters, n)]
     verdict, room = make_verdict(VerdictCode.REVOKED), PANEL[0] - 2
-    for row in zip_longest([*VEHICLE_TYPES, "W99"], colours, [*USE_NATURES, "W"]):
-        view = verdict_view(verdict, now=NOW, language=language, credential=make_credential(*row))
-        assert len(view.vehicle) == sum(part is not None for part in row)
+    for row, mode in zip(zip_longest([*VEHICLE_TYPES, "W99"], colours, [*USE_NATURES, "W"]), cycle(PresentationMode)):
+        view = verdict_view(verdict, now=NOW, language=language, credential=make_credential(*row), mode=mode)
+        assert len(view.vehicle) == sum(part is not None for part in row) + 1
         assert all(columns(line) <= LIST_COLUMNS and "…" not in line for line in view.vehicle)
         assert all(text_font().draw(line).width <= room for line in view.vehicle), view.vehicle
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from hw.rfid.emulator.scene import Tag
 from scripts.credential_example import SEED
+from scripts.sandbox.authority import new_authority
 from scripts.sandbox.fleet import CITIES, fleet
 from scripts.sandbox.issuer import Issuer
-from scripts.sandbox.keys import sign_raw, signing_key
+from scripts.sandbox.keys import SigningKey, save_keys, sign_raw, signing_key
 from scripts.sandbox.registry import CredentialEntry
 from scripts.sandbox.tags import PersonalisedTag, certificate, plain_epc, tag_key, tag_keys, write_tc0, write_tc1
 from tests.conftest import ROOT
@@ -360,6 +361,49 @@ def test_the_authoritys_keys_for_tags_stay_the_same_and_only_its_owner_reads_the
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     loaded = load_trust_list(Issuer({}).trust_entries(made.values()))
     assert verify_tag(decode(*written("tc1", made[BEIJING.code])), loaded, NOW).certificate == CLAIMS
+
+
+@pytest.fixture(scope="module")
+def twins():
+    """Two keys for tags whose hint in an EPC is the same, found as chance finds them: 12 bits are few."""
+    known: dict[str, SigningKey] = {}
+    while (key := tag_key(BEIJING, NOW)).entry.key_id[:3] not in known:
+        known[key.entry.key_id[:3]] = key
+    return known[key.entry.key_id[:3]], key
+
+
+def made_at_once(_):
+    return new_authority({}, clock=lambda: NOW, scale=200, seed=1).tag_keys
+
+
+def made_in_a_folder(folder):
+    return tag_keys(folder, NOW)
+
+
+@pytest.mark.parametrize(
+    ("make", "is_first_there"), [(made_at_once, False), (made_in_a_folder, False), (made_in_a_folder, True)]
+)
+def test_no_two_keys_for_tags_begin_alike_lest_an_older_trust_list_make_lawful_tags_copied(
+    make, is_first_there, twins, tmp_path, monkeypatch
+):
+    first, alike = twins
+    script = [alike, alike] if is_first_there else [first, alike, alike]
+    if is_first_there:
+        save_keys(tmp_path, [first])  # as when the pilot gets more cities
+
+    def drawn(alg, **given):
+        made = signing_key(alg, **given)
+        if not script:
+            return made
+        key = script.pop(0)
+        same = {"kid": key.entry.kid, "key": key.entry.key, "public": key.entry.public}
+        return replace(key, entry=replace(made.entry, **same))
+
+    monkeypatch.setattr("scripts.sandbox.tags.signing_key", drawn)
+    ids = [key.entry.key_id for key in make(tmp_path).values()]
+    assert not script
+    assert first.entry.key_id in ids
+    assert len({kid[:3] for kid in ids}) == len(ids) == len(CITIES)
 
 
 def test_the_examples_of_the_page_are_made_by_the_code_and_verify():

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.conftest import load_data
-from verifier.types import Credential, Month, Plate, Serial
+from verifier.types import Credential, Month, Plate, PresentationMode, Serial
 from verifier.vehicle_words import COLOURS, USE_NATURES, VEHICLE_TYPES, vehicle_words
 from verifier.vin import ALPHABET, LENGTH, VinState, binding, check_digit, check_vin, read_vin, same_vin
 
@@ -41,7 +41,7 @@ def test_the_chinese_words_are_those_of_the_domain_tables():
 
 
 def test_type_colours_and_use_are_said_in_both_languages():
-    rows = vehicle_words(CREDENTIAL)
+    rows = vehicle_words(CREDENTIAL, None)
     assert [(label.zh, words.zh) for label, words in rows] == [
         ("车型", "小型轿车"),
         ("颜色", "白/黑"),
@@ -51,12 +51,23 @@ def test_type_colours_and_use_are_said_in_both_languages():
 
 
 def test_a_code_that_no_table_knows_is_shown_as_it_is():
-    rows = vehicle_words(replace(CREDENTIAL, vehicle_type="Z99", body_colour="AZ", use_nature="Z"))
+    rows = vehicle_words(replace(CREDENTIAL, vehicle_type="Z99", body_colour="AZ", use_nature="Z"), None)
     assert [words.zh for _, words in rows] == ["Z99", "白/Z", "Z"]
 
 
 def test_what_a_credential_does_not_say_is_left_out():
-    assert vehicle_words(replace(CREDENTIAL, vehicle_type=None, body_colour=None, use_nature=None)) == ()
+    assert vehicle_words(replace(CREDENTIAL, vehicle_type=None, body_colour=None, use_nature=None), None) == ()
+
+
+def test_how_the_code_was_shown_is_said_after_the_car_and_in_words_of_its_own():
+    rows = {mode: vehicle_words(CREDENTIAL, mode) for mode in PresentationMode}
+    assert {said[:-1] for said in rows.values()} == {vehicle_words(CREDENTIAL, None)}
+    assert {mode.value: (label.zh, *words) for mode, (*_, (label, words)) in rows.items()} == {
+        "live": ("出示", "动态码", "LIVE CODE"),
+        "stored": ("出示", "存储码", "STORED"),
+        "printed": ("出示", "打印码", "PRINTED"),
+        "tag_label": ("出示", "标识卡码", "CARD LABEL"),
+    }
 
 
 @pytest.mark.parametrize("text", [GOOD, GOOD.lower(), f" {GOOD[:9]} {GOOD[9:]}\n"])

@@ -43,6 +43,7 @@ from verifier.types import (
     OnlineEvidence,
     Plate,
     PlateSeen,
+    PresentationMode,
     Purpose,
     SignatureState,
     TagAuth,
@@ -105,6 +106,12 @@ class CheckResult:
     def credential(self) -> Credential | None:
         """The proven credential, whose claims may be compared with the car; None for a code that proves nothing."""
         return _proven(self.evidence.code)
+
+    @property
+    def mode(self) -> PresentationMode | None:
+        """How the proven credential was shown; None for a code that proves nothing, or where a record does not tell."""
+        code = self.evidence.code
+        return code.mode if code is not None and _proven(code) is not None else None
 
     @property
     def plate_to_confirm(self) -> Plate | None:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from verifier.audit import recorded
+from verifier.cache.keys import KeyHasher
 from verifier.check import CheckResult, Verifier
 from verifier.clock import Clock
 from verifier.codec.online import (
@@ -456,6 +457,26 @@ def report_of(news: News, vehicle: AskedId, key_check: bytes) -> Report:
         checked_at=news.at,
         then=news.then,
         now=news.now,
+    )
+
+
+def dispute_of(result: CheckResult, standing: Standing, hasher: KeyHasher) -> Report | None:
+    """The officer's word that the record behind a check is wrong; said twice it is one report. None without a vehicle
+    that a register could have."""
+    serial = result.credential.serial if result.credential is not None else None
+    ids = questions(Inquiry(plates=result.plates, serial=serial, standing=standing), hasher)
+    if not ids:
+        return None
+    at = datetime.fromtimestamp(max(1, min(int(result.now.timestamp()), _LATEST)), UTC)  # this clock may be wrong
+    return Report(
+        report_id=hashlib.sha256(f"dispute {result.check_id}".encode()).digest()[:16],
+        check_id=bytes.fromhex(result.check_id),
+        reason=ReportReason.DISPUTED,
+        vehicle=ids[0],
+        key_check=hasher.check_value,
+        checked_at=at,
+        then=result.verdict.code,
+        now=result.verdict.code,
     )
 
 

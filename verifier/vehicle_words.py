@@ -1,4 +1,4 @@
-"""What a credential says of the vehicle's looks, in the words an officer compares with the car.
+"""What a credential says of the vehicle's looks, in the words an officer compares with the car, and how it was shown.
 
 Codes of GA/T 16 (vehicle types, natures of use) and GA 24.8 (body colours) as the project's domain tables give them:
 the usual ones, not all. A code that no table knows is shown as it is; the format restricts it to
@@ -7,8 +7,8 @@ letters and digits.
 
 from __future__ import annotations
 
-from verifier.types import Credential
-from verifier.wording import Text
+from verifier.types import Credential, PresentationMode
+from verifier.wording import PRESENTATIONS, Text
 
 VEHICLE_TYPES: dict[str, Text] = {
     "K11": Text("大型普通客车", "large bus"),
@@ -69,10 +69,11 @@ USE_NATURES: dict[str, Text] = {
 }
 
 TYPE_LABEL, COLOUR_LABEL, USE_LABEL = Text("车型", "TYPE"), Text("颜色", "BODY"), Text("用途", "USE")
+MODE_LABEL = Text("出示", "SHOWN")
 
 
-def vehicle_words(credential: Credential) -> tuple[tuple[Text, Text], ...]:
-    """Label and words of each thing that the credential says: type, colours, nature of use."""
+def vehicle_words(credential: Credential, mode: PresentationMode | None) -> tuple[tuple[Text, Text], ...]:
+    """Label and words of each thing that the credential says, type, colours, nature of use, and of how it was shown."""
     rows = []
     if credential.vehicle_type is not None:
         rows.append((TYPE_LABEL, _word(VEHICLE_TYPES, credential.vehicle_type)))
@@ -81,6 +82,8 @@ def vehicle_words(credential: Credential) -> tuple[tuple[Text, Text], ...]:
         rows.append((COLOUR_LABEL, Text("/".join(c.zh for c in colours), "/".join(c.en for c in colours))))
     if credential.use_nature is not None:
         rows.append((USE_LABEL, _word(USE_NATURES, credential.use_nature)))
+    if mode is not None:
+        rows.append((MODE_LABEL, PRESENTATIONS[mode]))
     return tuple(rows)
 
 

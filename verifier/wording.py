@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from verifier.types import Hint, Purpose, StatusLetter, TagLevel
+from verifier.types import Hint, PresentationMode, Purpose, StatusLetter, TagLevel
 from verifier.verdict import Action, Reason, Tone, VerdictCode
 
 Language = Literal["zh", "en"]
@@ -143,6 +143,14 @@ HINTS: dict[Hint, Text] = {
     Hint.DARK: Text("光线太暗", "MORE LIGHT"),
     Hint.GLARE: Text("反光请换角度", "GLARE: TILT"),
     Hint.CUT_OFF: Text("码不完整", "SHOW WHOLE CODE"),
+}
+
+# How a code was presented. Not 在线 and 离线: beside these words the panel says so of the check itself.
+PRESENTATIONS: dict[PresentationMode, Text] = {
+    PresentationMode.LIVE: Text("动态码", "LIVE CODE"),
+    PresentationMode.STORED: Text("存储码", "STORED"),
+    PresentationMode.PRINTED: Text("打印码", "PRINTED"),
+    PresentationMode.TAG_LABEL: Text("标识卡码", "CARD LABEL"),
 }
 
 # How far a tag's evidence goes; none of these says that the chip is the original one.

@@ -235,7 +235,7 @@ def sheets(result: CheckResult) -> int:
     listed = (
         len(verdict.reasons) + len(result.similar),
         len(verdict.actions),
-        0 if credential is None else len(vehicle_words(credential)),
+        0 if credential is None else len(vehicle_words(credential, result.mode)),
     )
     return 1 + sum(-(-lines // LISTED) for lines in listed)
 

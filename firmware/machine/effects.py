@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from firmware.machine.states import Light, Network
-from verifier.check import Observation
+from verifier.check import CheckResult, Observation
 from verifier.recheck import News
 from verifier.types import Hint
 from verifier.verdict import Tone
+from verifier.wording import Language
 
 
 class Signal(StrEnum):
@@ -101,6 +102,14 @@ class Told:
     check_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """The officer holds the record behind this check for wrong; answered by `Reported`, in this language."""
+
+    result: CheckResult
+    language: Language
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogIn:
     """Try this PIN; answered under the number of the attempt."""
@@ -116,6 +125,7 @@ class PowerOff:
 
 
 Effect = (
-    Scan | Aid | ReadTags | Watch | Check | Play | SetLight | Sync | SelfTest | UseNetwork | Missed | Told | LogIn
+    Scan | Aid | ReadTags | Watch | Check | Play | SetLight | Sync | SelfTest | UseNetwork | Missed | Told | Dispute
+    | LogIn
     | PowerOff
 )  # fmt: skip

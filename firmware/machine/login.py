@@ -1,7 +1,7 @@
 """Who holds the device: the login, the lock, and which pages are for whom. Without a login everything is for everybody.
 
 A locked device shows no plate and no history. A checkpoint is the exception: it goes on and gives its alarms, each
-with the plate of the car that is to be stopped; to leave it, or to see more, takes the PIN.
+with the plate of the car that is to be stopped; to leave it, or to see more, takes the PIN. Switching off never does.
 """
 
 from __future__ import annotations

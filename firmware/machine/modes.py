@@ -8,7 +8,7 @@ from firmware.choices import BRIGHTNESSES
 from firmware.machine import events as ev
 from firmware.machine import states as st
 from firmware.machine.checking import TURNS, remembered, seen, view_of
-from firmware.machine.effects import Play, PowerOff, ReadTags, SelfTest, Signal, Sync, UseNetwork, Watch
+from firmware.machine.effects import Dispute, Play, PowerOff, ReadTags, SelfTest, Signal, Sync, UseNetwork, Watch
 from firmware.machine.going import Handler, Step, back, lit, lock, purpose, to, typing
 from firmware.machine.news import opened
 from firmware.machine.states import Light, MenuItem, Mode, Network, Outcome, State
@@ -200,6 +200,14 @@ def _network(state: State, *_: object) -> Step:
     return replace(state, network=network), (UseNetwork(network),)
 
 
+def _dispute(state: State, *_: object) -> Step:
+    """The record behind the last verdict is wrong: the centre is to hear of it."""
+    outcome = state.disputable
+    if outcome is None:
+        return state, (Play(Signal.REFUSED),)
+    return to(state, st.Info(title=MenuItem.DISPUTE, busy=True), Dispute(outcome.result, state.language))
+
+
 def _sync(state: State, *_: object) -> Step:
     return to(state, st.Info(title=MenuItem.SYNC, busy=True), Sync())
 
@@ -229,6 +237,7 @@ MENU: dict[MenuItem, Handler] = {
     MenuItem.CHECKPOINT: checkpoint,
     MenuItem.ACCIDENT: accident,
     MenuItem.HISTORY: opened,
+    MenuItem.DISPUTE: _dispute,
     MenuItem.SYNC: _sync,
     MenuItem.NETWORK: _network,
     MenuItem.LANGUAGE: _language,

@@ -57,6 +57,7 @@ class MenuItem(StrEnum):
     CHECKPOINT = "checkpoint"
     ACCIDENT = "accident"
     HISTORY = "history"
+    DISPUTE = "dispute"
     SYNC = "sync"
     NETWORK = "network"
     LANGUAGE = "language"
@@ -69,7 +70,8 @@ class MenuItem(StrEnum):
 
 MENU_DUTIES: dict[MenuItem, Duty] = {
     MenuItem.LOOKUP: Duty.CHECK, MenuItem.TAGS: Duty.CHECK, MenuItem.CHECKPOINT: Duty.CHECKPOINT,
-    MenuItem.ACCIDENT: Duty.ACCIDENT, MenuItem.HISTORY: Duty.HISTORY, MenuItem.SYNC: Duty.UPKEEP,
+    MenuItem.ACCIDENT: Duty.ACCIDENT, MenuItem.HISTORY: Duty.HISTORY, MenuItem.DISPUTE: Duty.CHECK,
+    MenuItem.SYNC: Duty.UPKEEP,
     MenuItem.NETWORK: Duty.UPKEEP, MenuItem.SELF_TEST: Duty.UPKEEP,
 }  # fmt: skip
 """The others are for everybody who has logged in."""
@@ -311,4 +313,14 @@ class State:
             return (MenuItem.POWER_OFF,)
         duties = ((item, MENU_DUTIES.get(item)) for item in MenuItem)
         shown = (item for item, duty in duties if duty is None or self.may(duty))
-        return tuple(item for item in shown if item is not MenuItem.LOCK or self.lock_ms is not None)
+        absent = {
+            *((MenuItem.LOCK,) if self.lock_ms is None else ()),
+            *((MenuItem.DISPUTE,) if self.disputable is None or not self.may(Duty.VERDICT) else ()),
+        }
+        return tuple(item for item in shown if item not in absent)
+
+    @property
+    def disputable(self) -> Outcome | None:
+        """The newest check whose verdict rests on a record of the centre's; None without one."""
+        evidence = ((outcome, outcome.result.evidence) for outcome in self.history)
+        return next((outcome for outcome, seen in evidence if seen.cache.answer or seen.online.answer), None)

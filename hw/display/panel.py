@@ -37,6 +37,9 @@ MODELS: dict[str, Model] = {
 }
 
 
+_INK = (*[0] * 128, *[255] * 128)  # which of 256 greys is lit on a panel without grey
+
+
 class LumaPanel:
     """A luma.oled device as the program's display, for the one thread that owns the panel."""
 
@@ -133,7 +136,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
         return image.copy()
     if mode != "1":
         return image.convert(mode)
-    return image.convert("L").point(lambda value: 255 if value >= 128 else 0, mode="1")
+    return image.convert("L").point(_INK, mode="1")
 
 
 @contextmanager

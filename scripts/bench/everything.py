@@ -63,7 +63,7 @@ def _credential(effort: Effort, _: Path, __: Progress) -> Iterator[Figure]:
         pair = row.pair
         yield Figure(
             name=f"{row.name} / {row.baseline}", value=pair.ratio, at_most=row.target,
-            measured=f"{pair.ratio:.2f}x ({pair.ours_us:.0f} µs)",
+            measured=f"{pair.ratio:.2f}x ({', '.join(filter(None, (f'{pair.ours_us:.0f} µs', row.rate)))})",
         )  # fmt: skip
     added = credential.bench_import().ours_ms
     verifications = added * 1000 / rows[0].pair.baseline_us

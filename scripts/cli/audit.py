@@ -44,7 +44,8 @@ COMMANDS = {
     ),
     "open": (
         "scripts.cli.audit_authority:open_command",
-        "A sealed log as a plain one, in a chain of its own: each record names the line that it was.",
+        "A sealed log as a plain one, in a chain of its own: each record names the line that it was. "
+        "Or a sealed picture.",
     ),
 }
 

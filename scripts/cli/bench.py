@@ -98,7 +98,7 @@ def bench_audit_command(folder: Path | None, as_json: bool) -> None:
 @bench.command("credential")
 @json_option
 def bench_credential_command(as_json: bool) -> None:
-    """The text of a code to its proven credential, beside the bare verifications in it; and the cold import.
+    """A code's text to its proven credential, and the way back, each beside its bare signatures; and the cold import.
 
     \b
     Examples:
@@ -118,8 +118,10 @@ def bench_credential_command(as_json: bool) -> None:
     click.echo(machine())
     for row in rows:
         pair = row.pair
-        beside = f"{row.baseline:16}{pair.baseline_us:8.1f} µs"
+        beside = f"{row.baseline:21}{pair.baseline_us:8.1f} µs"
         click.echo(f"{row.name:22}{pair.ours_us:8.1f} µs   {beside}   ratio {pair.ratio:5.2f}{_against(row)}")
+        if row.issues:
+            click.echo(f"{'':22}{row.rate}")
     added, verifications = started.ours_ms, started.ours_ms * 1000 / rows[0].pair.baseline_us
     click.echo(
         f"{'cold import':22}{added:8.1f} ms CPU over {started.bare_ms:.1f} ms of bare Python   "
@@ -133,7 +135,8 @@ def bench_credential_command(as_json: bool) -> None:
 
 def _row_json(row: Row) -> dict[str, object]:
     times = {"ours_us": row.pair.ours_us, "baseline_us": row.pair.baseline_us, "ratio": row.pair.ratio}
-    return {"name": row.name, "baseline": row.baseline, **times, "target": row.target}
+    rate = {"a_second": row.a_second, "fleet_days": row.fleet_days} if row.issues else {}
+    return {"name": row.name, "baseline": row.baseline, **times, "target": row.target, **rate}
 
 
 def _against(row: Row) -> str:

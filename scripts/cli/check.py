@@ -346,7 +346,13 @@ class _Output:
             self._full(name, result)
 
     def _full(self, name: str, result: CheckResult) -> None:
-        view = verdict_view(result.verdict, now=result.earliest, language=self._language, credential=result.credential)
+        view = verdict_view(
+            result.verdict,
+            now=result.earliest,
+            language=self._language,
+            credential=result.credential,
+            mode=result.mode,
+        )
         picture = None if self._screens is None else save_screen(view, self._screens, result.check_id)
         similar = [display_text(plate) for plate in result.similar]
         if self._as_json:

@@ -58,13 +58,16 @@ def sandbox() -> None:
     """
 
 
-def _open_or_create(folder: AuthorityFolder, scale: int | None, seed: int | None) -> Authority:
+def _open_or_create(folder: AuthorityFolder, scale: int | None, seed: int | None, *, sealed: bool) -> Authority:
     if folder.exists():
         if scale is not None or seed is not None:
             raise click.UsageError(f"{folder.folder} holds an authority already: --scale and --seed make a new one")
+        if sealed:
+            folder.seal()
         return folder.open(clock=system_clock)
     click.echo(f"making a new authority in {folder.folder}", err=True)
-    return folder.create(clock=system_clock, scale=scale or DEFAULT_SCALE, seed=1 if seed is None else seed)
+    seed = 1 if seed is None else seed
+    return folder.create(clock=system_clock, scale=scale or DEFAULT_SCALE, seed=seed, sealed=sealed)
 
 
 def _publish(authority: Authority, region: Region = NATIONAL, **options: bool) -> None:
@@ -112,12 +115,16 @@ _SCALE = click.option(
     help=f"Vehicles of a new authority.  [default: {DEFAULT_SCALE}]",
 )
 _SEED = click.option("--seed", type=int, help="Seed of a new authority's vehicles.  [default: 1]")
+_SEALED = click.option(
+    "--sealed", is_flag=True, help="Encrypt the cache's blocks under the epoch key, in this and all later nights."
+)
 
 
 @sandbox.command()
 @FOLDER
 @_SCALE
 @_SEED
+@_SEALED
 @click.option("--trust-only", is_flag=True, help="Only the trust list and the policy, between two nights.")
 @click.option("--hot", is_flag=True, help="Only what changed since the last night, as the hot list.")
 @click.option(
@@ -131,7 +138,14 @@ _SEED = click.option("--seed", type=int, help="Seed of a new authority's vehicle
 @click.option("--accept-large", is_flag=True, help="Publish even if more has changed than a day's work does.")
 @click.option("--accept-fewer-keys", "fewer_keys", is_flag=True, help="The much shorter trust list is meant.")
 def publish(
-    folder: Path, scale: int | None, seed: int | None, trust_only: bool, hot: bool, region: Region, **options: bool
+    folder: Path,
+    scale: int | None,
+    seed: int | None,
+    sealed: bool,
+    trust_only: bool,
+    hot: bool,
+    region: Region,
+    **options: bool,
 ) -> None:
     """Publish the register into FOLDER/public, for any web server to hand out.
 
@@ -143,12 +157,13 @@ def publish(
       markcheck sandbox publish --hot                           after events with vehicles: likewise
       markcheck sandbox publish --region yue                    Guangdong alone, signed with a key of its own
       markcheck sandbox publish --snapshot
+      markcheck sandbox publish --sealed                        once: from now on a stolen card's cache shows no values
 
     Where there is a night before, a night is published as a delta. It is refused when more than one row in twenty,
     or more than three times the usual number, has changed, or when the delta, replayed, does not give the register.
     """
     if not (trust_only or hot):
-        authority = _open_or_create(AuthorityFolder(folder), scale, seed)
+        authority = _open_or_create(AuthorityFolder(folder), scale, seed, sealed=sealed)
         _publish(authority, region, **options)
         try:
             _prune(authority)
@@ -157,7 +172,7 @@ def publish(
         return
     name = "--trust-only" if trust_only else "--hot"
     kept = {"fewer_keys"} if trust_only else set[str]()
-    others = any(value for option, value in options.items() if option not in kept)
+    others = sealed or any(value for option, value in options.items() if option not in kept)
     if scale is not None or seed is not None or others or (trust_only and (hot or region != NATIONAL)):
         raise click.UsageError(f"{name} goes with none of the other options given")
     authority = AuthorityFolder(folder).open(clock=system_clock)
@@ -190,6 +205,7 @@ def prune(folder: Path, dry_run: bool) -> None:
 @FOLDER
 @_SCALE
 @_SEED
+@_SEALED
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Port; 0 for any free one."
 )
@@ -204,6 +220,7 @@ def serve(
     folder: Path,
     scale: int | None,
     seed: int | None,
+    sealed: bool,
     port: int,
     status_port: int | None,
     database: str | None,
@@ -220,7 +237,7 @@ def serve(
       markcheck sandbox serve --database postgresql://markcheck@db.example/books
     """
     home = AuthorityFolder(folder)
-    live = LiveAuthority(home, clock=system_clock, make=lambda: _open_or_create(home, scale, seed))
+    live = LiveAuthority(home, clock=system_clock, make=lambda: _open_or_create(home, scale, seed, sealed=sealed))
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_books(home, database)))
         ca = DeviceCa.open(home.private, folder, system_clock)

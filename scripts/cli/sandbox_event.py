@@ -21,6 +21,7 @@ _EVENT_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
     "register": ({"plate"}, {"kind", "until", "city"}),
     "renew": ({"plate", "until"}, {"kind", "reason"}),
     "reissue": ({"plate"}, {"kind"}),
+    "transfer": ({"plate"}, {"kind"}),
     "lost-paper": ({"plate"}, {"kind"}),
     "replate": ({"plate", "new_plate"}, {"kind"}),
     "revoke": ({"plate"}, {"kind"}),
@@ -55,6 +56,7 @@ def event(event: str, folder: Path, **given: str | None) -> None:
       markcheck sandbox event renew --plate 京N5U677 --until 2028-11 --reason exempt
       markcheck sandbox event reissue --plate 京N5U677                 on request: the old credential is superseded
       markcheck sandbox event lost-paper --plate 京N5U677              changes nothing: the owner downloads it again
+      markcheck sandbox event transfer --plate 京N5U677                another owner, who keeps the plate
       markcheck sandbox event replate --plate 京N5U677 --new-plate 京A12345
       markcheck sandbox event revoke --plate 京N5U677                  in wrong hands; 'reissue' then gives a new one
       markcheck sandbox event lapse --plate 京N5U677 --until 2026-05

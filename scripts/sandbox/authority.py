@@ -43,12 +43,13 @@ from scripts.sandbox.tags import (
     PersonalisedTag,
     TagForm,
     bind_tag,
+    new_tag_keys,
     personalised,
     replace_tag,
-    tag_key,
     tag_keys,
     unbind_tag,
 )
+from verifier.cache.swap import replace_file
 from verifier.clock import Clock
 from verifier.codec.hot import HotList
 from verifier.codec.status import pack
@@ -86,14 +87,16 @@ class Authority:
         policy: Policy | None = None,
         registry: Registry | None = None,
         tag_keys: Mapping[str, SigningKey] | None = None,
+        sealed: bool = False,
     ) -> None:
+        """`sealed`: nights are published with their blocks encrypted under the epoch key, in every region."""
         today = made_from.began.astimezone(SHANGHAI).date()
         self.registry = registry or Registry(fleet(made_from.scale, made_from.seed, today), made_from.seed)
         self.made_from = made_from
         self.clock = clock
         self.issuer = issuer
         self.store = store
-        self.publisher = Publisher(store, clock, keys=publisher_keys)
+        self.publisher = Publisher(store, clock, keys=publisher_keys, sealed=sealed)
         self.epoch_key = epoch_key
         self.holder_seed = holder_seed or secrets.token_bytes(SEED_LENGTH)
         self.policy = policy or Policy()
@@ -254,7 +257,7 @@ def new_authority(
         store=store,
         epoch_key=secrets.token_bytes(32),
         policy=policy,
-        tag_keys={city.code: tag_key(city, now) for city in CITIES},
+        tag_keys=new_tag_keys(now),
     )
 
 
@@ -272,6 +275,7 @@ EVENTS: dict[str, Callable[[Registry, dict[str, Any]], object]] = {
         registry.newcomer(_plate(e), Month.parse(e["until"]), date.fromisoformat(e["day"]))
     ),
     "reissue": lambda registry, e: registry.reissue(_plate(e)),
+    "transfer": lambda registry, e: registry.transfer(_plate(e)),
     "lost-paper": lambda registry, e: registry.lost_paper(_plate(e)),
     "bind-tag": lambda registry, e: bind_tag(registry, _plate(e), e["tid"]),
     "replace-tag": lambda registry, e: replace_tag(registry, _plate(e), e["tid"]),
@@ -306,18 +310,32 @@ class AuthorityFolder:
         """Whether an authority was made here."""
         return (self.private / "authority.json").is_file()
 
-    def create(self, *, clock: Clock, scale: int, seed: int) -> Authority:
-        """Make a fresh authority and keep it here: all of it or nothing, so that an interruption costs nothing."""
+    def create(self, *, clock: Clock, scale: int, seed: int, sealed: bool = False) -> Authority:
+        """Make a fresh authority and keep it here: all of it or nothing, so that an interruption costs nothing.
+
+        `sealed` as in `seal`.
+        """
         if self.folder.exists() and any(self.folder.iterdir()):
             raise RegistryError(f"{self.folder} is neither empty nor a sandbox authority")
         begun = AuthorityFolder(self.folder.with_name(f"{self.folder.name}.new"))
         shutil.rmtree(begun.folder, ignore_errors=True)
         authority = new_authority(FolderStore(begun.public), clock=clock, scale=scale, seed=seed)
-        begun._write(authority)
+        begun._write(authority, sealed=sealed)
         begun.folder.replace(self.folder)
         return self.open(clock=clock, registry=authority.registry)
 
-    def _write(self, authority: Authority) -> None:
+    def seal(self) -> None:
+        """From now on every night is published with sealed blocks; an authority that is open already learns nothing."""
+        self._write_state(self._state() | {"sealed": True})
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads((self.private / "authority.json").read_text())
+        return state
+
+    def _write_state(self, state: dict[str, Any]) -> None:
+        replace_file(self.private / "authority.json", json.dumps(state).encode() + b"\n")
+
+    def _write(self, authority: Authority, *, sealed: bool) -> None:
         self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.private / ".gitignore").write_text("*\n")  # wherever the folder stands, its keys are committed by nobody
         save_keys(self.private, [*authority.issuer.keys.values(), *authority.tag_keys.values()])
@@ -326,8 +344,8 @@ class AuthorityFolder:
         write_secret(self._holder_file, authority.holder_seed.hex().encode() + b"\n")
         self.root_file.write_bytes(authority.publisher.root_bytes())
         made_from = authority.made_from
-        state = {"scale": made_from.scale, "seed": made_from.seed, "began": made_from.began.isoformat()}
-        (self.private / "authority.json").write_text(json.dumps(state) + "\n")
+        facts = {"scale": made_from.scale, "seed": made_from.seed, "began": made_from.began.isoformat()}
+        self._write_state(facts | {"sealed": sealed})
 
     def open(self, *, clock: Clock, registry: Registry | None = None) -> Authority:
         """The authority kept here, with all events so far; RegistryError when there is none.
@@ -336,7 +354,7 @@ class AuthorityFolder:
         """
         if not self.exists():
             raise RegistryError(f"no sandbox authority in {self.folder}: make one with 'markcheck sandbox publish'")
-        state = json.loads((self.private / "authority.json").read_text())
+        state = self._state()
         made_from = Fleet(state["scale"], state["seed"], datetime.fromisoformat(state["began"]))
         authority = Authority(
             made_from,
@@ -348,6 +366,7 @@ class AuthorityFolder:
             holder_seed=self._holder_seed(),
             registry=registry,
             tag_keys=tag_keys(self.private, made_from.began),
+            sealed=state.get("sealed", False),  # not there in a folder from before it could be
         )
         for event in self._events():
             self.repeat(authority, event)

@@ -47,12 +47,16 @@ CITIES: tuple[City, ...] = (
 
 
 class IssueReason(StrEnum):
-    """Why a credential was issued (S15): all four give one."""
+    """Why a credential was issued: the four of S15, each of which gives one, and a transfer to another owner."""
 
     REGISTRATION = "registration"
     INSPECTION = "inspection"
     EXEMPT = "exempt"
     REISSUE = "reissue"
+    TRANSFER = "transfer"
+
+
+_FIRST_REASONS = tuple(reason for reason in IssueReason if reason is not IssueReason.TRANSFER)  # of a new fleet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,7 @@ def fleet(scale: int, seed: int, today: date) -> Iterator[Vehicle]:
             valid_until=month.plus(rng.randrange(0, 25)),
             ctp_until=today + timedelta(days=rng.randrange(1, 366)),
             ecred_issued=rng.random() < 0.9,
-            issue_reason=rng.choice(tuple(IssueReason)),
+            issue_reason=rng.choice(_FIRST_REASONS),
             tid=f"E280{rng.getrandbits(80):020X}" if rng.random() < 0.2 else None,
         )
         yield _with_lapses(vehicle, rng, month, today)

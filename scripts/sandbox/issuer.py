@@ -30,6 +30,7 @@ REASONS = {
     IssueReason.INSPECTION: 2,
     IssueReason.EXEMPT: 3,
     IssueReason.REISSUE: 4,
+    IssueReason.TRANSFER: 5,
 }
 
 

@@ -22,7 +22,7 @@ from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 from firmware.bundle import RELEASE_ROLE, RELEASE_TARGET
 from scripts.sandbox.folder_store import FolderStore
 from scripts.sandbox.hot import LIFE, HotRows, rows_between, sign_hot
-from scripts.sandbox.nightly import HISTORY, Change, PublicationError, State, changes_between, check_size
+from scripts.sandbox.nightly import HISTORY, Change, PublicationError, State, changes_between, check_size, sign_off
 from scripts.sandbox.publisher_data import RegionData
 from scripts.sandbox.publisher_keys import PROVISIONING, PublisherKeys, hot_role, nightly_role
 from scripts.sandbox.publisher_metadata import SignedMetadata
@@ -32,6 +32,7 @@ from verifier.cache.build import build_base
 from verifier.cache.keys import KeyHasher
 from verifier.cache.schema import BaseMeta
 from verifier.clock import Clock
+from verifier.codec.delta import Delta, encode_delta
 from verifier.codec.hot import HotList, HotListError, decode_hot
 from verifier.codec.index import (
     DELTA_CLIENT,
@@ -45,7 +46,7 @@ from verifier.codec.index import (
     encode_index,
     is_region,
 )
-from verifier.download import hot_path
+from verifier.download import delta_path, hot_path
 from verifier.errors import TrustListError
 from verifier.repository import ENTRIES_TARGET, POLICY_TARGET, index_target
 from verifier.snapshot import LARGEST_SHRINK
@@ -384,13 +385,28 @@ class Publisher:
                 base, deltas = self._data.put_base(folder / "new.db", last.seq + 1, meta.n), tuple[DeltaEntry, ...]()
             else:
                 base = last.index.base
-                delta = self._data.put_delta(last.index, old, new, change, folder / "replayed.db")
-                deltas = (*last.index.deltas, delta)
+                deltas = (*last.index.deltas, self._put_delta(last.index, old, new, change, folder / "replayed.db"))
         return _Night(base, deltas, meta.n, None if change is None else len(change), why)
 
     def _hot_entry(self) -> HotEntry:
         key = self._keys.private(hot_role(self._region)).public_key()
         return HotEntry(key_alg=int(Algorithm.EDDSA), key=key.public_bytes_raw(), max_age_s=HOT_MAX_AGE)
+
+    def _put_delta(self, index: Index, old: State, new: State, change: Change, replayed: Path) -> DeltaEntry:
+        """The change as a delta behind the last one; stored only when a device's replay of it gives the register."""
+        delta = Delta(
+            region=self._region, seq_from=index.seq, seq_to=index.seq + 1, base_seq=index.base.seq,
+            key_epoch=index.key_epoch, keys=change.keys, values=change.values, exact=change.exact,
+            replated=change.replated,
+        )  # fmt: skip
+        encoded = encode_delta(delta)
+        entry = DeltaEntry(
+            seq_from=delta.seq_from, seq_to=delta.seq_to, length=len(encoded),
+            sha256=sha256(encoded).digest(), rows=len(change.keys),
+        )  # fmt: skip
+        sign_off(old, encoded, entry, new, replayed)
+        self._store[delta_path(self._region, entry.sha256)] = encoded
+        return entry
 
     def _small_files(
         self, entries: bytes, trust_version: int, policy: bytes, policy_version: int, least: int

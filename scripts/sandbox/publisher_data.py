@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
-from scripts.sandbox.nightly import Change, State, sign_off
+from scripts.sandbox.nightly import State
 from verifier.cache.changes import write_changes
-from verifier.codec.delta import Delta, decode_delta, encode_delta
+from verifier.codec.delta import Delta, decode_delta
 from verifier.codec.index import BaseEntry, DeltaEntry, Index, StatusListEntry
 from verifier.codec.status import deflate
 from verifier.download import chunk_path, delta_path, status_list_path
@@ -73,22 +73,6 @@ class RegionData:
         return BaseEntry(
             seq=seq, n=vehicles, length=length, sha256=whole.digest(), chunk=self._chunk, hashes=tuple(hashes)
         )
-
-    def put_delta(self, index: Index, old: State, new: State, change: Change, replayed: Path) -> DeltaEntry:
-        """The change as a delta behind the last one; stored only when a device's replay of it gives the register."""
-        delta = Delta(
-            region=self._region, seq_from=index.seq, seq_to=index.seq + 1, base_seq=index.base.seq,
-            key_epoch=index.key_epoch, keys=change.keys, values=change.values, exact=change.exact,
-            replated=change.replated,
-        )  # fmt: skip
-        encoded = encode_delta(delta)
-        entry = DeltaEntry(
-            seq_from=delta.seq_from, seq_to=delta.seq_to, length=len(encoded),
-            sha256=sha256(encoded).digest(), rows=len(change.keys),
-        )  # fmt: skip
-        sign_off(old, encoded, entry, new, replayed)
-        self._store[delta_path(self._region, entry.sha256)] = encoded
-        return entry
 
     def put_status_list(self, raw: bytes, number: int) -> StatusListEntry:
         """The packed statuses of `LIST_BITS` each, compressed."""

@@ -147,14 +147,21 @@ class Registry:
         """The document anew, on request; the vehicle's facts stay as they are."""
         return self._reissue(replace(self.vehicle(plate), ecred_issued=True))
 
+    def transfer(self, plate: Plate) -> CredentialEntry:
+        """Another owner, the same plate: what the owner before has in the phone and on paper is superseded.
+
+        The vehicle's facts stay as they are; a change of owner that brings another plate is a `replate`.
+        """
+        return self._reissue(replace(self.vehicle(plate), ecred_issued=True), IssueReason.TRANSFER)
+
     def reissue_city(self, code: str) -> None:
         """A re-issue for a city: none of its documents proves anything any more. What was revoked stays so."""
         for plate, vehicle in self.vehicles.items():
             if vehicle.city.code == code and self.states[self._current[plate].index] == ACTIVE:
                 self._reissue(vehicle)
 
-    def _reissue(self, vehicle: Vehicle) -> CredentialEntry:
-        self.vehicles[vehicle.plate] = replace(vehicle, issue_reason=IssueReason.REISSUE)
+    def _reissue(self, vehicle: Vehicle, reason: IssueReason = IssueReason.REISSUE) -> CredentialEntry:
+        self.vehicles[vehicle.plate] = replace(vehicle, issue_reason=reason)
         return self._issue(vehicle.plate, self._retire(vehicle.plate))
 
     def lost_paper(self, plate: Plate) -> CredentialEntry:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -17,6 +17,7 @@ from verifier.cache.keys import MAX_TID
 from verifier.codec.tag import TagCertificate, tc0_epc, tc0_message, tc1_body, tc1_message
 from verifier.types import SHANGHAI, Algorithm, KeyRole, Plate
 
+HINT_DIGITS = 3  # hex, of a kid: the shorter of the two hints, that in an EPC
 MIN_TID_BYTES = 8  # the shortest that has a serial number: class, maker, model and 32 bits
 
 
@@ -33,18 +34,37 @@ def tag_key(city: City, now: datetime, alg: Algorithm = Algorithm.EDDSA) -> Sign
     return signing_key(alg, issuer=city.code, regions=regions_of(city), role=KeyRole.TAG, now=now)
 
 
+def new_tag_keys(
+    now: datetime, cities: Iterable[City] = CITIES, beside: Iterable[SigningKey] = ()
+) -> dict[str, SigningKey]:
+    """Fresh keys for the tags of these cities by issuer code, none with the hint of another or of one `beside` them.
+
+    A device whose trust list is older, and has only the other key of a hint, would take each lawful tag under the new
+    one for a copy: it finds a key, and the signature is not that key's.
+    """
+    made: dict[str, SigningKey] = {}
+    taken = {key.entry.key_id[:HINT_DIGITS] for key in beside}
+    for city in cities:
+        while (key := tag_key(city, now)).entry.key_id[:HINT_DIGITS] in taken:
+            pass  # drawn again: one of 4096 is as good as another
+        taken.add(key.entry.key_id[:HINT_DIGITS])
+        made[city.code] = key
+    return made
+
+
 def tag_keys(private: Path, begin: datetime) -> dict[str, SigningKey]:
     """Each city's key for tags by issuer code, from the authority's private folder; missing ones are made there.
 
     `begin` is the moment the authority was made. The entries belong into the trust list.
     """
-    for city in CITIES:
-        if not (private / f"{city.code}-{KeyRole.TAG.name.lower()}.pem").exists():
-            save_keys(private, [tag_key(city, begin)])
-    return {
-        city.code: load_key(private, issuer=city.code, regions=regions_of(city), role=KeyRole.TAG, begin=begin)
-        for city in CITIES
-    }
+
+    def kept(city: City) -> SigningKey:
+        return load_key(private, issuer=city.code, regions=regions_of(city), role=KeyRole.TAG, begin=begin)
+
+    missing = [c for c in CITIES if not (private / f"{c.code}-{KeyRole.TAG.name.lower()}.pem").exists()]
+    there = [kept(city) for city in CITIES if city not in missing]
+    save_keys(private, new_tag_keys(begin, missing, there).values())
+    return {city.code: kept(city) for city in CITIES}
 
 
 def certificate(vehicle: Vehicle, entry: CredentialEntry, issued_at: datetime) -> TagCertificate:
