@@ -115,6 +115,7 @@ TEST = (Text("测试数据", "TEST DATA"), Text("测试数据", "TEST"))
 _MENU_TITLE, _HISTORY_TITLE = Text("菜单", "MENU"), Text("记录", "LOG")
 _NEWS_TITLE, _CHANGED, _CHANGED_SHORT = Text("变更", "NEWS"), Text("{}项判定有变", "{} CHANGED"), Text("变{}", "NEW{}")
 _NEWS_KEY, _FROM_TO = Text("下:看判定变更", "DOWN: NEWS"), "{}->{}"
+_COMPARED, _COMPARED_SHORT = Text("比对此车", "SAME CAR"), Text("此车", "CAR")
 _NUMBER, _PIN, _PURPOSE = Text("警号", "NO."), Text("密码", "PIN"), Text("用途", "FOR")
 _LOCKED = Text("已锁定 按键登录", "LOCKED: LOG IN")
 _FLAGGED, _FLAGGED_SHORT = Text("查询过多已标记", "MANY LOOKUPS"), Text("标记", "MANY")
@@ -165,7 +166,7 @@ def page_view(state: State, wall: datetime, rows: int = ROWS) -> PageView:
     title = _title(state)
     return PageView(
         title=title or mode_forms(state),
-        mode=mode_forms(state) if title and not isinstance(page, st.Login | st.PurposeChoice) else (),
+        mode=mode_forms(state) if title and not isinstance(page, st.Login | st.PurposeChoice | st.Typing) else (),
         network=network.in_(state.language),
         online=status.online,
         held_off=held_off,
@@ -212,6 +213,8 @@ def _title(state: State) -> tuple[str, ...]:
             return (_NEWS_TITLE.in_(state.language),)
         case st.PurposeChoice():
             return (_PURPOSE.in_(state.language),)
+        case st.Typing() as typed if not takes_card(typed):  # else the next car's plate meets this one's code
+            return tuple(text.in_(state.language) for text in (_COMPARED, _COMPARED_SHORT))
         case st.Login(number=number):
             return ((_PIN if number.done else _NUMBER).in_(state.language),)
     return ()

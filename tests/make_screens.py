@@ -30,6 +30,7 @@ from firmware.machine import events as ev
 from firmware.machine import states as st
 from firmware.machine.going import shut
 from firmware.machine.states import Light, MenuItem, Mode, Network, Outcome, State, Status
+from firmware.plate_entry import Entry
 from hw.buttons.keys import Key
 from tests.hand import Hand
 from tests.test_plate_entry import card_presses, presses
@@ -228,6 +229,9 @@ def page_states(language: Language) -> dict[str, State]:
         "typing 2": after("up", *presses("京AD12345")[:6]),
         "typing 7": after("up", *presses("京A1234警")[:13]),
         "typing 8 with everything": after("up", *presses("京AD12345")[:14], start=worn),
+        "typing to compare": replace(
+            after("up"), mode=Mode.ROADSIDE, page=st.Typing(entry=Entry("京"), seen=Observation(code=b"this car"))
+        ),
         "typed": after("up", *presses("京A12345"), "right"),
         "typed long": after("up", *presses("川XS1234应急"), start=worn),
         "card 0": after("up", *presses("京A12345"), "up"),

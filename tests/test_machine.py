@@ -244,6 +244,14 @@ def test_a_plate_is_typed_in_at_most_25_presses_with_its_kind() -> None:
     assert hand.state.mode is Mode.LOOKUP
 
 
+def test_a_plate_typed_beside_a_verdict_says_that_it_is_compared_with_this_car() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.VALID)).wait(0.5).press("up")
+    assert isinstance(hand.page, st.Typing)
+    assert hand.page.seen.code == b"car one"
+    assert page_view(hand.state, NOON, rows=3).title[0] == "比对此车"
+    assert page_view(Hand.ready().press("up").state, NOON, rows=3).title[0] == "查牌"
+
+
 def test_a_kind_nobody_chose_is_not_guessed_and_one_can_be_chosen() -> None:
     hand = Hand.ready().press("up", *presses("京A12345"))
     assert isinstance(hand.page, st.Typing)
