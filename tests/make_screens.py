@@ -190,7 +190,7 @@ def page_states(language: Language) -> dict[str, State]:
     def menu(item: MenuItem) -> State:
         hand = Hand(ready)
         hand.hold("ok")
-        return hand.press(*["down"] * list(MenuItem).index(item)).state
+        return hand.press(*["down"] * hand.state.menu.index(item)).state
 
     aim = after("ok")
     lost = replace(aim.page, named=True, hint=Hint.GLARE)

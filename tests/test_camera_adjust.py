@@ -147,21 +147,21 @@ def test_the_lamp_is_lit_for_frames_in_a_row_and_never_for_one_now_and_then(monk
     light = scan_worker._Light(told)  # type: ignore[arg-type]
     light.follow(LIT)
     os.write(theirs, GRANT)
-    assert scan_worker._is_granted(ours, light)
+    assert scan_worker._granted(ours, light) == GRANT
     assert told == [LIT], "a frame at once"
     told.late = True
     rescue = threading.Timer(PATIENCE_S, os.write, (theirs, GRANT))  # where the lamp is left lit
     rescue.start()
-    assert scan_worker._is_granted(ours, light)
+    assert scan_worker._granted(ours, light) == GRANT
     rescue.cancel()
     told.late = False
     light.follow(replace(LIT, exposure_ev=1))
     assert told == [LIT, CameraSettings(), BRIGHT], "one after a pause"
     os.write(theirs, encode_settings(NEAR) + GRANT)
-    assert scan_worker._is_granted(ours, light)
+    assert scan_worker._granted(ours, light) == GRANT
     assert told[3:] == [replace(BRIGHT, zoom=True), CameraSettings(torch=True, exposure_ev=1, zoom=True)]
     os.close(theirs)
-    assert not scan_worker._is_granted(ours, light), "the program is gone"
+    assert scan_worker._granted(ours, light) == b"", "the program is gone"
     os.close(ours)
 
 

@@ -36,7 +36,7 @@ def choices(tmp_path: Path, notes: list[tuple[str, str]]) -> Iterator[KeptChoice
 def in_menu(officer: Officer, item: MenuItem) -> Officer:
     officer.hold("ok").until(lambda: isinstance(officer.page, st.Menu))
     for _ in range(3 * len(MenuItem)):  # a busy machine misses a key
-        if isinstance(officer.page, st.Menu) and officer.page.cursor == list(MenuItem).index(item):
+        if isinstance(officer.page, st.Menu) and officer.page.cursor == officer.program.state.menu.index(item):
             break
         officer.press("down")
     return officer.press("ok")

@@ -197,7 +197,7 @@ def test_a_car_whose_tag_may_be_a_copy_is_never_called_valid_on_its_own_page_eit
     officer = Officer(SimpleNamespace(clock=lambda: world.now), world.home.folder, NO_CAMERA)  # type: ignore[arg-type]
     try:
         officer.hold("ok").until(lambda: isinstance(officer.page, st.Menu))
-        while officer.page.cursor != list(st.MenuItem).index(st.MenuItem.CHECKPOINT):  # type: ignore[union-attr]
+        while officer.page.cursor != officer.program.state.menu.index(st.MenuItem.CHECKPOINT):  # type: ignore[union-attr]
             officer.press("down")
         officer.press("ok")
         for event in told:

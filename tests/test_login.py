@@ -110,7 +110,7 @@ def test_without_the_setting_the_device_is_for_everybody_as_ever() -> None:
     hand = Hand.ready()
     assert isinstance(hand.page, st.Ready)
     assert all(hand.state.may(duty) for duty in Duty)
-    assert hand.state.menu == tuple(item for item in MenuItem if item is not MenuItem.LOCK)
+    assert hand.state.menu == tuple(item for item in MenuItem if item not in (MenuItem.LOCK, MenuItem.DISPUTE))
     hand.wait(20 * MINUTE)
     assert not hand.state.locked
 

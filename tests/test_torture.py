@@ -236,7 +236,7 @@ def test_whatever_a_mirror_does_one_whole_publication_is_in_use_and_no_older_one
 
 @pytest.mark.parametrize("fault", ["truncated", "captive portal", "reset at once"])
 def test_a_bad_connection_costs_little_and_changes_nothing(tmp_path, fault, monkeypatch):
-    monkeypatch.setattr(mirrors, "FAULTS", {fault: mirrors.FAULTS[fault]})
+    monkeypatch.setattr(mirrors, "CONNECTIONS", {fault})
     run = small_run(tmp_path)
     mirrors._over_http(run)
     assert run.counts["bad connections"] == 1
