@@ -11,7 +11,7 @@ from datetime import datetime
 
 from PIL import Image, ImageChops
 
-from firmware.fonts import INK
+from firmware.fonts import in_black_and_white
 from firmware.machine import states as st
 from firmware.machine.states import Light, State
 from firmware.page_screens import page_view_ink, rows_of
@@ -101,7 +101,7 @@ def coloured(
     if _MODES[size] == "RGB":
         return _in_colours(ink, tone, code, part)
     ink = ImageChops.invert(ink) if tone is Tone.STOP else ink
-    return ink if _MODES[size] == "L" else ink.point(INK, mode="1")
+    return ink if _MODES[size] == "L" else in_black_and_white(ink)
 
 
 def _in_colours(ink: Image.Image, tone: Tone | None, code: VerdictCode | None, part: Box) -> Image.Image:

@@ -48,8 +48,9 @@ HEADLINE = FontFile(
 _TEXT_PX, _PLATE_PX = 12, 16  # the bitmaps exist in these sizes only
 
 
-INK = (*[0] * 128, *[255] * 128)
-"""For `Image.point`: what of 256 greys is ink on a panel without grey."""
+def in_black_and_white(grey: Image.Image) -> Image.Image:
+    """Ink from half of white on, mode "1": for a panel without grey."""
+    return grey.convert("1", dither=Image.Dither.NONE)
 
 
 class Font:
@@ -59,14 +60,18 @@ class Font:
         self.height = height
         self._face = face
         self._top = top  # row of the cell at which the face's own cell begins; None centres the ink
+        self._drawn = lru_cache(maxsize=256)(self._draw)  # most words of a page are those of the one before
 
     def width(self, text: str) -> int:
         """Pixels from the left edge of the first cell to the right edge of the last."""
         return math.ceil(max(self._face.getlength(text), self._face.getbbox(text)[2]))
 
     def draw(self, text: str) -> Image.Image:
-        """The text in white on black, mode "1", as wide as `width` says and `height` high."""
-        return self.draw_grey(text).point(INK, mode="1")
+        """The text in white on black, mode "1", as wide as `width` says and `height` high. Not to be drawn on."""
+        return self._drawn(text)
+
+    def _draw(self, text: str) -> Image.Image:
+        return in_black_and_white(self.draw_grey(text))
 
     def draw_grey(self, text: str) -> Image.Image:
         """The same with smooth edges, mode "L", for panels that have grey."""

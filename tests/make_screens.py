@@ -326,7 +326,7 @@ def outlines_as_boxes() -> Iterator[None]:
         made = real(font, text)
         return made if font.height in (12, 16) else Image.new("L", made.size, 255)
 
-    with patch.object(Font, "draw_grey", drawn):
+    with patch.object(Font, "draw_grey", drawn), patch.object(Font, "draw", Font._draw):  # nothing of before
         yield
 
 

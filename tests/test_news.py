@@ -114,7 +114,8 @@ def test_news_of_one_car_leave_the_verdict_of_the_next_one_as_it_is(world: Onlin
         fine = world.vehicle().plate
         assert check_plate(officer, fine).verdict is V.VALID_STALE
         online(officer)
-        officer.until(lambda: bool(officer.state.news), PATIENCE_S)  # the car on the panel was looked at again as well
+        # The car on the panel was looked at again as well.
+        officer.until(lambda: bool(officer.state.news) and officer.verdict is V.VALID, PATIENCE_S)
         assert (officer.verdict, officer.shown.outcome.result.verdict.plate) == (V.VALID, fine)
         assert "stop" not in officer.heard
         officer.press("back").until(lambda: officer.heard[-1] == "stop")

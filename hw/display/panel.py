@@ -37,9 +37,6 @@ MODELS: dict[str, Model] = {
 }
 
 
-_INK = (*[0] * 128, *[255] * 128)  # which of 256 greys is lit on a panel without grey
-
-
 class LumaPanel:
     """A luma.oled device as the program's display, for the one thread that owns the panel."""
 
@@ -136,7 +133,9 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
         return image.copy()
     if mode != "1":
         return image.convert(mode)
-    return image.convert("L").point(_INK, mode="1")
+    from PIL import Image  # noqa: PLC0415 - only when a picture is there, which loaded it
+
+    return image.convert("L").convert("1", dither=Image.Dither.NONE)  # ink from half of white on
 
 
 @contextmanager
