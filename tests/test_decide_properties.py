@@ -49,7 +49,7 @@ from verifier.types import (
 )
 from verifier.verdict import Action, Grade, Reason, Tone, Verdict, VerdictCode
 
-COUNT, LONG_COUNT = 1000, 200_000
+COUNT, LONG_COUNT = 400, 200_000
 
 HOURS = [8.0] * 8 + [50.0] * 6 + [-2.0, 0.0, 25.9, 26.0, 168.0, 200.0, 900.0]
 FAILURES = [state for state in OnlineState if state not in (OnlineState.OK, OnlineState.NOT_FOUND)]

@@ -52,7 +52,7 @@ def nothing() -> None:
 
 
 def test_a_sync_killed_at_any_moment_leaves_one_whole_night(tmp_path: Path) -> None:
-    cut_nights(Nights(seed=1), tmp_path / "cache", tmp_path, 5, nothing, nothing)
+    cut_nights(Nights(seed=1), tmp_path / "cache", tmp_path, 4, nothing, nothing)
 
 
 @pytest.mark.long

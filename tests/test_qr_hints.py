@@ -21,7 +21,7 @@ from verifier.types import Hint
 from verifier.wording import HINTS
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:"
-SEEDS = range(12)
+SEEDS = range(8)
 HEIGHT, WIDTH = 720, 1280
 Rng = np.random.Generator
 
