@@ -60,7 +60,7 @@ class Font:
         self.height = height
         self._face = face
         self._top = top  # row of the cell at which the face's own cell begins; None centres the ink
-        self._drawn = lru_cache(maxsize=256)(self._draw)  # most words of a page are those of the one before
+        self._drawn = lru_cache(maxsize=64)(self._draw)  # most words of a page are those of the one before
 
     def width(self, text: str) -> int:
         """Pixels from the left edge of the first cell to the right edge of the last."""
