@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -205,10 +205,11 @@ def children(name: str) -> list[int]:
     """The process numbers of our own children that run a module of this name."""
     found = []
     for task in Path("/proc/self/task").iterdir():
-        for number in (task / "children").read_text().split():
-            command = Path("/proc", number, "cmdline").read_bytes().split(b"\0")
-            if name.encode() in command:
-                found.append(int(number))
+        with suppress(FileNotFoundError):  # a thread or a child may end between two looks
+            for number in (task / "children").read_text().split():
+                command = Path("/proc", number, "cmdline").read_bytes().split(b"\0")
+                if name.encode() in command:
+                    found.append(int(number))
     return found
 
 
