@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from verifier.check import CheckResult
 from verifier.decide import CAUTION_REASONS
 from verifier.plates import display_text
-from verifier.types import Credential, Month, Plate, PresentationMode
+from verifier.types import Credential, Month, Plate, PresentationMode, TagEvidence
 from verifier.vehicle_words import vehicle_words
 from verifier.verdict import Action, Age, Grade, Tone, Verdict, VerdictCode
 from verifier.wording import ACTIONS, REASONS, VERDICTS, Language, Text
@@ -84,7 +84,7 @@ class VerdictView:
     actions_title: str
     actions: tuple[str, ...]
     vehicle_title: str
-    vehicle: tuple[str, ...]  # what a proven credential says of the car's looks, to compare, and how it was shown
+    vehicle: tuple[str, ...]  # what is proven of the car's looks, to compare, and how the code was shown
     similar: tuple[str, ...] = ()  # plates in the data that a typed one may be mistaken for
     compare: tuple[str, ...] = ()  # long and short, where the plate has to be compared with the car's
 
@@ -122,6 +122,7 @@ def verdict_view(
     language: Language,
     credential: Credential | None = None,
     mode: PresentationMode | None = None,
+    tag: TagEvidence | None = None,
     similar: tuple[Plate, ...] = (),
 ) -> VerdictView:
     """The words for a verdict. `now` is an aware datetime and makes the age of the data.
@@ -130,7 +131,8 @@ def verdict_view(
     as the least.
 
     `credential` is the proven one that was shown, and no other: what it says of the car is shown to be compared.
-    `mode` is how that one was shown, None when not known.
+    `mode` is how that one was shown, None when not known. `tag` is the one that was read: what its proven certificate
+    says of the car is shown likewise.
     `similar` are the plates that the data have in place of one that was not found.
     """
     age, age_short = age_words(verdict.age(now), language)
@@ -154,7 +156,7 @@ def verdict_view(
         actions_title=_ACTIONS_TITLE.in_(language),
         actions=tuple(ACTIONS[action].in_(language) for action in verdict.actions),
         vehicle_title=_VEHICLE_TITLE.in_(language),
-        vehicle=() if credential is None else _vehicle(credential, mode, language),
+        vehicle=_vehicle(vehicle_words(credential, mode, tag), language),
         similar=tuple(_SIMILAR.in_(language).format(printable(display_text(p), PLATE_COLUMNS)) for p in similar),
         compare=tuple(t.in_(language) for t in _COMPARE) if Action.CONFIRM_PLATE in verdict.actions else (),
     )
@@ -168,6 +170,7 @@ def result_view(result: CheckResult, language: Language) -> VerdictView:
         language=language,
         credential=result.credential,
         mode=result.mode,
+        tag=result.evidence.tag,
         similar=result.similar,
     )
     return view if result.plate_to_confirm is not None else replace(view, compare=())
@@ -191,10 +194,10 @@ def text_of(verdict: Verdict) -> Text:
     return _DOUBTFUL if loud is None else REASONS[loud]
 
 
-def _vehicle(credential: Credential, mode: PresentationMode | None, language: Language) -> tuple[str, ...]:
+def _vehicle(said: tuple[tuple[Text, Text], ...], language: Language) -> tuple[str, ...]:
     """One line for each thing; where it would be too long its words speak for themselves."""
     lines = []
-    for label, words in vehicle_words(credential, mode):
+    for label, words in said:
         line = f"{label.in_(language)} {words.in_(language)}"
         lines.append(printable(line if columns(line) <= LIST_COLUMNS else words.in_(language), LIST_COLUMNS))
     return tuple(lines)

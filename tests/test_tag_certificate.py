@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hw.rfid.emulator.scene import Tag
@@ -47,7 +47,9 @@ CLAIMS = TagCertificate(
     credential_id=bytes(range(8)),
 )
 SHORT = replace(CLAIMS, status_index=7_000, status_list=None, vin=None, issued_on=None, credential_id=None)
-WRITERS = {"tc1": (write_tc1, CLAIMS), "tc0": (write_tc0, SHORT)}
+LOOKS = replace(CLAIMS, vehicle_type="K33", body_colour="AJ")
+WRITERS = {"tc1": (write_tc1, CLAIMS), "tc1 with looks": (write_tc1, LOOKS), "tc0": (write_tc0, SHORT)}
+SIGNED_BYTES = {"tc1": 102, "tc1 with looks": 106, "tc0": 64}  # of the user bank
 ALGORITHMS = [Algorithm.EDDSA, Algorithm.ES256] + ([Algorithm.SM2] if libcrypto() is not None else [])
 KEY = tag_key(BEIJING, NOW)
 TRUST = TrustList([KEY.entry])
@@ -85,6 +87,30 @@ def test_the_body_of_tc1_is_the_documented_one():
     assert tc1_message(TID, b"\x01\x02", body) == b"VEID-TC1\0\x0c" + TID + b"\x02\x01\x02" + body
 
 
+@pytest.mark.parametrize(
+    ("looks", "told"),
+    [
+        (("A00", "A"), (1, 729)), (("K33", "AJ"), (1034, 999)), (("Z99", "ZZZ"), (2600, 19_682)),
+        (("K33", None), (1034, 0)), ((None, "AB"), (0, 783)),
+    ],
+)  # fmt: skip
+def test_type_and_colours_are_the_four_bytes_after_the_credential(looks, told):
+    kid = bytes.fromhex("aabb112233445566")
+    body = tc1_body(replace(CLAIMS, vehicle_type=looks[0], body_colour=looks[1]), kid)
+    assert body == b"\x02" + tc1_body(CLAIMS, kid)[1:] + b"".join(number.to_bytes(2) for number in told)
+    assert len(body) == 42
+    assert tc1_message(TID, b"\x01\x02", body) == b"VEID-TC1\0\x0c" + TID + b"\x02\x01\x02" + body
+
+
+def test_a_certificate_that_tells_no_looks_has_the_bytes_that_it_always_had_and_verifies():
+    of_before = "01aabb0200069ad5dc2f22014c00c13ddccabfbf9108cb005b01000111700001020304050607"
+    assert tc1_body(CLAIMS, bytes.fromhex("aabb112233445566")).hex() == of_before
+    body = b"\x01" + KEY.entry.kid[:2] + bytes.fromhex(of_before)[3:]
+    epc = plain_epc(TID)
+    signature = KEY.sign(b"VEID-TC1\0\x0c" + TID + b"\x0c" + epc + body)
+    assert verify_tag(decode(TID, epc, body + signature), TRUST, NOW).certificate == CLAIMS  # a bank of 102 bytes
+
+
 def test_the_epc_of_tc0_is_the_documented_one():
     epc = tc0_epc(SHORT, bytes.fromhex("aabb112233445566"))
     assert epc[:2].hex() == "0aab"
@@ -116,17 +142,19 @@ full = st.builds(
     vin=st.text(VIN_ALPHABET, min_size=17, max_size=17),
     issued_on=st.dates(date(2020, 1, 1), date(2199, 6, 5)),
     credential_id=st.binary(min_size=8, max_size=8),
+    vehicle_type=st.none() | st.from_regex("[A-Z][0-9]{2}", fullmatch=True),
+    body_colour=st.none() | st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=1, max_size=3),
 )
 short = st.builds(TagCertificate, plate=plates, valid_until=months, status_index=st.integers(0, 65535))
 
 
 @given(full, st.binary(min_size=1, max_size=64), st.binary(min_size=8, max_size=8))
 def test_every_certificate_comes_back_from_a_long_bank(claims, tid, kid):
-    user = tc1_body(claims, kid) + b"\x01" * 64
-    signed = decode(tid, b"\xff" * 12, user + bytes(26))
+    body = tc1_body(claims, kid)
+    signed = decode(tid, b"\xff" * 12, (body + b"\x01" * 64).ljust(128, b"\0"))
     assert signed.certificate == claims
     assert kid.hex().startswith(signed.hint)
-    assert signed.message == b"VEID-TC1\0" + bytes((len(tid),)) + tid + b"\x0c" + b"\xff" * 12 + user[:38]
+    assert signed.message == b"VEID-TC1\0" + bytes((len(tid),)) + tid + b"\x0c" + b"\xff" * 12 + body
 
 
 @given(short, st.binary(min_size=8, max_size=8))
@@ -147,7 +175,7 @@ def test_any_memory_is_a_certificate_or_refused_and_never_changes_in_writing_it_
         if len(user) >= 102
         else tc0_epc(signed.certificate, bytes.fromhex(signed.hint + "0000000000000"))
     )
-    assert written_again == (user[:38] if len(user) >= 102 else epc)
+    assert written_again == (user[: len(written_again)] if len(user) >= 102 else epc)
 
 
 @given(st.binary(min_size=37, max_size=37), st.binary(min_size=64, max_size=64))
@@ -160,6 +188,29 @@ def test_a_body_has_one_encoding_only(rest, signature):
     assert tc1_body(signed.certificate, bytes.fromhex(signed.hint) + bytes(6)) == b"\x01" + rest
 
 
+@given(st.integers(0, 2**16 - 1), st.integers(0, 2**16 - 1))
+@example(0, 0)  # neither: that is version 1
+@example(2600, 0)
+@example(2601, 0)
+@example(0, 19_682)
+@example(0, 19_683)
+@example(0, 1)  # a letter after two blanks
+@example(0, 28)
+@example(0, 730)  # a blank between two letters
+def test_type_and_colours_have_one_encoding_only_and_any_other_number_is_refused(type_number, colour_number):
+    looks = type_number.to_bytes(2) + colour_number.to_bytes(2)
+    body = tc1_body(LOOKS, KEY.entry.kid)[:38] + looks
+    blanks = [digit == 0 for digit in (colour_number // 729, colour_number // 27 % 27, colour_number % 27)]
+    sound = type_number <= 2600 and colour_number <= 19_682 and blanks == sorted(blanks) and any(looks)
+    try:
+        signed = decode(TID, b"\xff" * 12, body + b"\x01" * 64)
+    except CodeError as exc:
+        assert (exc.fault, sound) == (CodeFault.CLAIMS, False)  # noqa: PT017 - the other way out is checked too
+        return
+    assert sound
+    assert tc1_body(signed.certificate, KEY.entry.kid) == body
+
+
 @pytest.mark.parametrize(
     ("tid", "epc", "user", "fault"),
     [
@@ -169,7 +220,10 @@ def test_a_body_has_one_encoding_only(rest, signature):
         (TID, b"\xff" * 12, b"", CodeFault.NOT_A_MARK),
         (TID, b"\xff" * 12, bytes(128), CodeFault.NOT_A_MARK),
         (TID, b"\xff" * 12, b"\xff" * 128, CodeFault.NOT_A_MARK),
-        (TID, b"\xff" * 12, b"\x02" + b"\xff" * 127, CodeFault.VERSION),
+        (TID, b"\xff" * 12, b"\x03" + b"\xff" * 127, CodeFault.VERSION),
+        (TID, b"\xff" * 12, b"\x02" + b"\xff" * 127, CodeFault.CLAIMS),
+        (TID, b"\xff" * 12, b"\x02" + b"\xff" * 104, CodeFault.NOT_A_MARK),  # the signature's last byte was not read
+        (TID, b"\xff" * 12, tc1_body(LOOKS, bytes(8)) + bytes(86), CodeFault.NOT_A_MARK),
         (TID, b"\xff" * 12, b"\xff" * 64, CodeFault.NOT_A_MARK),
         (TID, bytes(12), b"\xff" * 64, CodeFault.CLAIMS),
         (TID, bytes(12), bytes(64), CodeFault.NOT_A_MARK),
@@ -190,6 +244,9 @@ def test_memory_that_is_no_certificate_is_named(tid, epc, user, fault):
         {"plate": Plate("A12345", "02")}, {"plate": Plate("京A 1234", "02")}, {"status_index": 2**32},
         {"status_list": 256}, {"vin": "LSVAA4182E212345I"}, {"vin": None}, {"issued_on": date(2019, 12, 31)},
         {"issued_on": None}, {"credential_id": b"1234567"}, {"valid_until": Month(2019, 12)}, {"status_list": None},
+        {"vehicle_type": "K333"}, {"vehicle_type": "k33"}, {"vehicle_type": "K３３"}, {"vehicle_type": ""},
+        {"body_colour": "AJCE"}, {"body_colour": "a"}, {"body_colour": "A "}, {"body_colour": "白"},
+        {"body_colour": ""},
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_without_repeating_it(wrong):
@@ -206,11 +263,12 @@ def test_what_does_not_fit_into_an_epc_is_refused(wrong):
 
 
 def test_both_forms_fit_the_banks_they_were_made_for():
-    assert len(written("tc1").user) * 8 == 1024
+    assert len(written("tc1").user) * 8 == len(written("tc1 with looks").user) * 8 == 1024
     assert len(written("tc0").user) * 8 == 512
     for form in WRITERS:
         tag = written(form)
         Tag(tid=tag.tid, epc=tag.epc, user=tag.user)  # whole words, as an emulated tag wants them
+        assert len(tag.user.rstrip(b"\0")) <= SIGNED_BYTES[form] <= len(tag.user)
 
 
 # ----------------------------------------------------------------------------------------------------- proof
@@ -232,8 +290,7 @@ def test_no_single_changed_bit_of_tid_epc_or_certificate_is_accepted(form, alg):
     key = tag_key(BEIJING, NOW, alg)
     tag = written(form, key)
     trust = TrustList([key.entry])
-    sizes = (len(tag.tid), len(tag.epc), min(len(tag.user), 102))
-    assert sum(sizes) * 8 in (1008, 704)
+    sizes = (len(tag.tid), len(tag.epc), SIGNED_BYTES[form])
     for place, size in enumerate(sizes):
         for bit in range(size * 8):
             changed = bytearray(tag[place])
@@ -259,7 +316,7 @@ def test_a_bank_copied_to_another_tag_proves_nothing(form):
     tag = written(form)
     copied = tag._replace(tid=TID[:-1] + b"\x00")
     assert fault_of(copied) is CodeFault.SIGNATURE
-    assert fault_of(tag._replace(epc=plain_epc(b"other")) if form == "tc1" else copied) is CodeFault.SIGNATURE
+    assert fault_of(tag._replace(epc=plain_epc(b"other")) if form != "tc0" else copied) is CodeFault.SIGNATURE
 
 
 def test_lengths_are_part_of_the_message_so_that_no_byte_can_move_from_tid_to_epc():
@@ -349,6 +406,7 @@ def test_the_sandbox_writes_tags_for_its_fleet_that_verify():
         tag = write_tc1(KEY, bytes.fromhex(vehicle.tid), claims)
         verified = verify_tag(decode(*tag), TRUST, NOW).certificate
         assert (verified.plate, verified.vin, verified.valid_until) == (vehicle.plate, vehicle.vin, vehicle.valid_until)
+        assert (verified.vehicle_type, verified.body_colour) == (vehicle.vehicle_type, vehicle.body_colour)
         done += 1
     assert done >= 3
 
@@ -412,14 +470,32 @@ def test_the_examples_of_the_page_are_made_by_the_code_and_verify():
     public = private.public_key()
     kid = key_id(Algorithm.EDDSA, public.public_bytes_raw())
     assert f"`{kid.hex()}`" in page
-    long, brief = (bytes.fromhex(block) for block in re.findall(r"```\n([0-9a-f\n]+)```", page))
+    long, looks, brief = (bytes.fromhex(block) for block in re.findall(r"```\n([0-9a-f\n]+)```", page))
     epc = bytes.fromhex("f0112233445566778899aabb")
-    for signed, claims in ((decode(TID, epc, long), CLAIMS), (decode(TID, brief[:12], brief[12:]), SHORT)):
+    banks = ((epc, long, CLAIMS), (epc, looks, LOOKS), (brief[:12], brief[12:], SHORT))
+    for signed, claims in ((decode(TID, of, bank), claims) for of, bank, claims in banks):
         assert signed.certificate == claims
         assert kid.hex().startswith(signed.hint)
         assert private.sign(signed.message) == signed.signature
-    assert long[:38] == tc1_body(CLAIMS, kid)
+    assert (long[:38], looks[:42]) == (tc1_body(CLAIMS, kid), tc1_body(LOOKS, kid))
     assert brief[:12] == tc0_epc(SHORT, kid)
+
+
+def test_the_field_map_fills_its_bytes_and_has_no_field_for_an_owner():
+    page = (ROOT / "docs" / "tag-certificate.md").read_text(encoding="utf-8")
+    table = page[page.index("| bytes | field |") : page.index("The province's place")]
+    rows = re.findall(r"^\| ([0-9+ ]+) \| ([^|]+) \| (version 2 only)?", table, re.MULTILINE)
+    sizes = [sum(map(int, size.split("+"))) for size, _, _ in rows]
+    looks = sum(size for size, (_, _, only) in zip(sizes, rows, strict=True) if only)
+    assert (sum(sizes) - looks, sum(sizes)) == (102, 106)
+    assert [name for _, name, _ in rows] == [
+        "version", "key hint", "plate kind", "plate", "VIN", "day of issue", "valid until", "status", "credential",
+        "vehicle type", "body colours", "signature",
+    ]  # fmt: skip
+    assert {field.name for field in fields(TagCertificate)} == {
+        "plate", "vin", "issued_on", "valid_until", "status_list", "status_index", "credential_id", "vehicle_type",
+        "body_colour",
+    }  # fmt: skip
 
 
 def test_the_page_lists_provinces_and_kinds_as_the_code_has_them():

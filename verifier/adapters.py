@@ -196,8 +196,14 @@ def tag_evidence(seen: TagSeen, trust: TrustList, now: datetime) -> TagEvidence:
         certificate = verify_tag(signed, trust, now).certificate
     except UntrustedError as exc:
         return _unproven(tag, signed.certificate.plate, exc.fault)
-    level = max(tag.level, TagLevel.CERTIFIED)
-    return replace(tag, plate=certificate.plate, level=level, issued_on=certificate.issued_on)
+    return replace(
+        tag,
+        plate=certificate.plate,
+        level=max(tag.level, TagLevel.CERTIFIED),
+        issued_on=certificate.issued_on,
+        vehicle_type=certificate.vehicle_type,
+        body_colour=certificate.body_colour,
+    )
 
 
 def _unproven(tag: TagEvidence, claimed: Plate, fault: CodeFault) -> TagEvidence:
@@ -254,8 +260,10 @@ def _compared(tag: TagEvidence, store: StatusStore, plates: Sequence[Plate]) -> 
         if tag.plate is not None and not same_plate(tag.plate, plate):
             if tag.issued_on is not None and tag.issued_on >= store.info().as_of.astimezone(SHANGHAI).date():
                 continue  # the data are of the time before: the tag has left that vehicle since
-            # The certificate is of the time before; what the reader says of the chip stays said.
-            tag = replace(tag, level=TagLevel.BOUND) if tag.level is TagLevel.CERTIFIED else tag
+            # The certificate is of the time before, perhaps of another car's looks; what the reader says of the chip
+            # stays said.
+            level = TagLevel.BOUND if tag.level is TagLevel.CERTIFIED else tag.level
+            tag = replace(tag, level=level, vehicle_type=None, body_colour=None)
         return replace(tag, record=TagRecord.BOUND, plate=plate)
     if not candidates:
         return tag

@@ -1,4 +1,4 @@
-"""What a credential says of the vehicle's looks, in the words an officer compares with the car, and how it was shown.
+"""What code and tag say of the vehicle's looks, in the words an officer compares with the car, and how it was shown.
 
 Codes of GA/T 16 (vehicle types, natures of use) and GA 24.8 (body colours) as the project's domain tables give them:
 the usual ones, not all. A code that no table knows is shown as it is; the format restricts it to
@@ -7,7 +7,7 @@ letters and digits.
 
 from __future__ import annotations
 
-from verifier.types import Credential, PresentationMode
+from verifier.types import Credential, PresentationMode, TagEvidence
 from verifier.wording import PRESENTATIONS, Text
 
 VEHICLE_TYPES: dict[str, Text] = {
@@ -69,22 +69,42 @@ USE_NATURES: dict[str, Text] = {
 }
 
 TYPE_LABEL, COLOUR_LABEL, USE_LABEL = Text("车型", "TYPE"), Text("颜色", "BODY"), Text("用途", "USE")
-MODE_LABEL = Text("出示", "SHOWN")
+MODE_LABEL, TAG_LABEL = Text("出示", "SHOWN"), Text("标识", "TAG")
 
 
-def vehicle_words(credential: Credential, mode: PresentationMode | None) -> tuple[tuple[Text, Text], ...]:
-    """Label and words of each thing that the credential says, type, colours, nature of use, and of how it was shown."""
+def vehicle_words(
+    credential: Credential | None, mode: PresentationMode | None, tag: TagEvidence | None = None
+) -> tuple[tuple[Text, Text], ...]:
+    """Label and words of each thing that is said of the car, type, colours, nature of use, and of how a code was shown.
+
+    `credential` is the proven one. What a tag's proven certificate says is told where the credential does not say the
+    same, and beside a credential it is told as the tag's.
+    """
     rows = []
-    if credential.vehicle_type is not None:
-        rows.append((TYPE_LABEL, _word(VEHICLE_TYPES, credential.vehicle_type)))
-    if credential.body_colour is not None:
-        colours = [_word(COLOURS, letter) for letter in credential.body_colour]
-        rows.append((COLOUR_LABEL, Text("/".join(c.zh for c in colours), "/".join(c.en for c in colours))))
-    if credential.use_nature is not None:
+    of_code = (None, None) if credential is None else (credential.vehicle_type, credential.body_colour)
+    of_tag = (None, None) if tag is None else (tag.vehicle_type, tag.body_colour)
+    for (label, words), by_code, by_tag in zip(_LOOKS, of_code, of_tag, strict=True):
+        if by_code is not None:
+            rows.append((label, words(by_code)))
+        if by_tag is not None and by_tag != by_code:
+            rows.append((label if credential is None else TAG_LABEL, words(by_tag)))
+    if credential is not None and credential.use_nature is not None:
         rows.append((USE_LABEL, _word(USE_NATURES, credential.use_nature)))
     if mode is not None:
         rows.append((MODE_LABEL, PRESENTATIONS[mode]))
     return tuple(rows)
+
+
+def _type_words(code: str) -> Text:
+    return _word(VEHICLE_TYPES, code)
+
+
+def _colour_words(letters: str) -> Text:
+    colours = [_word(COLOURS, letter) for letter in letters]
+    return Text("/".join(c.zh for c in colours), "/".join(c.en for c in colours))
+
+
+_LOOKS = (TYPE_LABEL, _type_words), (COLOUR_LABEL, _colour_words)
 
 
 def _word(table: dict[str, Text], code: str) -> Text:

@@ -77,6 +77,8 @@ def certificate(vehicle: Vehicle, entry: CredentialEntry, issued_at: datetime) -
         vin=vehicle.vin,
         issued_on=issued_at.astimezone(SHANGHAI).date(),
         credential_id=bytes.fromhex(entry.serial)[:8],
+        vehicle_type=vehicle.vehicle_type,
+        body_colour=vehicle.body_colour,
     )
 
 
