@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from firmware.config import REGION
+from firmware.views import result_view
 from scripts.sandbox.folder_store import MemoryFetcher
 from tests import fault_proxy as faults
 from tests.centres import OLD, START, Handset, OnlineWorld, at_once, status_key
 from tests.fault_proxy import fault_proxy
 from verifier.adapters import online_evidence, online_failure
 from verifier.audit import read_log, replay
+from verifier.cache.keys import PLATE, plate_bytes
 from verifier.check import Observation
-from verifier.codec.online import IdKind, OnlineAnswer, decode_answer, decode_request
+from verifier.codec.online import DocumentWord, IdKind, OnlineAnswer, Row, RowStatus, decode_answer, decode_request
+from verifier.codec.status import ListedStatus
 from verifier.errors import FetchError, FetchTimeoutError, RefusedError, RejectedError, StatusError
 from verifier.evidence import evidence_from_json, evidence_to_json
 from verifier.late import LateAnswers, wants_centre
@@ -37,11 +40,15 @@ from verifier.types import (
     PlateSeen,
     PresentationMode,
     SignatureState,
+    Source,
     StatusAnswer,
     TagAuth,
     TagEvidence,
+    VinAnswer,
 )
-from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
+from verifier.verdict import Action, Finding, Grade, Reason, Tone, VerdictCode
+from verifier.vin import read_vin
+from verifier.wording import REASONS
 
 V = VerdictCode
 
@@ -60,12 +67,8 @@ def url(world: OnlineWorld) -> Iterator[str]:
 @pytest.fixture
 def home(world: OnlineWorld, tmp_path: Path) -> Iterator[Path]:
     """A device whose data are of three days ago."""
-    world.now = START
-    world.sync(tmp_path)
-    world.now = START + OLD
-    yield tmp_path
-    world.now, world.spoil, world.signer, world.centre_clock = START, lambda answer: answer, world.key, None
-    world.unknown = False
+    with world.old_data(tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -194,6 +197,189 @@ def test_two_vehicles_of_one_text_are_nobody_without_a_kind(world, home, url):
     hand.close()
     del world.authority.registry.vehicles[twin.plate]
     assert late.evidence.online.state is OnlineState.UNREACHABLE
+
+
+# ------------------------------------------------------------------------------- the VIN, by the centre's register
+
+
+NOBODYS = read_vin("LSVAA49J4E2000001")
+
+
+def test_the_centre_confirms_the_vin_of_the_plate_and_nothing_gets_greener_by_it(world, hand):
+    vehicle = world.vehicle()
+    plain = hand.check(vehicle.plate)[-1]
+    local, late = hand.check(vehicle.plate, vin=read_vin(vehicle.vin))
+    assert (late.evidence.online.vin, late.verdict.code) == (VinAnswer.SAME, V.VALID)
+    assert Finding(Reason.VIN_CONFIRMED, Source.ONLINE) in late.verdict.findings
+    assert (late.verdict.tone, late.verdict.grade, late.verdict.actions) == (
+        plain.verdict.tone, plain.verdict.grade, plain.verdict.actions
+    )  # fmt: skip
+    assert ("VIN: not compared" in str(local.remarks), "VIN" in str(late.remarks)) == (True, False)
+
+
+def test_a_cloned_plate_on_another_car_is_a_doubt_that_nobody_is_let_go_on(world, hand):
+    vehicle, other = world.vehicle(), world.vehicle()
+    late = hand.check(vehicle.plate, vin=read_vin(other.vin))[-1]
+    assert (late.evidence.online.vin, late.verdict.code, late.verdict.tone) == (
+        VinAnswer.OTHER, V.VALID, Tone.CAUTION
+    )  # fmt: skip
+    assert Finding(Reason.VIN_MISMATCH, Source.ONLINE) in late.verdict.findings
+    assert (Action.CHECK_VIN in late.verdict.actions, Action.RELEASE in late.verdict.actions) == (True, False)
+    view = result_view(late, "en")
+    assert REASONS[Reason.VIN_MISMATCH].en in str(view)
+
+
+def test_the_vin_of_a_stolen_car_under_a_cloned_plate_calls_for_the_centre_and_makes_no_stop(world, hand):
+    vehicle, stolen = world.vehicle(), world.vehicle()
+    world.authority.registry.set_status(stolen.plate, "C")
+    late = hand.check(vehicle.plate, vin=read_vin(stolen.vin))[-1]
+    assert (late.evidence.online.vin, late.verdict.tone) == (VinAnswer.WANTED, Tone.CAUTION)
+    assert {Reason.VIN_MISMATCH, Reason.VIN_WANTED} <= set(late.verdict.reasons)
+    assert {Action.CHECK_VIN, Action.CONFIRM_CENTRE} <= set(late.verdict.actions)
+
+
+def test_a_vin_that_no_vehicle_has_is_said_to_be_so_and_makes_no_stop(world, hand):
+    late = hand.check(world.vehicle().plate, vin=NOBODYS)[-1]
+    assert (late.evidence.online.vin, late.verdict.code, late.verdict.tone) == (
+        VinAnswer.ABSENT, V.VALID, Tone.CAUTION
+    )  # fmt: skip
+    assert (Reason.VIN_NOT_FOUND in late.verdict.reasons, Action.CHECK_VIN in late.verdict.actions) == (True, True)
+
+
+def test_a_typed_vin_is_asked_for_though_the_local_verdict_is_a_pass(world, home, url):
+    world.now = START
+    vehicle, other = world.vehicle(), world.vehicle()
+    hand = Handset(world, home, url)
+    local, late = hand.check(vehicle.plate, vin=read_vin(other.vin))
+    hand.close()
+    assert (local.verdict.tone, late.verdict.tone) == (Tone.PASS, Tone.CAUTION)
+
+
+def test_no_vin_goes_out_or_into_the_log_but_its_hash(world, home, url):
+    vehicle = world.vehicle()
+    with fault_proxy(faults.clean, url) as proxy:
+        hand = Handset(world, home, proxy.url)
+        results = hand.check(vehicle.plate, code_of(world, vehicle.plate), vin=read_vin(vehicle.vin))
+        hand.close()
+    (body,) = proxy.requests
+    assert [asked.kind for asked in decode_request(body).ids] == [IdKind.PLATE, IdKind.CREDENTIAL, IdKind.VIN]
+    assert vehicle.vin.encode() not in body
+    log = hand.audit.read_text(encoding="utf-8")
+    assert (vehicle.vin in log, vehicle.vin.encode().hex() in log, vehicle.vin in repr(results)) == (False,) * 3
+    entries = list(read_log(hand.audit))
+    assert [entry["evidence"]["online"]["vin_answer"] for entry in entries] == [None, "same"]
+    assert [replay(entry)[1] for entry in entries] == [True, True]
+
+
+def vin_row(change: Callable[[Row], Row]) -> Callable[[OnlineAnswer], OnlineAnswer]:
+    """The last row, which is the VIN's, as a centre may have it."""
+    return lambda answer: replace(answer, rows=(*answer.rows[:-1], change(answer.rows[-1])))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: replace(row, status=RowStatus.UNKNOWN, record=None),
+        lambda row: replace(row, as_of=row.as_of - timedelta(minutes=61)),
+    ],
+    ids=["unknown", "old"],
+)
+def test_what_the_centre_cannot_say_of_a_vin_now_changes_nothing(world, hand, change):
+    vehicle, other = world.vehicle(), world.vehicle()
+    plain = hand.check(vehicle.plate)[-1]
+    world.spoil = vin_row(change)
+    late = hand.check(vehicle.plate, vin=read_vin(other.vin))[-1]
+    assert (late.evidence.online.vin, late.verdict) == (None, plain.verdict)
+    assert "VIN: not compared" in str(late.remarks)
+
+
+def test_a_doubt_by_the_vin_is_kept_where_the_centre_cannot_say_anything_of_the_plate(world, hand):
+    vehicle, other = world.vehicle(), world.vehicle()
+    world.spoil = lambda answer: replace(
+        answer, rows=(Row(status=RowStatus.UNKNOWN, as_of=answer.issued_at), *answer.rows[1:])
+    )
+    local, late = hand.check(vehicle.plate, vin=read_vin(other.vin))
+    assert (late.verdict.code, late.verdict.grade) == (local.verdict.code, local.verdict.grade)
+    assert (late.verdict.tone, Reason.VIN_MISMATCH in late.verdict.reasons) == (Tone.CAUTION, True)
+    assert replay(list(read_log(hand.audit))[-1])[1]
+    assert len(hand.queue.waiting()) == 1, "the plate is still to be looked at again"
+    world.spoil = lambda answer: answer
+    hand.rechecker.tells(hand.shown.append)
+    assert [news.now for news in hand.rechecker.run(hand.verifier.standing()).settled] == [V.VALID]
+    again = hand.shown[-1]
+    assert (again.verdict.grade, again.verdict.tone) == (Grade.ONLINE, Tone.CAUTION)
+    assert Reason.VIN_MISMATCH in again.verdict.reasons, "nobody asks for the VIN again: what was said of it holds"
+
+
+def test_a_plate_without_its_kind_is_compared_under_each_that_it_may_have(world, hand):
+    vehicle = world.vehicle()
+    late = hand.check(Plate(vehicle.plate.text, None), vin=read_vin(vehicle.vin))[-1]
+    assert late.evidence.online.vin is VinAnswer.SAME
+
+
+def test_the_vin_of_a_wanted_car_is_no_confirmation_though_another_vehicle_has_the_same_text(world, home, url):
+    world.now = START
+    vehicle, wanted = world.vehicle(), world.vehicle()
+    kind = next(kind for kind in kinds_of(vehicle.plate.text) if kind != vehicle.plate.kind)
+    twin = Plate(vehicle.plate.text, kind)
+    world.authority.registry.replate(wanted.plate, twin)
+    world.authority.registry.set_status(twin, "AC")
+    hand = Handset(world, home, url)
+    local, late = hand.check(Plate(vehicle.plate.text, None), vin=read_vin(wanted.vin))
+    hand.close()
+    assert local.verdict.tone is Tone.PASS, "the night before knew of one vehicle only"
+    assert (late.evidence.online.vin, late.verdict.tone) == (VinAnswer.WANTED, Tone.CAUTION)
+    assert (Action.CONFIRM_CENTRE in late.verdict.actions, Action.RELEASE in late.verdict.actions) == (True, False)
+    assert Reason.VIN_CONFIRMED not in late.verdict.reasons
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "given to another car"])
+def test_whoever_shows_the_mark_of_the_plate_before_is_doubted_only_where_another_car_has_that(
+    world, hand, taken, wanted
+):
+    vehicle, other = world.vehicle(), world.vehicle()
+    code, old = code_of(world, vehicle.plate), vehicle.plate
+    new = Plate(old.text[:2] + "0" + "GC"[taken] + "0" + "GC"[wanted] + "0", "02")
+    world.authority.registry.replate(old, new)
+    if wanted:
+        world.authority.registry.set_status(new, "C")
+    if taken:
+        world.authority.registry.replate(other.plate, old)
+    # This centre has no word on the new plate of a document, the answer of a real one has.
+    moved = DocumentWord(ListedStatus.SUPERSEDED, world.digest(PLATE, plate_bytes(new)))
+    world.spoil = lambda answer: replace(
+        answer, rows=(answer.rows[0], replace(answer.rows[1], record=moved), *answer.rows[2:])
+    )
+    hand.shown.clear()
+    hand.late.check(Observation(code=code, vin=read_vin(vehicle.vin)))
+    late = hand.shown[-1]
+    other = VinAnswer.OTHER if taken else None
+    assert late.evidence.online.vin is (VinAnswer.WANTED if wanted else other)
+    assert (late.verdict.tone, Reason.VIN_MISMATCH in late.verdict.reasons) == (Tone.CAUTION, taken or wanted)
+
+
+def test_a_centre_that_serves_no_vins_still_answers_for_the_plate(world, home, url):
+    vehicle = world.vehicle()
+    world.serves = frozenset(IdKind) - {IdKind.VIN}
+    with fault_proxy(faults.clean, url) as proxy:
+        hand = Handset(world, home, proxy.url)
+        late = hand.check(vehicle.plate, vin=read_vin(vehicle.vin))[-1]
+        hand.close()
+    assert [len(decode_request(body).ids) for body in proxy.requests] == [2, 1]
+    assert (late.verdict.code, late.verdict.grade, late.evidence.online.vin) == (V.VALID, Grade.ONLINE, None)
+    assert "VIN: not compared" in str(late.remarks)
+
+
+def test_a_centre_that_refuses_everything_is_asked_no_third_time(world, home, url):
+    world.serves = frozenset()
+    with fault_proxy(faults.clean, url) as proxy:
+        hand = Handset(world, home, proxy.url)
+        late = hand.check(world.vehicle().plate, vin=NOBODYS)[-1]
+        assert (late.evidence.online.state, len(proxy.requests)) == (OnlineState.UNREACHABLE, 2)
+        hand.check(world.vehicle().plate)
+        assert len(proxy.requests) == 3
+        hand.close()
 
 
 # ------------------------------------------------------------------------------------------ what goes out

@@ -30,6 +30,7 @@ from verifier.codec.online import (
     Row,
     RowStatus,
     StatusRequest,
+    VinWord,
     answer_payload,
     decode_answer,
     decode_receipt,
@@ -48,7 +49,8 @@ from verifier.verdict import VerdictCode
 KEY = status_key()
 TRUST = TrustList([KEY.entry])
 PLATE_ID, SERIAL_ID = AskedId(IdKind.PLATE, b"p" * 16), AskedId(IdKind.CREDENTIAL, b"c" * 16)
-REQUEST = StatusRequest(nonce=b"n" * 16, key_check=b"k" * 16, ids=(PLATE_ID, SERIAL_ID), seq=7, hot_seq=9)
+VIN_ID = AskedId(IdKind.VIN, b"v" * 16)
+REQUEST = StatusRequest(nonce=b"n" * 16, key_check=b"k" * 16, ids=(PLATE_ID, SERIAL_ID, VIN_ID), seq=7, hot_seq=9)
 ASKED = encode_request(REQUEST)
 ANSWER = OnlineAnswer(
     issuer="000000",
@@ -59,6 +61,7 @@ ANSWER = OnlineAnswer(
     rows=(
         Row(status=RowStatus.FOUND, as_of=START, record=1),
         Row(status=RowStatus.FOUND, as_of=START, record=DocumentWord(ListedStatus.SUPERSEDED, b"q" * 16)),
+        Row(status=RowStatus.FOUND, as_of=START, record=VinWord(b"p" * 16, 1)),
     ),
     hot_seq=3,
 )
@@ -85,8 +88,9 @@ def test_the_largest_of_each_fits_its_bound():
     ids = tuple(AskedId(IdKind.PLATE, bytes([i]) * 16) for i in range(MAX_IDS))
     request = encode_request(replace(REQUEST, ids=ids, seq=(1 << 53) - 1, hot_seq=(1 << 53) - 1))
     assert len(request) < MAX_REQUEST
-    word = Row(status=RowStatus.FOUND, as_of=START, record=DocumentWord(ListedStatus.SUPERSEDED, bytes(16)))
-    assert len(signed(replace(ANSWER, rows=(word,) * MAX_IDS), KEY)) < MAX_ANSWER
+    for record in (DocumentWord(ListedStatus.SUPERSEDED, bytes(16)), VinWord(bytes(16), (1 << len(LETTERS)) - 1)):
+        word = Row(status=RowStatus.FOUND, as_of=START, record=record)
+        assert len(signed(replace(ANSWER, rows=(word,) * MAX_IDS), KEY)) < MAX_ANSWER
     assert len(encode_report(replace(REPORT, then=max(VerdictCode, key=len)))) < MAX_REPORT
 
 
@@ -109,11 +113,48 @@ def test_a_request_out_of_bounds_is_not_made(changes):
         encode_request(replace(REQUEST, **changes))
 
 
-def test_a_vin_is_refused_as_a_kind_that_is_not_served():
+@pytest.mark.parametrize("asked", [[0, bytes(16)], [5, bytes(16)], [4, b"LSVAA49J4E2000001"], [4, "LSVAA49J4E200000"]])
+def test_an_unknown_kind_and_a_vin_in_clear_are_refused(asked):
     raw = cbor.decode(ASKED)
-    raw["ids"] = [[4, bytes(16)]]
-    with pytest.raises(OnlineFormatError, match="not served"):
+    raw["ids"] = [asked]
+    with pytest.raises(OnlineFormatError) as caught:
         decode_request(cbor.encode(raw))
+    assert "LSV" not in str(caught.value)
+
+
+_RECORDS = {
+    IdKind.PLATE: 1, IdKind.TAG: 1, IdKind.CREDENTIAL: DocumentWord(ListedStatus.SUPERSEDED, b"q" * 16),
+    IdKind.VIN: VinWord(b"q" * 16, int(ListedStatus.SUPERSEDED)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("record", _RECORDS.values(), ids=[kind.name for kind in _RECORDS])
+@pytest.mark.parametrize("kind", IdKind)
+def test_a_record_answers_the_kind_that_was_asked_for_and_no_other(kind, record):
+    request = encode_request(replace(REQUEST, ids=(AskedId(kind, bytes(16)),)))
+    row = Row(status=RowStatus.FOUND, as_of=START, record=record)
+    answer = replace(ANSWER, request_hash=request_hash(request), rows=(row,))
+    if type(record) is type(_RECORDS[kind]):
+        assert decode_answer(signed(answer, KEY), request, TRUST)[0].rows == (row,)
+        return
+    with pytest.raises(OnlineFormatError, match="another kind"):
+        decode_answer(signed(answer, KEY), request, TRUST)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        [bytes(16)], [bytes(16), 1, 1], [bytes(15), 1], [bytes(17), 1], ["京A12345", 1], [bytes(16), -1],
+        [bytes(16), 1 << 56], [bytes(16), 5 << 17], [bytes(16), True], [bytes(16), bytes(16)],
+        bytes(16), [1, bytes(16), 1], [[bytes(16)], 1], {}, [bytes(9000), 1],
+    ],
+    ids=lambda record: repr(record)[:40],
+)  # fmt: skip
+def test_a_word_on_a_vin_is_a_plates_hash_and_a_value_or_is_refused(record):
+    raw = cbor.decode(answer_payload(ANSWER))
+    raw["r"][2][3] = record
+    with pytest.raises(OnlineFormatError):
+        decode_answer(resigned(raw, SigningKey(KEY.private, KEY.entry)), ASKED, TRUST)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +221,7 @@ def test_an_answer_to_another_question_is_refused(other):
 
 
 def test_a_gateway_that_asks_for_somebody_else_with_the_same_nonce_gets_no_use_of_the_answer():
-    elsewhere = encode_request(replace(REQUEST, ids=(AskedId(IdKind.PLATE, b"x" * 16), SERIAL_ID)))
+    elsewhere = encode_request(replace(REQUEST, ids=(AskedId(IdKind.PLATE, b"x" * 16), SERIAL_ID, VIN_ID)))
     bought = replace(ANSWER, request_hash=request_hash(elsewhere))
     with pytest.raises(OnlineFormatError, match="another request"):
         decode_answer(signed(bought, KEY), ASKED, TRUST)

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from firmware.build import build_device
 from firmware.config import REGION, ConfigError, Home, load_online
 from scripts.cli.main import main
+from scripts.sandbox.authority import Authority
 from scripts.sandbox.device_ca import DeviceCa, make_csr
-from scripts.sandbox.keys import write_secret
 from tests import fault_proxy as faults
-from tests.centres import OLD, START, Handset, OnlineWorld
+from tests.centres import Handset, OnlineWorld
 from tests.conftest import ROOT
 from tests.fault_proxy import fault_proxy
 from tests.status_world import make_world
@@ -30,8 +31,9 @@ from verifier.errors import FetchError
 from verifier.link import Ask, Mode
 from verifier.net import FolderFetcher
 from verifier.online import at_once
+from verifier.secret_files import write_secret
 from verifier.sync import SyncClient
-from verifier.types import OnlineState, Plate, PlateSeen
+from verifier.types import OnlineState, Plate, PlateSeen, StatusLetter
 from verifier.verdict import Grade, VerdictCode
 
 V = VerdictCode
@@ -44,10 +46,8 @@ def world() -> OnlineWorld:
 
 @pytest.fixture
 def home(world: OnlineWorld, tmp_path: Path) -> Iterator[Path]:
-    world.now = START
-    world.sync(tmp_path)
-    world.now = START + OLD
-    return tmp_path
+    with world.old_data(tmp_path) as folder:
+        yield folder
 
 
 def long_ago():
@@ -126,13 +126,15 @@ def test_without_its_files_a_device_reaches_nobody_and_says_so(world, home):
 # ---------------------------------------------------------------------------- the device against the status server
 
 
-def test_a_device_built_from_its_folder_asks_the_status_server(tmp_path, capsys):
-    world = make_world(tmp_path)
+@contextmanager
+def device_of_a_status_server(folder: Path) -> Iterator[tuple[Authority, Home]]:
+    """The authority whose status server runs, and the folder of a device that is enrolled there."""
+    world = make_world(folder)
     authority = world.live.authority
     authority.publish()
     with world.serving():
         hand = world.handheld("hand-1")
-        home = Home(tmp_path / "device")
+        home = Home(folder / "device")
         home.folder.mkdir()
         write_secret(home.epoch_key, authority.epoch_key.hex().encode())
         (home.folder / "ca.pem").write_text(world.ca.root_pem)
@@ -145,30 +147,45 @@ def test_a_device_built_from_its_folder_asks_the_status_server(tmp_path, capsys)
         )
         root = authority.publisher.root_bytes()
         SyncClient(home.cache, FolderFetcher(world.home.public), system_clock, root, REGION).refresh()
+        yield authority, home
+
+
+def command(home: Home, plate: Plate, *more: str) -> list[str]:
+    named = ["--plate", plate.text, "--kind", plate.kind or ""]
+    return ["check", *named, "--online", "--json", "--home", str(home.folder), *more]
+
+
+def test_a_device_built_from_its_folder_asks_the_status_server(tmp_path, capsys):
+    with device_of_a_status_server(tmp_path) as (authority, home):
         device = build_device(home, system_clock)
         vehicle = next(iter(authority.registry.vehicles))
         shown = []
         late = device.online.late(shown.append, start=at_once)
         late.check(Observation(plate_seen=PlateSeen(plate=vehicle, confirmed=True)))
         device.store.close()
-        asked = [
-            "check",
-            "--plate",
-            vehicle.text,
-            "--kind",
-            vehicle.kind,
-            "--online",
-            "--json",
-            "--home",
-            str(home.folder),
-        ]
-        assert main(asked) == 0
+        assert main(command(home, vehicle)) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(one["late"], one["grade"]) for one in told] == [(False, "B"), (True, "A")]
     assert told[0]["id"] == told[1]["id"]
     assert [result.verdict.grade for result in shown] == [Grade.FRESH_CACHE, Grade.ONLINE]
     assert shown[1].evidence.online.state is OnlineState.OK
     assert shown[0].verdict.code is shown[1].verdict.code
+
+
+def test_the_command_asks_the_status_server_whose_vin_it_is_and_keeps_it_nowhere(tmp_path, capsys):
+    with device_of_a_status_server(tmp_path) as (authority, home):
+        car, other = [v for v in authority.registry.vehicles.values() if v.status == {StatusLetter.NORMAL}][:2]
+        for vin, reason in ((car.vin, "VIN_CONFIRMED"), (other.vin, "VIN_MISMATCH")):
+            assert main(command(home, car.plate, "--vin", vin)) == 0
+            told = capsys.readouterr()
+            local, late = (json.loads(line) for line in told.out.splitlines())
+            assert (reason in late["reasons"], reason in local["reasons"]) == (True, False)
+            assert vin not in told.out + told.err
+    assert (late["tone"], "RELEASE" in late["actions"]) == ("caution", False)
+    kept = b"".join(path.read_bytes() for path in home.folder.rglob("*") if path.is_file())
+    assert (car.plate.text.encode() in kept, car.vin.encode() in kept, other.vin.encode() in kept) == (
+        True, False, False
+    )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- settings

@@ -49,6 +49,7 @@ from verifier.codec.device import (
     encode_upload,
     order_payload,
 )
+from verifier.codec.hot import open_rows
 from verifier.codec.online import (
     MAX_REQUEST,
     AskedId,
@@ -59,6 +60,7 @@ from verifier.codec.online import (
     ReportReason,
     RowStatus,
     StatusRequest,
+    VinWord,
     decode_answer,
     decode_receipt,
     encode_report,
@@ -68,8 +70,9 @@ from verifier.codec.status import ListedStatus
 from verifier.online import Centre, Inquiry, Standing
 from verifier.online_http import HttpPoster
 from verifier.trust import load_trust_list
-from verifier.types import OnlineEvidence, OnlineState, Plate, StatusLetter
+from verifier.types import OnlineEvidence, OnlineState, Plate, StatusLetter, VinAnswer
 from verifier.verdict import VerdictCode
+from verifier.vin import read_vin
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +139,7 @@ def test_a_stolen_car_is_in_the_next_answer_and_in_the_hot_list(world, handheld,
     (row,) = world.answer(handheld, world.plate_id(car.plate)).rows
     assert from_wide(row.record, car.plate).status == {StatusLetter.STOLEN}
     assert republisher.step() == [f"published hot list no. {before.hot_seq + 1}: 1 rows"]
-    hot = world.live.authority.publisher.hot()
+    hot = open_rows(world.live.authority.publisher.hot(), world.live.authority.epoch_key)
     key = world.plate_id(car.plate).key
     assert {**hot.rows, **hot.exact} in ({key48(key): row.record}, {key: row.record})
     assert world.answer(handheld, world.plate_id(car.plate)).hot_seq == before.hot_seq + 1
@@ -192,6 +195,37 @@ def test_what_happens_to_documents_counts_in_the_next_answer(world, handheld):
     assert rows[2].record == DocumentWord(ListedStatus.SUPERSEDED), "it has its first plate back"
 
 
+def test_a_vin_is_answered_with_its_vehicle_and_the_hash_of_the_plate_that_it_carries_now(world, handheld, capfd):
+    some = [v for v in vehicles(world) if v.plate.kind == "02"][20:24]
+    answer = world.answer(handheld, *(world.vin_id(v.vin) for v in some), world.vin_id("LSVAA49J4E2000001"))
+    assert [row.record for row in answer.rows[:4]] == [
+        VinWord(world.plate_id(v.plate).key, to_wide(v.record())) for v in some
+    ]
+    assert (answer.rows[4].status, answer.rows[4].record) == (RowStatus.ABSENT, None)
+    car = some[0]
+    new = Plate(car.plate.text[:2] + "0E0E0", "02")
+    event(world, "replate", *of(car.plate), "--new-plate", new.text)
+    moved = world.answer(handheld, world.vin_id(car.vin)).rows[0].record
+    assert moved == VinWord(world.plate_id(new).key, to_wide(car.record()))
+    assert world.service._lookup.plate(world.vin_id(car.vin)) == new
+    assert car.vin not in "".join(capfd.readouterr())
+
+
+def test_a_vin_that_stands_under_two_plates_is_unknown_until_people_have_cleared_it_up(world, handheld):
+    registry, car = world.live.authority.registry, vehicles(world)[30]
+    twin = replace(car, plate=Plate(car.plate.text[:2] + "0F0F0", "02"), tid=None)
+    with world.live.lock:
+        registry.register(twin)
+        world.service._lookup._learn_vehicle(twin.plate)
+    row = world.answer(handheld, world.vin_id(car.vin)).rows[0]
+    assert (row.status, row.record) == (RowStatus.UNKNOWN, None)
+    with world.live.lock:
+        del registry.vehicles[twin.plate]
+    assert world.answer(handheld, world.vin_id(car.vin)).rows[0].record == VinWord(
+        world.plate_id(car.plate).key, to_wide(car.record())
+    )
+
+
 def test_a_newly_registered_vehicle_and_its_document_are_found(world, handheld):
     plate = Plate("粤B8D8D8", "02")
     event(world, "register", *of(plate))
@@ -233,7 +267,9 @@ def test_keys_under_another_epoch_key_are_refused_and_never_called_absent(world,
     assert (reply.status, reply.reason) == (409, "EPOCH_KEY_DIFFERS")
 
 
-@pytest.mark.parametrize("spoil", ["51 ids", "no ids", "kind 4", "cut", "json", "trailing"])
+@pytest.mark.parametrize(
+    "spoil", ["51 ids", "no ids", "kind 5", "a VIN in clear", "too long", "cut", "json", "trailing"]
+)
 def test_a_request_that_breaks_the_format_is_malformed(world, handheld, spoil):
     good = world.request(world.plate_id(vehicles(world)[0].plate))
     raw = cbor.decode(good)
@@ -241,8 +277,12 @@ def test_a_request_that_breaks_the_format_is_malformed(world, handheld, spoil):
         raw["ids"] = [[1, bytes(16)]] * 51
     elif spoil == "no ids":
         raw["ids"] = []
-    elif spoil == "kind 4":
-        raw["ids"] = [[4, bytes(16)]]
+    elif spoil == "kind 5":
+        raw["ids"] = [[5, bytes(16)]]
+    elif spoil == "a VIN in clear":
+        raw["ids"] = [[4, vehicles(world)[0].vin.encode()]]
+    elif spoil == "too long":
+        raw["ids"] = [[4, bytes(1500)]]
     body = {"cut": good[:-1], "json": b'{"ids": []}', "trailing": good + b"\0"}.get(spoil) or cbor.encode(raw)
     reply = handheld.post_cbor("/v1/status", body)
     assert (reply.status, reply.content_type, reply.reason) == (400, "application/problem+json", "REQUEST_MALFORMED")
@@ -799,10 +839,12 @@ class Officer:
         )  # fmt: skip
         self.centre = Centre(poster, KeyHasher(world.live.authority.epoch_key), total_ms=10_000)
 
-    def ask(self, plate: Plate) -> OnlineEvidence:
+    def ask(self, plate: Plate, vin: str | None = None) -> OnlineEvidence:
         trust = load_trust_list(self.world.live.authority.trust_entries())
         standing = Standing(trust=trust, as_of=system_clock(), seq=1)
-        inquiry = Inquiry(plates=(plate,), serial=None, standing=standing)
+        typed = None if vin is None else read_vin(vin)
+        inquiry = Inquiry(plates=(plate,), serial=None, standing=standing, vin=typed)
+        assert vin is None or vin not in repr(inquiry)
         return self.centre.answer(inquiry, fresh=True).evidence
 
 
@@ -818,6 +860,19 @@ def test_the_handhelds_own_client_learns_of_a_theft_at_once(world, tmp_path):
     assert after.answer.vehicle is not None
     assert after.answer.vehicle.status == {StatusLetter.STOLEN}
     assert officer.ask(Plate("京A00000", "02")).state is OnlineState.NOT_FOUND
+
+
+def test_the_handhelds_own_client_learns_whose_vin_it_is(world, tmp_path):
+    officer = Officer(world, world.handheld("h-vin"), tmp_path)
+    car, other = [v for v in vehicles(world) if v.status == {StatusLetter.NORMAL}][-3:-1]
+    same = officer.ask(car.plate, car.vin)
+    assert (same.vin, same.answer) == (VinAnswer.SAME, officer.ask(car.plate).answer)
+    assert officer.ask(Plate(car.plate.text, None), car.vin).vin is VinAnswer.SAME
+    assert officer.ask(car.plate, other.vin).vin is VinAnswer.OTHER
+    event(world, "status", *of(other.plate), "--letters", "C")
+    assert officer.ask(car.plate, other.vin).vin is VinAnswer.WANTED
+    assert officer.ask(car.plate, "LSVAA49J4E2000001").vin is VinAnswer.ABSENT
+    assert officer.ask(car.plate).vin is None
 
 
 def test_a_lost_handheld_is_denied_and_the_vehicle_is_not_called_absent(world, tmp_path):

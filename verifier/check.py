@@ -62,9 +62,9 @@ from verifier.vin import Vin
 class Observation:
     """What the officer's device saw: the bytes of a code (NOTHING_READ for an unreadable one), tag, plate, paper.
 
-    `vin` is the one on the car, as typed: compared with the code, and kept nowhere. `card` is the number on the card
-    of its tag, as `read_card` gives it, typed with the plate because its code cannot be read. `watch` is what a list
-    of this place says of the car.
+    `vin` is the one on the car, as typed: compared with the code and by the centre, its text kept nowhere. `card` is
+    the number on the card of its tag, as `read_card` gives it, typed with the plate because its code cannot be read.
+    `watch` is what a list of this place says of the car.
     """
 
     code: bytes | None = None
@@ -133,6 +133,7 @@ class _Rules:
     trust_as_of: datetime | None = None  # the moment that list describes
 
 
+_NO_VIN = "VIN: not compared; there is no proven credential and no word of the centre, or it seems to be mistyped"
 _LOUD = frozenset({Tone.CAUTION, Tone.STOP})
 _CARD_CHARACTERS = frozenset("0123456789ABCDEF")
 _MAX_CARD_INPUT = 24  # characters, before the gaps are taken out
@@ -183,10 +184,13 @@ class Verifier:
 
         `sources` tells the record where that came from. May be called from another thread than `check`.
         """
-        evidence = replace(result.evidence, online=online)
+        vin = online.vin or result.evidence.online.vin  # asked for once: a later answer knows nothing of it
+        evidence = replace(result.evidence, online=replace(online, vin=vin))
         verdict = decide(evidence, result.policy, result.now)
         similar = result.similar if verdict.code is VerdictCode.NOT_FOUND else ()
-        late = replace(result, evidence=evidence, verdict=verdict, similar=similar, late=True)
+        told = () if vin is None else (_NO_VIN,)
+        remarks = tuple(remark for remark in result.remarks if remark not in told)
+        late = replace(result, evidence=evidence, verdict=verdict, similar=similar, remarks=remarks, late=True)
         record = CheckRecord(
             check_id=late.check_id, evidence=evidence, now=late.now, policy=late.policy, verdict=verdict,
             inputs={}, sources=sources, software=self._software,
@@ -401,7 +405,7 @@ def _digests(seen: Observation) -> dict[str, str]:
 def _not_compared(seen: Observation, code: CodeEvidence | None) -> tuple[str, ...]:
     if seen.vin is None or (code is not None and code.vin_matches is not None):
         return ()
-    return ("VIN: not compared; there is no proven credential, or it seems to be mistyped",)
+    return (_NO_VIN,)
 
 
 def _new_rules(old: _Rules, info: GenerationInfo, status: StatusStore) -> _Rules:

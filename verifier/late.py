@@ -13,7 +13,8 @@ from verifier.check import CheckResult, Observation, Verifier
 from verifier.facts import GOOD_GRADES
 from verifier.link import Ask
 from verifier.online import Centre, Inquiry, in_background
-from verifier.recheck import RecheckQueue, names_a_vehicle
+from verifier.recheck import names_a_vehicle
+from verifier.recheck_queue import RecheckQueue
 from verifier.verdict import Tone, VerdictCode
 
 Show = Callable[[CheckResult], None]
@@ -27,13 +28,16 @@ Start = Callable[[Callable[[], None]], bool]
 _SETTLED = frozenset({VerdictCode.VALID, VerdictCode.SUPERSEDED})
 
 
-def wants_centre(result: CheckResult, ask: Ask = Ask.WHEN_NEEDED) -> bool:
-    """Whether a local verdict is one to ask the centre about: all but a good one on fresh data (R4, R8)."""
+def wants_centre(result: CheckResult, ask: Ask = Ask.WHEN_NEEDED, *, vin: bool = False) -> bool:
+    """Whether a local verdict is one to ask the centre about: all but a good one on fresh data (R4, R8).
+
+    A `vin` that was typed is a question of its own.
+    """
     verdict = result.verdict
     if verdict.code is VerdictCode.OUT_OF_SCOPE or not names_a_vehicle(result):
         return False
     fresh = verdict.grade in GOOD_GRADES and verdict.tone in (Tone.PASS, Tone.NOTE)
-    return ask is Ask.ALWAYS or not (fresh and verdict.code in _SETTLED)
+    return vin or ask is Ask.ALWAYS or not (fresh and verdict.code in _SETTLED)
 
 
 def rests_on_old_data(result: CheckResult) -> bool:
@@ -76,10 +80,11 @@ class LateAnswers:
         with self._lock:
             self._on_screen = result.check_id
             self._show(result)
-        standing = self._verifier.standing() if wants_centre(result, self._ask) else None
+        wanted = wants_centre(result, self._ask, vin=seen.vin is not None)
+        standing = self._verifier.standing() if wanted else None
         if standing is not None:
             serial = result.credential.serial if result.credential is not None else None
-            inquiry = Inquiry(plates=result.plates, serial=serial, standing=standing)
+            inquiry = Inquiry(plates=result.plates, serial=serial, standing=standing, vin=seen.vin)
             if not self._start(lambda: self._follow_up(result, inquiry, fresh=fresh)):
                 self._put_off(result)
         return result
@@ -97,8 +102,11 @@ class LateAnswers:
         late = self._verifier.upgrade(result, outcome.evidence, outcome.sources)
         with self._lock:
             (self._show if self._on_screen == late.check_id else self._missed)(late)
-        if queued and self._queue is not None and outcome.answered:
-            self._queue.drop(late.check_id)
+        if queued and self._queue is not None:
+            if outcome.answered:
+                self._queue.drop(late.check_id)
+            elif outcome.evidence.vin is not None:
+                self._queue.add(late)  # a VIN is asked for once: what was said of it is kept for the look-up to come
 
     def _put_off(self, result: CheckResult) -> bool:
         """Queue a verdict on old data, to be looked at again; whether it was one, and is safely queued."""

@@ -12,21 +12,32 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from verifier.adapters import online_evidence, online_failure
-from verifier.cache.keys import CREDENTIAL, PLATE, KeyHasher, plate_bytes, serial_bytes
+from verifier.cache.keys import CREDENTIAL, PLATE, VIN, KeyHasher, plate_bytes, serial_bytes
 from verifier.cache.store import DOCUMENT_STATES
 from verifier.cache.values import from_wide
 from verifier.codec import online as codec
-from verifier.codec.online import AskedId, DocumentWord, IdKind, OnlineFormatError, Row, RowStatus, StatusRequest
+from verifier.codec.online import (
+    AskedId,
+    DocumentWord,
+    IdKind,
+    OnlineFormatError,
+    Row,
+    RowStatus,
+    StatusRequest,
+    VinWord,
+)
 from verifier.errors import FetchError, PlateError, RejectedError, StatusError
+from verifier.facts import WATCH_LETTERS
 from verifier.link import Link, Mode, chosen, failed, retried, succeeded
 from verifier.plates import kinds_of, usual_kind
 from verifier.trust import TrustedKey, TrustList
-from verifier.types import CredentialStatus, OnlineEvidence, OnlineState, Plate, Serial, StatusAnswer
+from verifier.types import CredentialStatus, OnlineEvidence, OnlineState, Plate, Serial, StatusAnswer, VinAnswer
+from verifier.vin import Vin
 
 CONNECT_MS, TOTAL_MS = 500, 1500
 OLDEST_ROW = timedelta(hours=1)  # what the centre read of its register longer ago is no online answer
@@ -34,6 +45,8 @@ SKEW = timedelta(seconds=300)
 FARTHEST = timedelta(days=400)  # ahead of the newest signed set; beyond, it is the centre's clock that is wrong
 MAX_REMEMBERED = 64  # answers
 MAX_AT_WORK = 4  # attempts that have not come back yet, a hanging one included
+_NO_PLATE = Plate("", None)
+_BAD_REQUEST = 400  # RFC 9110 clause 15.5.1
 
 
 class Poster(Protocol):
@@ -75,11 +88,15 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inquiry:
-    """Whom one check asks about: the first of the plates (those seen, proven ones first), and a proven credential."""
+    """Whom one check asks about: the first of the plates (those seen, proven ones first), and a proven credential.
+
+    A typed `vin` is asked for to know whether it belongs to that plate.
+    """
 
     plates: tuple[Plate, ...]
     serial: Serial | None
     standing: Standing
+    vin: Vin | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +153,13 @@ def boottime_ms() -> int:
 
 
 def questions(inquiry: Inquiry, hasher: KeyHasher) -> tuple[AskedId, ...]:
-    """The identities to ask for, hashed: the vehicle under each kind it may have, then the credential."""
+    """The identities to ask for, hashed: the vehicle under each kind it may have, the credential, the VIN."""
     asked = list(_vehicles(inquiry, hasher))
+    vin = [AskedId(IdKind.VIN, hasher.digest(VIN, inquiry.vin.encode()))] if asked and inquiry.vin is not None else []
     if inquiry.serial is not None:
         with suppress(PlateError):  # a serial that no register has either
             asked.append(AskedId(IdKind.CREDENTIAL, hasher.digest(CREDENTIAL, serial_bytes(inquiry.serial))))
-    return tuple(asked)
+    return (*asked, *vin)
 
 
 def _vehicles(inquiry: Inquiry, hasher: KeyHasher) -> dict[AskedId, Plate]:
@@ -182,11 +200,13 @@ def meaning(inquiry: Inquiry, exchange: Exchange, hasher: KeyHasher, now: int) -
     found = [from_wide(row.record, vehicles[one]) for one, row in rows.items() if isinstance(row.record, int)]
     # Where more than one kind carries the text, nobody has said which of them stands there.
     told = bool(vehicles) and all(one in rows for one in vehicles) and len(found) <= 1
-    if not told and document is None:
+    vin = _whose_vin(rows, vehicles, told=told, gone=told and not found)
+    if not told and document is None and vin is None:
         return OnlineEvidence(state=OnlineState.UNREACHABLE)  # the register behind the centre, or the officer's word
     vehicle = found[0] if told and found else None
     server_time = exchange.issued_at + timedelta(milliseconds=max(0, now - exchange.at))
-    return online_evidence(StatusAnswer(vehicle=vehicle, credential=document), server_time, complete=told)
+    evidence = online_evidence(StatusAnswer(vehicle=vehicle, credential=document), server_time, complete=told)
+    return replace(evidence, vin=vin)
 
 
 def _document(rows: dict[AskedId, Row], plates: Sequence[Plate], hasher: KeyHasher) -> CredentialStatus | None:
@@ -195,6 +215,26 @@ def _document(rows: dict[AskedId, Row], plates: Sequence[Plate], hasher: KeyHash
             new = _plate_with(row.record.new_plate, plates, hasher)
             return CredentialStatus(state=DOCUMENT_STATES[row.record.state], superseded_by_plate=new)
     return None
+
+
+def _whose_vin(rows: dict[AskedId, Row], vehicles: dict[AskedId, Plate], *, told: bool, gone: bool) -> VinAnswer | None:
+    """Whether the VIN belongs to the looked-up plate, under any kind that it may have.
+
+    `told`: its own row says what became of that plate's vehicle; `gone`: that no vehicle has it.
+    """
+    row = next((row for asked, row in rows.items() if asked.kind is IdKind.VIN), None)
+    if row is None:
+        return None
+    word = row.record
+    if not isinstance(word, VinWord):
+        return VinAnswer.ABSENT
+    same = AskedId(IdKind.PLATE, word.plate) in vehicles
+    if from_wide(word.wide, _NO_PLATE).status & WATCH_LETTERS and not (same and told):
+        return VinAnswer.WANTED  # no other row would say so
+    moved = {other.record.new_plate for other in rows.values() if isinstance(other.record, DocumentWord)}
+    if gone and word.plate in moved:
+        return None  # R3: the vehicle of the credential that was shown carries that plate now
+    return VinAnswer.SAME if same else VinAnswer.OTHER
 
 
 def _plate_with(digest: bytes | None, plates: Sequence[Plate], hasher: KeyHasher) -> str | None:
@@ -295,7 +335,19 @@ class Centre:
             self._look_up((AskedId(IdKind.PLATE, self._random(16)),), standing)
 
     def _exchange(self, ids: tuple[AskedId, ...], standing: Standing) -> Exchange:
-        """One question and its verified answer, in the caller's thread. FetchError and its kinds."""
+        """One question and its verified answer, in the caller's thread. FetchError and its kinds.
+
+        A centre that does not serve VINs refuses the whole request: its word on the plate must not be lost by that.
+        """
+        try:
+            return self._exchanged(ids, standing)
+        except StatusError as exc:
+            served = tuple(one for one in ids if one.kind is not IdKind.VIN)
+            if exc.code != _BAD_REQUEST or served == ids:
+                raise
+        return self._exchanged(served, standing)
+
+    def _exchanged(self, ids: tuple[AskedId, ...], standing: Standing) -> Exchange:
         request = codec.encode_request(
             StatusRequest(
                 nonce=self._random(codec.NONCE_LENGTH),

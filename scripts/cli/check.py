@@ -17,7 +17,6 @@ import click
 
 from firmware.build import Device, build_device
 from firmware.config import Home
-from firmware.scan_words import hint_text
 from firmware.scanner import (
     VIDEO_SUFFIXES,
     CodeEvent,
@@ -43,7 +42,7 @@ from verifier.roles import answer_lines, limited_answer
 from verifier.types import Credential, Hint, PlateSeen, Purpose
 from verifier.verdict import Age, Role, View
 from verifier.vin import Vin, read_vin
-from verifier.wording import Language, Text
+from verifier.wording import AIM_AGAIN, HINTS, Language, Text
 
 SCREEN_SCALE = 4  # a panel pixel in the saved picture
 CARS = (Text("甲车", "CAR A"), Text("乙车", "CAR B"))
@@ -58,7 +57,10 @@ SIMILAR = Text("近似号牌", "SIMILAR:")
 @click.argument("pictures", nargs=-1, metavar="[PICTURE]...", type=click.Path(path_type=Path))
 @click.option("--plate", help="The plate on the car, as typed by the officer.")
 @click.option("--kind", help="Plate kind of GA/T 16.7, two digits; needed where several vehicles carry the text.")
-@click.option("--vin", help="The VIN on the car, as typed by the officer; compared with the code and kept nowhere.")
+@click.option(
+    "--vin",
+    help="The VIN on the car, as typed by the officer; compared with the code, and by the centre with --online.",
+)
 @click.option("--card", help="The number on the tag's card, as typed by the officer; with --plate.")
 @click.option(
     "--port",
@@ -107,6 +109,7 @@ def check(
       markcheck check --plate 京A12345 --kind 02
       markcheck check photo.png --plate 京A12345     is it the code of this car
       markcheck check photo.png --vin LSVAA49J4E2000001
+      markcheck check --plate 京A12345 --vin LSVAA49J4E2000001 --online     does the centre have it on this plate
       markcheck check --plate 京A12345 --card "1020 3040 5060"     a tag's label whose code is worn
       markcheck check photos/ --json
       markcheck check video.avi                      one verdict for each code that comes into view
@@ -128,8 +131,8 @@ def check(
         raise click.UsageError("--baud goes with --port")
     if kind is not None and plate is None:
         raise click.UsageError("--kind goes with --plate")
-    if vin is not None and not pictures and port is None:
-        raise click.UsageError("--vin goes with a PICTURE or --port: it is compared with the code")
+    if vin is not None and not pictures and port is None and not online:
+        raise click.UsageError("--vin goes with a PICTURE, --port or --online: code or centre is to know it")
     seen = Observation(
         plate_seen=_typed(plate, kind), paper_displayed=paper, vin=_typed_vin(vin), card=_typed_card(card)
     )
@@ -316,7 +319,7 @@ def _in_video(path: Path) -> Iterator[tuple[str, bytes | FrameError]]:
             elif isinstance(event, HintEvent):
                 hints[event.hint] += 1
     if is_empty and (hint := usual(hints)):
-        problem(f"note: {hint_text(hint.hint).en}")
+        problem(f"note: {(AIM_AGAIN if hint.hint is None else HINTS[hint.hint]).en}")
         yield one_line(path.name), NOTHING_READ
 
 

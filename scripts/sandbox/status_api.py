@@ -133,7 +133,7 @@ class Endpoint:
 _POST_CBOR = "POST", CBOR
 ENDPOINTS: dict[str, Endpoint] = {
     f"/{STATUS_PATH}": Endpoint(
-        summary=f"What the register says of up to {MAX_IDS} vehicles, tags and credentials, signed.",
+        summary=f"What the register says of up to {MAX_IDS} plates, tags, credentials and VINs, signed.",
         route=Route(*_POST_CBOR, MAX_REQUEST),
         answer_type=ANSWER_TYPE,
         may_refuse=(Refusal.EPOCH_KEY_DIFFERS,),

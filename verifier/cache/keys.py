@@ -14,6 +14,7 @@ from verifier.plates import canonical
 from verifier.types import Plate, Serial
 
 PLATE, TAG, CREDENTIAL = b"plate", b"tag", b"cred"  # BLAKE2b "person": kinds of identity never mix
+VIN = b"vin"  # in look-ups at the centre alone: no set has VINs
 CARD = b"card"  # a plate and the number on the card of its tag: which tag belongs to which vehicle
 CHECK = b"check"
 KEY_LENGTH = 32  # bytes
@@ -33,7 +34,7 @@ class KeyHasher:
         # A copy of a keyed state costs half of keying a new one: the key block is hashed only once.
         self._states = {
             person: hashlib.blake2b(digest_size=DIGEST_LENGTH, key=epoch_key, person=person)
-            for person in (PLATE, TAG, CARD, CREDENTIAL, CHECK)
+            for person in (PLATE, TAG, VIN, CARD, CREDENTIAL, CHECK)
         }
         # Hash of a constant: tells a wrong epoch key from an absent vehicle.
         self.check_value = self.digest(CHECK, b"markcheck")

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import Any
 
-from verifier.cache.keys import CREDENTIAL, DIGEST_LENGTH, PLATE, TAG
+from verifier.cache.keys import CREDENTIAL, DIGEST_LENGTH, PLATE, TAG, VIN
 from verifier.cache.values import from_wide
 from verifier.codec import cbor
 from verifier.codec.cose import TYP_ONLINE, Sign1, parse_sign1
@@ -46,14 +46,15 @@ class OnlineFormatError(VerifierError):
 
 
 class IdKind(IntEnum):
-    """What an identity is. 4 is kept for VINs and refused: no set of keys has them (docs/online-api.md)."""
+    """What an identity is."""
 
     PLATE = 1
     TAG = 2
     CREDENTIAL = 3
+    VIN = 4
 
 
-PERSONS = {IdKind.PLATE: PLATE, IdKind.TAG: TAG, IdKind.CREDENTIAL: CREDENTIAL}
+PERSONS = {IdKind.PLATE: PLATE, IdKind.TAG: TAG, IdKind.CREDENTIAL: CREDENTIAL, IdKind.VIN: VIN}
 """The kind of keyed hash (`KeyHasher.digest`) that belongs to each kind of identity."""
 
 
@@ -100,16 +101,32 @@ class DocumentWord:
     new_plate: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class VinWord:
+    """The vehicle that has a VIN: the keyed hash of the plate that it carries now, and its wide value."""
+
+    plate: bytes
+    wide: int
+
+
+Record = int | DocumentWord | VinWord
+"""What is found: the wide value of a vehicle (for a plate or a tag), the word on a credential or on a VIN."""
+
+_RECORD_OF: dict[IdKind, type[Record]] = {
+    IdKind.PLATE: int, IdKind.TAG: int, IdKind.CREDENTIAL: DocumentWord, IdKind.VIN: VinWord,
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """What the centre says of one identity; `as_of` is the moment at which it read the register.
 
-    `record` is there when FOUND: the wide value of a vehicle (for a plate or a tag), the word on a credential.
+    `record` is there when FOUND, in the form that belongs to the kind of identity.
     """
 
     status: RowStatus
     as_of: datetime
-    record: int | DocumentWord | None = None
+    record: Record | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,8 +228,7 @@ def decode_answer(data: bytes, request: bytes, trust: TrustList) -> tuple[Online
     if len(answer.rows) != len(asked.ids):
         raise OnlineFormatError("answer.r: not one row for each identity")
     for wanted, row in zip(asked.ids, answer.rows, strict=True):
-        document = wanted.kind is IdKind.CREDENTIAL
-        if row.status is RowStatus.FOUND and isinstance(row.record, DocumentWord) != document:
+        if row.status is RowStatus.FOUND and type(row.record) is not _RECORD_OF[wanted.kind]:
             raise OnlineFormatError("answer.r: a record of another kind than was asked for")
     return answer, key
 
@@ -259,6 +275,8 @@ def _row_wire(number: int, row: Row) -> list[Any]:
     if isinstance(row.record, DocumentWord):
         new = row.record.new_plate
         wire.append([int(row.record.state)] if new is None else [int(row.record.state), new])
+    elif isinstance(row.record, VinWord):
+        wire.append([row.record.plate, row.record.wide])
     elif row.record is not None:
         wire.append(row.record)
     return wire
@@ -277,14 +295,32 @@ def _row(number: int, item: Any, issued_at: datetime) -> Row:
     return Row(status=status, as_of=as_of, record=_record(item[3]) if status is RowStatus.FOUND else None)
 
 
-def _record(item: Any) -> int | DocumentWord:
-    if type(item) is int and 0 <= item <= _MAX_WIDE:
-        try:
-            from_wide(item, Plate("", None))  # its dates exist
-        except CacheCorruptError as exc:
-            raise OnlineFormatError("answer.r: a value that no vehicle has") from exc
-        return item
-    if type(item) is not list or len(item) not in (1, 2) or type(item[0]) is not int:
+def _record(item: Any) -> Record:
+    if type(item) is int:
+        return _wide(item)
+    if type(item) is not list or len(item) not in (1, 2):
+        raise OnlineFormatError("answer.r: neither a vehicle nor a document")
+    return _vin_word(item) if type(item[0]) is bytes else _document_word(item)
+
+
+def _wide(item: Any) -> int:
+    if type(item) is not int or not 0 <= item <= _MAX_WIDE:
+        raise OnlineFormatError("answer.r: a value out of bounds")
+    try:
+        from_wide(item, Plate("", None))  # its dates exist
+    except CacheCorruptError as exc:
+        raise OnlineFormatError("answer.r: a value that no vehicle has") from exc
+    return item
+
+
+def _vin_word(item: list[Any]) -> VinWord:
+    if len(item) != 2 or len(item[0]) != DIGEST_LENGTH:
+        raise OnlineFormatError("answer.r: not the plate and the value of a vehicle")
+    return VinWord(item[0], _wide(item[1]))
+
+
+def _document_word(item: list[Any]) -> DocumentWord:
+    if type(item[0]) is not int:
         raise OnlineFormatError("answer.r: neither a vehicle nor a document")
     if item[0] not in tuple(ListedStatus):
         raise OnlineFormatError("answer.r: a document state that this program does not know")
