@@ -15,8 +15,10 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from firmware import syncjob
 from firmware.build import EPOCH_KEY_IN_A_FILE, KEY_IS_WRAPPED, NO_EPOCH_KEY, build_device, epoch_key
-from firmware.config import Home
+from firmware.config import REGION, Home
+from firmware.jobs import sync_lines
 from firmware.keeper import OTHER_EPOCH, default_run, wrap_files
 from scripts.cli.enrol import shift
 from scripts.cli.main import main
@@ -364,6 +366,30 @@ def test_a_stolen_card_shows_neither_the_key_nor_a_plate(field: Field):
         assert text.encode() not in card
         assert text.encode("utf-16-le") not in card
         assert text[1:].encode() not in card
+
+
+def test_a_night_without_a_shift_is_applied_under_the_centres_key_which_then_lies_nowhere(field: Field, monkeypatch):
+    monkeypatch.setenv("MARKCHECK_RUN", str(field.run))
+    field.home.root.write_bytes(field.world.home.root_file.read_bytes())
+    authority, public = field.world.live.authority, str(field.world.home.public)
+    for plate in list(authority.registry.vehicles)[-5:]:
+        authority.registry.set_status(plate, "E")
+    assert authority.publish().snapshot is None
+    field.world.store.set_state(NAME, DeviceState.HELD)
+    before = (field.home.cache / "current").readlink()
+    without = syncjob.sync(field.home, public, REGION)
+    assert (without.kind, "epoch key" in without.problem) == ("no key", True)
+    told = sync_lines({"kind": without.kind}, "en")
+    assert told == ("NO EPOCH KEY", "OLD DATA IN USE"), "nobody is told that the data are bad"
+    assert (field.home.cache / "current").readlink() == before
+    field.world.store.set_state(NAME, DeviceState.ACTIVE)
+    assert syncjob.sync(field.home, public, REGION).kind == "done"
+    assert (field.home.cache / "current" / "changes.db").exists()
+    assert not field.run.exists() or not list(field.run.iterdir())
+    card = every_byte(field.home.folder)
+    assert authority.epoch_key not in card
+    assert authority.epoch_key.hex().encode() not in card
+    assert not found(verdict(field)[0])
 
 
 def test_a_poor_pin_is_told_before_anything_is_fetched(field: Field):

@@ -1,8 +1,9 @@
-"""`--sealed`: what a device has of an authority that seals its blocks, and that it stays so."""
+"""The sandbox's authority seals all that says something of vehicles: what a device and a web server have of it."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,11 +16,16 @@ from firmware.config import Home
 from scripts.cli.main import main
 from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.fleet import Vehicle
+from scripts.sandbox.publisher import Publisher
+from scripts.sandbox.publisher_keys import PublisherKeys
 from scripts.sandbox.regions import region_of
 from scripts.sandbox.server import serve
 from verifier.cache.schema import CURRENT
+from verifier.cache.sealing import BOX
 from verifier.cache.tables import Table
 from verifier.clock import system_clock
+from verifier.codec.hot import open_rows
+from verifier.codec.index import SEALED_CLIENT, decode_index
 from verifier.types import Month, StatusLetter
 
 
@@ -69,7 +75,7 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
 
 
 def test_a_device_of_a_sealed_authority_answers_and_its_cache_holds_no_plain_value(office, capsys):
-    assert office.run("publish", "--scale", "2000", "--seed", "5", "--sealed") == 0
+    assert office.run("publish", "--scale", "600", "--seed", "5") == 0
     office.sync()
     vehicle = next(office.good())
     assert office.verdict(vehicle, capsys) == "VALID"
@@ -78,7 +84,7 @@ def test_a_device_of_a_sealed_authority_answers_and_its_cache_holds_no_plain_val
         event = {"event": "status", "plate": one.plate.text, "kind": one.plate.kind, "letters": "E"}
         office.home.record(authority, event)
     assert office.run("publish") == 0
-    assert "delta of" in capsys.readouterr().err, "sealed as before, with no other word about it"
+    assert "delta of" in capsys.readouterr().err
     office.sync()
     assert office.verdict(vehicle, capsys) == "DEREGISTERED"
     base, changes = office.tables()
@@ -88,54 +94,56 @@ def test_a_device_of_a_sealed_authority_answers_and_its_cache_holds_no_plain_val
     assert office.home.epoch_key_file.read_bytes().strip() not in base.read_bytes()
 
 
-def test_an_authority_is_plain_until_it_is_sealed_and_sealed_from_then_on(office, capsys):
-    assert office.run("publish", "--scale", "2000", "--seed", "5") == 0
+def test_an_authority_that_published_plain_before_is_sealed_from_its_next_night_on(office, capsys):
+    office.home.create(clock=system_clock, scale=500, seed=5)
+    authority = office.home.open(clock=system_clock)
+    authority.publisher = Publisher(
+        authority.store, system_clock, keys=PublisherKeys.load(office.home.private / "tuf"), sealed=False
+    )
+    authority.publish()
     office.sync()
     plain, blocks = office.plain_blocks(office.tables()[0])
     assert plain == blocks > 0
-    assert office.run("publish", "--sealed") == 0
+    assert office.run("publish") == 0
     assert "sealed otherwise than before" in capsys.readouterr().err
-    for options in ((), ("--snapshot",), ("--sealed",)):
-        assert office.run("publish", *options) == 0
-        assert "sealed otherwise than before" not in capsys.readouterr().err
+    assert office.run("publish") == 0
+    assert "delta of" in capsys.readouterr().err
     office.sync()
     assert office.plain_blocks(office.tables()[0])[0] == 0
     assert office.verdict(next(office.good()), capsys) == "VALID"
 
 
-def test_a_sealed_authority_seals_its_regions_and_still_makes_hot_lists(office, capsys):
-    assert office.run("publish", "--scale", "2000", "--seed", "5", "--sealed") == 0
+def test_regions_deltas_and_hot_lists_are_sealed_too_for_whoever_reads_the_web_server(office, capsys):
+    assert office.run("publish", "--scale", "600", "--seed", "5") == 0
     vehicle = next(office.good())
     province = region_of(vehicle.plate.text[0])
-    assert office.run("publish", "--region", province.name) == 0
-    assert office.run("event", "status", "--plate", vehicle.plate.text, "--kind", "02", "--letters", "C") == 0
+    for region in (province.name, "national"):
+        assert office.run("publish", "--region", region) == 0
+    event = ("event", "status", "--plate", vehicle.plate.text, "--kind", "02", "--letters")
+    assert office.run(*event, "C") == 0
     assert office.run("publish", "--hot") == 0
-    assert ": 1 rows" in capsys.readouterr().err or vehicle.tid is not None
+    assert re.search(r": [13] rows", capsys.readouterr().err), "its number is told, a card and a tag count too"
     authority = office.home.open(clock=system_clock)
-    assert authority.publish(region=province, accept_large=True).snapshot is None, "the region was sealed already"
-
-
-def test_what_is_published_between_two_nights_takes_no_seal(office, capsys):
-    assert office.run("publish", "--scale", "16", "--seed", "5") == 0
-    for option in ("--hot", "--trust-only"):
-        assert office.run("publish", option, "--sealed") == 2
-        assert f"{option} goes with none of the other options given" in capsys.readouterr().err
-    assert json.loads((office.home.private / "authority.json").read_text())["sealed"] is False
-
-
-def test_a_folder_from_before_there_was_a_seal_is_plain(office):
-    office.home.create(clock=system_clock, scale=500, seed=5)
-    state = json.loads((office.home.private / "authority.json").read_text())
-    del state["sealed"]
-    (office.home.private / "authority.json").write_text(json.dumps(state))
+    hot = authority.publisher.hot()
+    assert hot is not None
+    assert (hot.sealed is not None, hot.rows, hot.exact) == (True, {}, {})
+    assert open_rows(hot, authority.epoch_key).count == hot.count > 0
+    authority.publisher.renew_hot()
+    renewed = authority.publisher.hot()
+    assert renewed is not None
+    assert open_rows(renewed, authority.epoch_key).rows == open_rows(hot, authority.epoch_key).rows
+    assert office.run(*event, "A") == 0
     assert office.run("publish") == 0
-    office.sync()
-    plain, blocks = office.plain_blocks(office.tables()[0])
-    assert plain == blocks > 0
+    deltas = [path.read_bytes() for path in (office.home.public / "delta").rglob("*") if path.is_file()]
+    assert len(deltas) >= 2
+    assert all(data.startswith(BOX) for data in deltas)
+    assert authority.publish(region=province, accept_large=True).snapshot is None
+    index = decode_index(next((office.home.public / "targets" / "nightly" / "national").glob("*")).read_bytes())
+    assert index.min_client == SEALED_CLIENT, "an older program says so, and keeps what it has"
 
 
 def test_serving_seals_too(office, capsys):
-    line = ["serve", "--scale", "500", "--seed", "5", "--sealed", "--port", "0", "--seconds", "0"]
+    line = ["serve", "--scale", "500", "--seed", "5", "--port", "0", "--seconds", "0"]
     assert office.run(*line) == 0
     office.sync()
     plain, blocks = office.plain_blocks(office.tables()[0])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from scripts.sandbox.nightly import PublicationError, State, changes_between
 from verifier.cache.values import SEE_EXACT, TOMBSTONE
 from verifier.codec.cose import TYP_HOT, join, protected_header, sig_structure
-from verifier.codec.hot import MAX_ROWS, HotList, hot_payload
+from verifier.codec.hot import MAX_ROWS, HotList, SealedRows, hot_payload
 from verifier.types import Algorithm
 
 LIFE = timedelta(hours=1)  # until the next list is due
@@ -24,6 +24,9 @@ class HotRows:
 
     rows: Mapping[int, int | None] = field(default_factory=dict)
     exact: Mapping[bytes, int | None] = field(default_factory=dict)
+    sealed: SealedRows | None = None  # in place of both, of a list that was published
+    read_at: datetime | None = field(default=None, compare=False)  # when the register was read; None: just now
+    nightly_seq: int | None = field(default=None, compare=False)  # the night they were compared with; None: the last
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.exact)

@@ -19,7 +19,7 @@ from verifier.cache.schema import BaseMeta
 from verifier.cache.tables import Table
 from verifier.cache.values import SEE_EXACT, TOMBSTONE
 from verifier.codec.delta import Delta, decode_delta
-from verifier.codec.index import DeltaEntry
+from verifier.codec.index import MAX_DELTA_ROWS, DeltaEntry
 from verifier.errors import CacheError, SyncError, VerifierError
 
 SAMPLE = 100_000  # look-ups that a sign-off compares, at most
@@ -39,7 +39,7 @@ class State:
     """A night's register, as a base and the changes upon it say it. A context manager through `closing`."""
 
     def __init__(self, base: Path, changes: Path | None = None, epoch_key: bytes | None = None) -> None:
-        self.base, self.changes, self._epoch_key = base, changes, epoch_key
+        self.base, self.changes, self.epoch_key = base, changes, epoch_key
         self._under = Table(base, epoch_key)
         self._over = None if changes is None else Table(changes, epoch_key)
         self._wides: dict[int, int] = {}
@@ -109,8 +109,8 @@ class State:
 
     def replay(self, out: Path, delta: Delta) -> State:
         """This state with a delta applied as a device applies it, written to `out`."""
-        write_changes(out, self.base, self.changes, [delta], epoch_key=self._epoch_key)
-        return State(self.base, out, self._epoch_key)
+        write_changes(out, self.base, self.changes, [delta], epoch_key=self.epoch_key)
+        return State(self.base, out, self.epoch_key)
 
 
 @dataclass(slots=True)
@@ -145,6 +145,13 @@ def changes_between(old: State, new: State) -> Change:
     return change
 
 
+def why_no_delta(old: State, new: State, change: Change) -> str | None:
+    """Why a night must be another base; None where a delta tells it."""
+    if old.meta.scheme != new.meta.scheme:
+        return "its values no longer fit"
+    return "more rows than a delta may have" if len(change.keys) > MAX_DELTA_ROWS else None
+
+
 def check_size(changed: int, fleet: int, history: Sequence[int]) -> None:
     """PublicationError when so many changed rows are more likely a mistake at the source than a day's work.
 
@@ -165,7 +172,7 @@ def sign_off(old: State, encoded: bytes, entry: DeltaEntry, new: State, out: Pat
     Compared are the number of rows, a sample of look-ups (changed, unchanged and absent keys) and all replated rows.
     """
     try:
-        delta = decode_delta(encoded, entry)
+        delta = decode_delta(encoded, entry, old.epoch_key)
         state = old.replay(out, delta)
     except (SyncError, CacheError) as exc:
         raise PublicationError(f"not published: a device could not apply the delta: {exc}") from exc

@@ -44,7 +44,8 @@ class RegionData:
                 for digest in index.base.hashes:
                     out.write(self._stored(chunk_path(digest), digest))
             if index.deltas:
-                write_changes(changes, base, None, map(self._stored_delta, index.deltas), epoch_key=epoch_key)
+                deltas = (self._stored_delta(entry, epoch_key) for entry in index.deltas)
+                write_changes(changes, base, None, deltas, epoch_key=epoch_key)
             state = State(base, changes if index.deltas else None, epoch_key)
         except (KeyError, CacheError, SyncError):
             return None
@@ -57,8 +58,8 @@ class RegionData:
             raise KeyError(path)
         return data
 
-    def _stored_delta(self, entry: DeltaEntry) -> Delta:
-        return decode_delta(self._store[delta_path(self._region, entry.sha256)], entry)
+    def _stored_delta(self, entry: DeltaEntry, epoch_key: bytes) -> Delta:
+        return decode_delta(self._store[delta_path(self._region, entry.sha256)], entry, epoch_key)
 
     def put_base(self, path: Path, seq: int, vehicles: int) -> BaseEntry:
         """A base in pieces, each under its digest."""

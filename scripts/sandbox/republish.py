@@ -51,7 +51,7 @@ class Republisher:
         if counted != self._vehicles:
             self._vehicles, self._hot_at = counted, now
             hot = self._live.authority.publish_hot()
-            return [f"published hot list no. {hot.hot_seq}: {len(hot.rows) + len(hot.exact):,} rows"]
+            return [f"published hot list no. {hot.hot_seq}: {hot.count:,} rows"]
         if now - self._hot_at >= HOT_RENEWAL.total_seconds():
             self._hot_at = now
             if self._live.authority.publisher.missing():

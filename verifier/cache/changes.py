@@ -34,10 +34,10 @@ from verifier.cache.build import Progress, no_progress, write_base_blocks
 from verifier.cache.keys import MAX_KEY, key48
 from verifier.cache.schema import SALT_LENGTH, BaseMeta, check_same_base
 from verifier.cache.sealing import open_seal
-from verifier.cache.swap import sync_file
 from verifier.cache.tables import GroupTable, Table, open_table
 from verifier.cache.values import SEE_EXACT, TOMBSTONE
 from verifier.codec.delta import Delta, DeltaFormatError
+from verifier.durable import sync_file
 from verifier.errors import CacheCorruptError
 
 _SLICE = 1 << 15  # rows that are sorted at a time

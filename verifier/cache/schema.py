@@ -23,7 +23,6 @@ BASE, STATUS_LIST, INDEX, ENTRIES, POLICY = "base.db", "tsl.bin", "index.cbor", 
 CHANGES = "changes.db"  # in a generation whose index names deltas
 ENTRIES_DATE = "entries.date"  # in a generation whose trust list is an older one, kept in place of a refused one
 HOT = "hot.cose"  # beside the generations: it lives for hours
-GENERATION_FILES = (BASE, STATUS_LIST, INDEX, ENTRIES, POLICY)
 CURRENT, GENERATIONS, STAGE, TRUST, STATE, LOCK = "current", "gen", "stage", "trust", "state.db", "lock"
 
 # What reading a damaged base may raise: a flipped bit in a page can also become an error text that is not UTF-8, or

@@ -31,7 +31,7 @@ from verifier.cache.keys import (
 )
 from verifier.cache.tables import Table
 from verifier.cache.values import SEE_EXACT, TOMBSTONE, from_wide
-from verifier.codec.hot import MAX_HOT, HotList, HotListError, decode_hot, hot_key
+from verifier.codec.hot import MAX_HOT, HotList, HotListError, decode_hot, hot_key, open_rows
 from verifier.codec.index import EVERYWHERE, Index, IndexFormatError, decode_index
 from verifier.codec.status import ListedStatus, StatusListError, inflate, unpack
 from verifier.errors import CacheCorruptError, CacheMissingError, EpochKeyError, PlateError
@@ -176,7 +176,7 @@ class StatusStore:
     def _wide(self, person: bytes, to_bytes: Callable[[T], bytes], identity: T) -> int | None:
         vehicles = self._vehicles()
         digest = self._digest(person, to_bytes, identity)
-        return None if digest is None else vehicles.wide(digest, self._hot.of(vehicles.index))
+        return None if digest is None else vehicles.wide(digest, self._hot.rows_of(vehicles.index, self._epoch_key))
 
     def _new_plate(self, vehicles: _Vehicles, serial: Serial, plates: Iterable[Plate]) -> str | None:
         digest = self._digest(CREDENTIAL, serial_bytes, serial)
@@ -359,8 +359,19 @@ class _HotFile:
         self._hot: HotList | None = None
         self.note: str | None = None
 
+    def rows_of(self, index: Index, epoch_key: bytes) -> HotList | None:
+        """The same with its rows, for the key of the set in use."""
+        hot = self.of(index)
+        if hot is not None and hot.sealed is not None:
+            try:
+                self._hot = hot = open_rows(hot, epoch_key)
+            except HotListError as exc:
+                self._hot = hot = None
+                self.note = str(exc)
+        return hot
+
     def of(self, index: Index) -> HotList | None:
-        """The list that counts on top of this index, None when there is none."""
+        """The list that counts on top of this index, its rows perhaps still sealed; None when there is none."""
         try:
             stat = os.stat(self._path)  # noqa: PTH116 - each look-up pays it
             mark = (stat.st_ino, stat.st_mtime_ns, stat.st_size, index)

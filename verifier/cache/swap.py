@@ -14,6 +14,7 @@ from pathlib import Path
 
 from verifier.cache import schema
 from verifier.codec.index import Index, IndexFormatError, decode_index
+from verifier.durable import sync_file, sync_folder
 from verifier.errors import CacheCorruptError, SyncBusyError
 
 Step = Callable[[str], None]
@@ -167,72 +168,3 @@ def file_digest(path: Path) -> bytes:
         while piece := handle.read(_READ):
             whole.update(piece)
     return whole.digest()
-
-
-def unfinished(path: Path) -> Path:
-    """Where a writer of this file has its bytes until they are whole, and leaves them when it is cut off."""
-    return path.with_name(f".{path.name}.new")
-
-
-@contextmanager
-def taking_the_place(path: Path, mode: int = 0o666) -> Iterator[int]:
-    """The descriptor of what becomes the file, durably, at the end: the old or the new, never a part. OSError.
-
-    One writer at a time, of all processes: the others wait. The file may hold what a writer that was cut off left.
-    """
-    fresh = unfinished(path)
-    handle = _locked(fresh, mode)
-    try:
-        yield handle
-        os.fsync(handle)
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(handle)
-    sync_folder(path.parent)
-
-
-def _locked(fresh: Path, mode: int) -> int:
-    """The file, made if it is not there. Whoever had the lock before may have given the file its place meanwhile."""
-    while True:
-        handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(handle), fresh.lstat()):
-                return handle
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Let these bytes take the place of a file's; see `taking_the_place`. OSError."""
-    with taking_the_place(path) as handle:
-        os.ftruncate(handle, 0)
-        write_whole(handle, data)
-
-
-def write_whole(handle: int, data: bytes) -> None:
-    """Write all of it, from the beginning of the file. OSError."""
-    written = 0
-    while written < len(data):
-        written += os.pwrite(handle, data[written:], written)
-
-
-def sync_file(path: Path) -> None:
-    """Force a file's bytes to the card."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sync_folder(path: Path) -> None:
-    """Force a folder's names to the card: without it a rename may be forgotten in a power cut."""
-    sync_file(path)

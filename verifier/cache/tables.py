@@ -6,14 +6,12 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from verifier.cache import schema
 from verifier.cache.blocks import checked, count_rows, find_in_block, protect, read_group
+from verifier.cache.sealing import Seal, open_seal
 from verifier.errors import CacheCorruptError
-
-if TYPE_CHECKING:
-    from verifier.cache.sealing import Seal
 
 GroupTable = Literal["exact", "replated"]
 AnyTable = Literal["seg", "exact", "replated"]
@@ -100,8 +98,6 @@ class Table:
         if self._plain:
             return checked(k, d)
         if self._seal is None:
-            from verifier.cache.sealing import open_seal  # noqa: PLC0415 - loads ciphers that a plain file needs not
-
             self._seal = open_seal(self.meta, self._epoch_key)
         return self._seal.open(name, k, d)
 

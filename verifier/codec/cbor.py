@@ -16,7 +16,8 @@ from verifier.types import CodeFault
 MAX_DEPTH = 6
 _LEAST, _MOST = -(2**64), 2**64 - 1
 _PLAIN = frozenset({bytes, str, bool})  # types of which every value is allowed
-_SHORT = [bytes((number,)) for number in range(24)]  # the integers that are their own encoding
+_KEYS = frozenset({int, str})
+_SHORT = {number: bytes((number,)) for number in range(24)}  # the integers that are their own encoding
 
 
 def decode(data: bytes) -> Any:
@@ -68,14 +69,11 @@ def _check(value: Any, depth: int) -> None:
 
 
 def _check_map(value: dict[Any, Any], depth: int) -> None:
-    last = b""
-    for key, item in value.items():
-        kind = type(key)
-        if kind is not int and kind is not str:
-            raise CodeError(CodeFault.CBOR, "a map key that is not an integer or text")
-        encoded = _SHORT[key] if kind is int and 0 <= key < 24 else cbor2.dumps(key)
-        if encoded <= last:
-            raise CodeError(CodeFault.CBOR, "map keys not in order")
-        last = encoded
+    if not _KEYS.issuperset(map(type, value)):
+        raise CodeError(CodeFault.CBOR, "a map key that is not an integer or text")
+    keys = [_SHORT.get(key) or cbor2.dumps(key) for key in value]
+    if keys != sorted(keys):
+        raise CodeError(CodeFault.CBOR, "map keys not in order")
+    for item in value.values():
         if type(item) not in _PLAIN:
             _check(item, depth + 1)

@@ -75,7 +75,7 @@ def _header(protected: bytes, types: Collection[int]) -> tuple[int, bytes | None
     if type(header) is not dict:
         raise CodeError(CodeFault.HEADER, "protected header not a map")
     alg, kid, typ = header.get(_ALG), header.get(_KID), header.get(_TYP)
-    if type(alg) is not int or typ not in types or type(typ) is not int:
+    if type(alg) is not int or typ not in types:
         raise CodeError(CodeFault.HEADER, "alg or typ missing or unknown")
     if kid is None:
         if typ not in _KID_OPTIONAL:

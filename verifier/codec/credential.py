@@ -163,7 +163,7 @@ def encode_claims(credential: Credential, holder: HolderKey | None = None) -> by
     c = credential
     mark: dict[int, Any] = {
         PLATE: c.plate.text,
-        KIND: int(c.plate.kind or 0),
+        KIND: int(c.plate.kind) if c.plate.kind else None,
         VEHICLE_TYPE: c.vehicle_type,
         VALID_UNTIL: c.valid_until.number,
         CTP_UNTIL: int(c.ctp_until.strftime("%Y%m%d")) if c.ctp_until else None,
@@ -193,7 +193,7 @@ _LETTERS = re.compile("[A-Z]{1,3}")
 
 
 def _uint32(claims: dict[Any, Any], key: int) -> int:
-    value = claims.get(key)
+    value = claims[key]
     if type(value) is not int or value not in _UINT32:
         raise CodeError(CodeFault.CLAIMS, f"claim {key}: not a 32-bit time")
     return value
@@ -234,7 +234,7 @@ def _month(value: Any) -> Month:
 
 
 def _day(value: Any) -> date:
-    if type(value) is int and value in range(19000101, 99991232):
+    if value in range(19000101, 99991232):
         try:
             return date(value // 10000, value // 100 % 100, value % 100)
         except ValueError:

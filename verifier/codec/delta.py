@@ -7,7 +7,8 @@ body    one zlib stream of: gaps of the rows' keys (6 bytes a row) | their value
 
 All numbers are little-endian. A gap is the number of keys left out before a key, so keys can only ascend. Gaps and
 values stand in planes (all lowest bytes, then all second bytes, ...): like bytes side by side deflate best, and both
-directions need no loop over rows. The counts say how long the body is, so inflating is bounded before it begins.
+directions need no loop over rows. The counts say how long the body is, so inflating is bounded before it begins. A
+sealed delta is all of this in a box (`verifier.cache.sealing`).
 
 A row's value is one of 24 bits under the scheme of the base that the delta is for, or TOMBSTONE ("no longer in the
 register"), or SEE_EXACT: then the key has its rows in `exact`, and they are ALL identities that now have this key.
@@ -29,6 +30,7 @@ from itertools import accumulate, compress, count, islice, pairwise, repeat
 from operator import add, eq, lt, sub
 
 from verifier.cache.keys import MAX_KEY
+from verifier.cache.sealing import BOX, DELTA_BOX, open_box
 from verifier.cache.values import SEE_EXACT, TOMBSTONE
 from verifier.codec.index import MAX_DELTA, MAX_DELTA_ROWS, MAX_NUMBER, DeltaEntry, is_region
 from verifier.errors import SyncError
@@ -85,10 +87,15 @@ def encode_delta(delta: Delta) -> bytes:
     return header + zlib.compress(b"".join(body), 9)
 
 
-def decode_delta(data: bytes, entry: DeltaEntry) -> Delta:
-    """The delta that a signed index names; DeltaFormatError for bytes that are anything else."""
+def decode_delta(data: bytes, entry: DeltaEntry, epoch_key: bytes | None = None) -> Delta:
+    """The delta that a signed index names; DeltaFormatError for bytes that are anything else.
+
+    EpochKeyError for a sealed one without its key.
+    """
     if len(data) != entry.length or hashlib.sha256(data).digest() != entry.sha256:
         raise DeltaFormatError("delta: not the bytes that the index names")
+    if data.startswith(BOX):
+        data = open_box(epoch_key, DELTA_BOX, data)
     if not _HEAD.size < len(data) <= MAX_DELTA:
         raise DeltaFormatError("delta: length")
     magic, name, seq_from, seq_to, base_seq, key_epoch, rows, exact, replated = _HEAD.unpack_from(data)

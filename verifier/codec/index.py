@@ -16,8 +16,9 @@ from verifier.codec import cbor
 from verifier.errors import CodeError, SyncError
 
 VERSION = 1
-CLIENT_VERSION = 2  # what `min_client` is compared with
+CLIENT_VERSION = 3  # what `min_client` is compared with
 DELTA_CLIENT = 2  # a first client reads the base alone and would take it for as new as the index
+SEALED_CLIENT = 3  # a second one opens neither sealed deltas nor sealed hot lists
 MAX_INDEX = 1 << 20  # bytes; 42 million vehicles need 10 kB, 450 million 100 kB
 MAX_BASE = 8 << 30  # bytes
 MAX_LIST = 256 << 20  # bytes of an inflated status list: 10^9 credentials
