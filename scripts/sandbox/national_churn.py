@@ -35,6 +35,7 @@ OF_FLEET = 42_250_000  # in a fleet of so many
 _EVENTS = (580, 320, 50, 15)
 _INSURED, _INSPECTED, _CHANGED, _GONE = range(len(_EVENTS))
 _NEW = 1000 - sum(_EVENTS)
+CREDENTIALS = NIGHTLY * (_EVENTS[_INSPECTED] + _NEW) // 1000  # of a night's rows: who gets a new credential
 _TERMS = ((24, 600), (12, 300), (6, 100))  # months from one inspection to the next, per mille
 _EARLY = 30  # days before its end from which an insurance is renewed
 NO_VEHICLE = np.uint64((1 << 64) - 1)
