@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 from firmware.choices import FILE, chosen_language
 from firmware.fonts import FontMissingError
 from firmware.panel import PanelAtHand, two_lines
-from firmware.settings import SettingsError, load_settings
-from firmware.start import LAST_GOOD
+from firmware.settings import LAST_GOOD, CentreSettings, SettingsError, load_settings
 from hw.errors import HardwareError
 
 if TYPE_CHECKING:
@@ -45,10 +44,11 @@ def main(
     home = environment.get("MARKCHECK_HOME", "")
     try:
         settings, _ = load_settings(options.config, Path(home) / LAST_GOOD if home else None)
-        folder = settings.paths.home or home
         language = settings.device.language
-        if folder:
-            language = chosen_language(Path(folder).expanduser() / FILE, language)
+        if named := settings.paths.home or home:
+            folder = Path(named).expanduser()
+            settings, _ = CentreSettings(folder).over(settings, "")
+            language = chosen_language(folder / FILE, settings.device.language)
         tell(panel or PanelAtHand(settings.panel), language)
     except (SettingsError, HardwareError, FontMissingError) as exc:
         print(f"markcheck: {exc}", file=sys.stderr)

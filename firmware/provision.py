@@ -23,12 +23,12 @@ from tuf.api.metadata import Metadata, Root  # type: ignore[attr-defined]
 
 from firmware.config import Home
 from firmware.keeper import device_client, enrol_at, settle_on
-from firmware.settings import SettingsError, read_settings
+from firmware.settings import CentreSettings, SettingsError, read_settings
 from hw.power.sysfs import SYSFS
-from verifier.cache.swap import replace_file
 from verifier.clock import Clock
 from verifier.codec import cbor
 from verifier.codec.cose import parse_sign1
+from verifier.durable import replace_file
 from verifier.errors import CodeError, VerifierError
 from verifier.identity import Certificate, Identity, IdentityError, IdentityFiles, check_ca
 from verifier.net import is_base
@@ -185,6 +185,7 @@ class Provisioner:
         if values.audit_key:
             write_secret(self._home.audit_key, values.audit_key.encode())
         replace_file(self._config, values.settings.encode())
+        CentreSettings(self._home.folder).forget()  # they were for the device that it was
 
     def _enrolled(self, values: Provisioning, digest_before: str) -> Certificate:
         """The certificate; the one there is where an earlier run got it and was cut off before it could say so."""

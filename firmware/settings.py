@@ -1,22 +1,30 @@
 """The device's one configuration file: TOML into frozen dataclasses, every unit in its name.
 
 A mistake is named by its path in the file. A file that cannot be used leaves the last good one in force, and says so.
+A few settings the centre may send to a device in service (`CENTRE_SETS`); they stand in a file of their own.
 """
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from verifier.durable import replace_file
 from verifier.plates import PROVINCES
 
+LAST_GOOD, CENTRE_FILE = "last-good.toml", "centre-settings.toml"  # in the device's home
 MAX_BYTES = 64 * 1024
+MAX_VERSION = (1 << 31) - 1
 MAX_LINE = 1000  # characters: the time of a dotted key grows with the square of its length
+
+
+CENTRE_SETS = frozenset({"device.language", "device.province", "officers.lock_minutes", "reader.power_dbm"})
+"""What a centre may set from afar: nothing that says who the device is, where its parts and files are, whom it trusts,
+or whether an officer must log in: that neither opens a device to everybody nor locks out those who are on the road."""
 
 
 class SettingsError(Exception):
@@ -104,7 +112,11 @@ class ReaderSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncSettings:
-    """Where the signed distribution lies."""
+    """Where the signed distribution lies.
+
+    `region`: national, a province such as yue, or the list of a place such as overdue_chuan_a: its overdue vehicles
+    and all wanted ones, for a checkpoint there.
+    """
 
     source: str = ""
     region: str = "national"
@@ -128,8 +140,9 @@ class PathSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The whole file."""
+    """The whole file. `version` counts them, where somebody does: of two files the higher one holds; 0: not counted."""
 
+    version: int = 0
     device: DeviceSettings = field(default_factory=DeviceSettings)
     panel: PanelSettings = field(default_factory=PanelSettings)
     keys: KeySettings = field(default_factory=KeySettings)
@@ -147,16 +160,20 @@ class Settings:
 
 def read_settings(text: str) -> Settings:
     """The settings in a TOML text; SettingsError names the place."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if len(line) > MAX_LINE:
-            raise SettingsError(f"line {number}: longer than {MAX_LINE} characters")
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as exc:  # not TOML, or a number of thousands of digits
-        raise SettingsError(f"not TOML: {exc}") from exc
-    settings: Settings = _read(Settings, table, "")
-    _check(settings)
-    return settings
+    return _settings_of(_table(text))
+
+
+def read_centre_settings(data: bytes) -> tuple[Settings, tuple[str, ...]]:
+    """A file that a centre sends, and the names of what it sets; SettingsError refuses the whole."""
+    table = _table(_decoded(data))
+    settings = _settings_of(table)
+    sections = ((name, section) for name, section in table.items() if isinstance(section, dict))
+    places = tuple(f"{name}.{setting}" for name, section in sections for setting in section)
+    if forbidden := sorted(set(places) - CENTRE_SETS):
+        raise SettingsError(f"{forbidden[0]}: not for a centre to set")
+    if not settings.version:
+        raise SettingsError("version: a whole number above 0 is needed")
+    return settings, places
 
 
 def load_settings(path: Path, last_good: Path | None = None) -> tuple[Settings, str]:
@@ -172,38 +189,53 @@ def load_settings(path: Path, last_good: Path | None = None) -> tuple[Settings, 
             raise SettingsError(f"{path.name}: {exc}") from exc
         return read_settings(_text(last_good)), f"{path.name}: {exc}; the last good settings stay in force"
     if last_good is not None:
-        _keep(last_good, text)
+        _keep(last_good, text.encode())
     return settings, ""
 
 
 def _text(path: Path) -> str:
+    return _decoded(_bytes(path))
+
+
+def _bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise SettingsError(f"larger than {MAX_BYTES // 1024} KiB")
-        return data.decode()
+            return file.read(MAX_BYTES + 1)
     except OSError as exc:
         raise SettingsError(f"cannot be read: {exc.strerror}") from exc
+
+
+def _decoded(data: bytes) -> str:
+    if len(data) > MAX_BYTES:
+        raise SettingsError(f"larger than {MAX_BYTES // 1024} KiB")
+    try:
+        return data.decode()
     except UnicodeDecodeError as exc:
         raise SettingsError(f"not UTF-8 at byte {exc.start}") from exc
 
 
-def _keep(path: Path, text: str) -> None:
-    """Replace the copy as a whole; a disk that is full costs the copy and not the program."""
-    beside = path.with_name(f".{path.name}.new")
+def _table(text: str) -> dict[str, Any]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > MAX_LINE:
+            raise SettingsError(f"line {number}: longer than {MAX_LINE} characters")
     try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as exc:  # not TOML, or a number of thousands of digits
+        raise SettingsError(f"not TOML: {exc}") from exc
+
+
+def _settings_of(table: Mapping[str, Any]) -> Settings:
+    settings: Settings = _read(Settings, table, "")
+    _check(settings)
+    return settings
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Replace the copy as a whole; a disk that is full costs the copy and not the program."""
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            return
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
+        if not path.exists() or path.read_bytes() != data:
+            replace_file(path, data)
 
 
 def _read(kind: type[Any], table: Mapping[str, Any], place: str) -> Any:
@@ -248,6 +280,7 @@ def _check(settings: Settings) -> None:
         *(getattr(settings.sound, name) for name in ("buzzer", "green", "red", "motor")),
     ]
     rules = (
+        (0 <= settings.version <= MAX_VERSION, f"version: 0 to {MAX_VERSION}"),
         (settings.device.province in tuple(PROVINCES), "device.province: no province of a plate"),
         (all(0 <= pin <= 27 for pin in pins), "keys, sound: GPIO numbers are 0 to 27"),
         (len(set(pins)) == len(pins), "keys, sound: two parts on one GPIO"),
@@ -277,3 +310,66 @@ def _reachable(reader: ReaderSettings) -> bool:
     except ValueError:
         return False
     return True
+
+
+# ---------------------------------------------------------------------------------------- what the centre sends
+
+
+class CentreSettings:
+    """The settings that the centre has sent to this device, in its home (see `verifier.sync.SettingsFile`)."""
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / CENTRE_FILE
+
+    @property
+    def held(self) -> bytes | None:
+        """The file as it came, None without one that can be read."""
+        with suppress(SettingsError):
+            return _bytes(self._path)
+        return None
+
+    @property
+    def version(self) -> int:
+        """Of the file; 0 without one that can be used."""
+        with suppress(SettingsError):
+            return read_centre_settings(self.held or b"")[0].version
+        return 0
+
+    def take(self, data: bytes) -> str:
+        """Keep a signed file for the next start, or refuse the whole: what is to be told, "" for nothing. OSError."""
+        held, refused = self.held, "settings of the centre refused, those in force stay: "
+        if data == held:
+            return ""
+        try:
+            version = read_centre_settings(data)[0].version
+        except SettingsError as exc:
+            return f"{refused}{exc}"
+        if version < self.version:
+            return f"{refused}version {version} is older than {self.version}"
+        # One that came before with other contents was altered on the card: what is signed now is right.
+        replace_file(self._path, data)
+        return f"settings of the centre, version {version}: from the next start they count over older ones"
+
+    def over(self, own: Settings, remark: str) -> tuple[Settings, str]:
+        """The settings in force: the device's own and over them the centre's, where these are of a higher version.
+
+        With a remark more where the centre's cannot be used.
+        """
+        try:
+            sent, places = read_centre_settings(_bytes(self._path))
+        except SettingsError as exc:
+            if isinstance(exc.__cause__, FileNotFoundError):
+                return own, remark
+            told = f"{CENTRE_FILE}: {exc}; the device's own settings hold"
+            return own, f"{remark}; {told}" if remark else told
+        if sent.version <= own.version:
+            return own, remark
+        merged = replace(own, version=sent.version)
+        for section, name in (place.split(".") for place in places):
+            changed = replace(getattr(merged, section), **{name: getattr(getattr(sent, section), name)})
+            merged = replace(merged, **{section: changed})
+        return merged, remark
+
+    def forget(self) -> None:
+        """Remove them: the device is given settings anew. OSError."""
+        self._path.unlink(missing_ok=True)

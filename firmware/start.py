@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from firmware.choices import FILE, chosen_language
 from firmware.panel import PanelAtHand, two_lines
-from firmware.settings import SettingsError, load_settings
+from firmware.settings import LAST_GOOD, CentreSettings, SettingsError, load_settings
 from hw.errors import HardwareError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from verifier.wording import Language
 
 FAILED = 1
-LAST_GOOD = "last-good.toml"
 _STARTING = {"zh": "正在启动", "en": "STARTING"}
 
 
@@ -34,10 +33,11 @@ def start(config: Path, home: Path | None, *, panel: Panel | None = None, inputs
     except SettingsError as exc:
         print(f"markcheck: {exc}", file=sys.stderr)
         return FAILED
+    folder = home or (Path(settings.paths.home).expanduser() if settings.paths.home else _default_home())
+    settings, remark = CentreSettings(folder).over(settings, remark)
     if remark:
         print(f"markcheck: {remark}", file=sys.stderr)
     shown = panel or PanelAtHand(settings.panel)
-    folder = home or (Path(settings.paths.home).expanduser() if settings.paths.home else _default_home())
     first_picture(shown, chosen_language(folder / FILE, settings.device.language))
     from firmware.wiring import run_program  # noqa: PLC0415 - the first picture is on the panel by now
 

@@ -7,6 +7,7 @@ import pytest
 
 from verifier.errors import PolicyError
 from verifier.policy import Policy, dump_policy, load_policy
+from verifier.types import WorkMode
 
 GOOD = json.loads(dump_policy(Policy()))
 
@@ -25,9 +26,27 @@ def test_a_policy_file_from_before_the_trust_lists_age_still_loads():
     assert load_policy(dump_policy(week)) == week
 
 
+def test_mode_and_modes_survive_the_file_and_a_policy_without_them_is_that_of_a_device_for_everything():
+    lane = Policy(mode=WorkMode.CHECKPOINT, modes=(WorkMode.ROADSIDE, WorkMode.LOOKUP, WorkMode.CHECKPOINT))
+    assert load_policy(dump_policy(lane)) == lane
+    assert {"mode", "modes"} & set(GOOD) == set()  # programs from before there were modes take it, too
+    shuffled = {**GOOD, "mode": "checkpoint", "modes": ["checkpoint", "lookup", "roadside"]}
+    assert load_policy(json.dumps(shuffled).encode()) == lane
+    assert load_policy(json.dumps(GOOD).encode()).modes == tuple(WorkMode)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
+        ({"mode": "patrol"}, "policy.mode: none of roadside, lookup, tags, checkpoint, accident"),
+        ({"mode": None}, "policy.mode"),
+        ({"mode": ["checkpoint"]}, "policy.mode"),
+        ({"modes": "checkpoint"}, "policy.modes: not a list"),
+        ({"modes": ["roadside", "lookup", "patrol"]}, "policy.modes: not a list"),
+        ({"modes": ["roadside", "lookup", []]}, "policy.modes: not a list"),
+        ({"modes": []}, "policy.modes: lookup has to be among them"),
+        ({"modes": ["lookup"]}, "policy.modes: roadside has to be among them"),
+        ({"mode": "tags", "modes": ["roadside", "lookup"]}, "policy.modes: tags has to be among them"),
         ({"fresh_h": -1}, "policy.fresh_h"),
         ({"fresh_h": "26"}, "policy.fresh_h"),
         ({"fresh_h": True}, "policy.fresh_h"),

@@ -86,6 +86,14 @@ def test_a_bad_file_leaves_the_last_good_one_in_force_and_says_so(tmp_path: Path
     assert load_settings(file, kept)[0] == settings
 
 
+def test_a_rotten_copy_of_the_last_good_settings_is_written_anew(tmp_path: Path) -> None:
+    file, kept = tmp_path / "markcheck.toml", tmp_path / "last-good.toml"
+    file.write_text("[reader]\npower_dbm = 18\n", encoding="utf-8")
+    kept.write_bytes(b"\xff\xfe")
+    assert load_settings(file, kept)[1] == ""
+    assert kept.read_bytes() == file.read_bytes()
+
+
 @pytest.mark.parametrize("data", [b"\xff\xfe", b"#" * (MAX_BYTES + 1)])
 def test_a_file_that_is_no_text_is_one_clear_error(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "markcheck.toml"

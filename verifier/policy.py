@@ -1,4 +1,7 @@
-"""The ages and limits by which a verdict is graded: data with a name and a version, never constants in rules."""
+"""The ages and limits by which a verdict is graded: data with a name and a version, never constants in rules.
+
+And what a device is for, as far as its centre says: the mode in which it opens, and those that it offers.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from verifier.errors import PolicyError
+from verifier.types import WorkMode
 from verifier.verdict import Role, View
 
 MAX_POLICY_BYTES = 64 * 1024
@@ -21,6 +25,8 @@ DEFAULT_ROLES = (
     (Role.RENTAL, View.LIMITED),
     (Role.GATE, View.LIMITED),
 )
+ALWAYS_OFFERED = frozenset({WorkMode.ROADSIDE, WorkMode.LOOKUP})
+"""Whoever shows a code, and whoever shows none, can be checked with any device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,8 @@ class Policy:
     clock_skew: timedelta = timedelta(seconds=300)
     lookups_per_hour: int = 100  # typed plates; more are flagged in the record
     roles: tuple[tuple[Role, View], ...] = DEFAULT_ROLES
+    mode: WorkMode = WorkMode.ROADSIDE  # in which a device opens, after its start and after a login
+    modes: tuple[WorkMode, ...] = tuple(WorkMode)  # that it offers
 
     @property
     def label(self) -> str:
@@ -66,7 +74,7 @@ _MAX_SECONDS = 366 * 86400
 def load_policy(data: bytes) -> Policy:
     """Read a policy file; PolicyError names the setting that is wrong.
 
-    JSON with name, version and the ages; the trust list's age, look-up limit and roles may be left out.
+    JSON with name, version and the ages; the trust list's age, look-up limit, roles, mode and modes may be left out.
     """
     if len(data) > MAX_POLICY_BYTES:
         raise PolicyError(f"policy: longer than {MAX_POLICY_BYTES} bytes")
@@ -76,7 +84,7 @@ def load_policy(data: bytes) -> Policy:
         raise PolicyError("policy: not JSON") from exc
     if not isinstance(raw, dict):
         raise PolicyError("policy: not an object")
-    if unknown := sorted(set(raw) - set(_AGES) - {"name", "version", "lookups_per_hour", "roles"}):
+    if unknown := sorted(set(raw) - set(_AGES) - {"name", "version", "lookups_per_hour", "roles", "mode", "modes"}):
         raise PolicyError(f"policy: unknown setting {unknown[0][:40]!r}")
     name, version = raw.get("name"), raw.get("version")
     if not (isinstance(name, str) and 1 <= len(name) <= 40 and name.isascii() and name.isprintable()):
@@ -92,7 +100,10 @@ def load_policy(data: bytes) -> Policy:
     if type(lookups) is not int or lookups < 1:
         raise PolicyError("policy.lookups_per_hour: not a positive whole number")
     roles = _roles(raw["roles"]) if "roles" in raw else DEFAULT_ROLES
-    policy = Policy(name=name, version=version, lookups_per_hour=lookups, roles=roles, **ages)
+    mode, modes = _modes(raw.get("mode", WorkMode.ROADSIDE), raw.get("modes", list(WorkMode)))
+    policy = Policy(
+        name=name, version=version, lookups_per_hour=lookups, roles=roles, mode=mode, modes=modes, **ages
+    )  # fmt: skip
     if policy.fresh > policy.stale:
         raise PolicyError("policy.fresh_h: longer than stale_h")
     return policy
@@ -120,11 +131,31 @@ def _roles(raw: object) -> tuple[tuple[Role, View], ...]:
     return tuple(roles)
 
 
+def _modes(mode: object, modes: object) -> tuple[WorkMode, tuple[WorkMode, ...]]:
+    """The mode in which a device opens, and those that it offers, in their usual order."""
+    opens = next((one for one in WorkMode if one == mode), None)
+    if opens is None:
+        raise PolicyError(f"policy.mode: none of {', '.join(WorkMode)}")
+    if not isinstance(modes, list) or not all(one in tuple(WorkMode) for one in modes):
+        raise PolicyError(f"policy.modes: not a list of {', '.join(WorkMode)}")
+    offered = tuple(one for one in WorkMode if one in modes)
+    if missing := sorted({opens, *ALWAYS_OFFERED} - set(offered)):
+        raise PolicyError(f"policy.modes: {missing[0]} has to be among them")
+    return opens, offered
+
+
 def dump_policy(policy: Policy) -> bytes:
-    """The policy as the file that `load_policy` reads."""
+    """The policy as the file that `load_policy` reads.
+
+    A mode is only named where it is not the usual one: programs from before there were such settings read the rest.
+    """
     out: dict[str, object] = {"name": policy.name, "version": policy.version}
     for setting, (field, unit) in _AGES.items():
         out[setting] = int(getattr(policy, field).total_seconds()) // (3600 if unit == "hours" else 1)
     out |= {"lookups_per_hour": policy.lookups_per_hour, "roles": dict(policy.roles)}
+    out |= {"mode": policy.mode, "modes": policy.modes}
     assert len(out) == len(fields(policy))  # noqa: S101 - a setting forgotten in _AGES is our own mistake
+    for setting in ("mode", "modes"):
+        if getattr(policy, setting) == getattr(Policy(), setting):
+            del out[setting]
     return json.dumps(out, indent=1).encode() + b"\n"

@@ -12,9 +12,9 @@ from firmware.digit_entry import Digits, digit_pressed
 from firmware.machine import events as ev
 from firmware.machine import states as st
 from firmware.machine.effects import LogIn, Play, Signal
-from firmware.machine.going import Step, home, resting, shut, to
-from firmware.machine.modes import alarm, alarm_taken, passed
-from firmware.machine.states import State
+from firmware.machine.going import Handler, Step, home, resting, shut, to, typing
+from firmware.machine.modes import accident, alarm, alarm_taken, checkpoint, passed, tags
+from firmware.machine.states import Mode, State
 from hw.buttons.keys import Key, KeyEvent
 from verifier.lookups import WINDOW
 from verifier.officers import LoginFault
@@ -40,6 +40,28 @@ def admitted(state: State) -> bool:
         return isinstance(state.page, WHILE_LOCKED)
     duty = NEEDS.get(type(state.page))
     return duty is None or state.may(duty)
+
+
+# ------------------------------------------------------------------------------------------------ where it opens
+
+OPENS: dict[Mode, Handler] = {
+    Mode.ROADSIDE: home, Mode.LOOKUP: typing, Mode.TAGS: tags, Mode.CHECKPOINT: checkpoint, Mode.ACCIDENT: accident,
+}  # fmt: skip
+
+
+def opening(state: State, now_ms: int) -> Step:
+    """The page of the mode that the policy names, where that is for who holds the device; else the one for the trigger,
+    or the login."""
+    at_home, effects = home(state)
+    if at_home.locked:
+        return at_home, effects
+    after, begun = OPENS[state.opens](at_home, at_home.page, None, now_ms)
+    return (after, (*effects, *begun)) if admitted(after) else (at_home, effects)
+
+
+def modes_read(state: State, page: st.Page, event: ev.ModesRead, now_ms: int) -> Step:
+    """Another policy: its modes are offered from now on; nobody is taken out of what he is at."""
+    return replace(state, opens=event.opens, offered=event.offered), ()
 
 
 # ---------------------------------------------------------------------------------------------------- the lock
@@ -136,7 +158,7 @@ def logged_in(state: State, page: st.Login, event: ev.LoggedIn, now_ms: int) -> 
     state = replace(state, officer=event.officer, locked=False, acted_ms=now_ms, flagged_ms=flagged_ms)
     if page.behind is not None and state.may(Duty.CHECKPOINT):
         return to(state, page.behind)
-    return home(state)
+    return opening(state, now_ms)
 
 
 def refused(state: State, page: st.Login, event: ev.NotLetIn, now_ms: int) -> Step:
