@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from PIL import Image
 
@@ -60,8 +61,12 @@ class Sheet:
 # -------------------------------------------------------------------------------------------- words as pictures
 
 
+@lru_cache(maxsize=64)  # most words of a page are those of the one before
 def words(text: str) -> Image.Image:
-    """A text in the font of reasons and lists: 11 rows, because the first of the font's 12 is empty."""
+    """A text in the font of reasons and lists: 11 rows, because the first of the font's 12 is empty.
+
+    Not to be drawn on.
+    """
     picture = text_font().draw(text)
     box = picture.getbbox()
     return picture if box is not None and box[1] == 0 else picture.crop((0, 1, picture.width, picture.height))
@@ -140,6 +145,11 @@ def pack(pieces: Sequence[Piece], room: Mapping[str, int]) -> dict[str, list[Ima
     LayoutError when there is no way.
     """
     names = list(room)
+    # In numbers: where each piece may stand and how wide it is there, the best first; most of the time goes here.
+    places = [
+        [(names.index(line), form.width, form) for form in piece.forms for line in piece.lines if line in room]
+        for piece in pieces
+    ]
     dead: set[tuple[int, tuple[int, ...]]] = set()
 
     def placed(at: int, free: tuple[int, ...]) -> list[tuple[str, Image.Image] | None] | None:
@@ -147,15 +157,13 @@ def pack(pieces: Sequence[Piece], room: Mapping[str, int]) -> dict[str, list[Ima
             return []
         if (at, free) in dead:
             return None
-        piece = pieces[at]
-        for form in piece.forms:
-            for line in piece.lines:
-                if line in room and form.width <= free[names.index(line)]:
-                    left = tuple(w - (form.width + _BETWEEN) * (n == line) for n, w in zip(names, free, strict=True))
-                    rest = placed(at + 1, left)
-                    if rest is not None:
-                        return [(line, form), *rest]
-        rest = placed(at + 1, free) if piece.optional else None
+        for line, width, form in places[at]:
+            left = free[line] - width
+            if left >= 0:
+                rest = placed(at + 1, (*free[:line], left - _BETWEEN, *free[line + 1 :]))
+                if rest is not None:
+                    return [(names[line], form), *rest]
+        rest = placed(at + 1, free) if pieces[at].optional else None
         if rest is None:
             dead.add((at, free))
             return None

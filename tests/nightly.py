@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class FakeClock:
         self.now += timedelta(**delta)
 
 
+@cache
 def record(plate: Plate, seed: int = 0) -> VehicleRecord:
     """A record drawn from the plate and a seed: the same arguments give the same record."""
     draw = random.Random(f"{plate.text}{plate.kind}{seed}")
@@ -64,6 +66,7 @@ def fleet(n: int, seed: int = 0) -> list[tuple[VehicleRecord, str | None]]:
     return [(record(p, seed), f"E280{i:020X}" if i % 3 else None) for i, p in enumerate(plates(n))]
 
 
+@cache
 def trust_list(n: int, seed: int = 0) -> bytes:
     """A valid trust list with n keys."""
     keys = []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pytest
 
 from scripts.sandbox.folder_store import MemoryFetcher
 from scripts.sandbox.publisher import Published
-from tests.nightly import BEGAN, EPOCH_KEY, Device, Night, fleet, record
+from scripts.sandbox.publisher_keys import PublisherKeys
+from tests.nightly import BEGAN, EPOCH_KEY, Device, FakeClock, Night, fleet, record
 from verifier.cache.store import StatusStore
 from verifier.codec.index import Index, decode_index
 from verifier.errors import FetchError, SyncError
@@ -52,6 +55,14 @@ def device_behind(night: Night, root: Path, hours: float = 24) -> Device:
     night.clock.move(hours=hours)
     publish_seed(night, 1)
     return device
+
+
+def copy_of(device: Device, root: Path) -> Device:
+    """A device and its publisher that stand where these do; what either does next the other does not see."""
+    night, keys = device.night, PublisherKeys(dict(device.night.publisher._keys._private))
+    night = replace(night, store=dict(night.store), clock=FakeClock(night.clock()), publisher_keys=keys)
+    shutil.copytree(device.root, root, symlinks=True)
+    return night.device(root)
 
 
 def steps_of(device: Device) -> tuple[str, ...]:

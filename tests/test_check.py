@@ -14,15 +14,14 @@ import pytest
 
 from firmware.build import build_device
 from firmware.config import REGION, Home
-from firmware.scan import payloads
 from hw.camera.files import FileSource
 from hw.qr.decoders import available_decoders
 from scripts.cli.main import main
 from scripts.sandbox.authority import Authority, new_authority
 from scripts.sandbox.codes import qr_picture
 from scripts.sandbox.folder_store import MemoryFetcher
-from scripts.sandbox.keys import write_secret
 from scripts.sandbox.showcase import Exhibit, Showcase
+from scripts.still_picture import payloads
 from verifier.adapters import NOTHING_READ, READINGS, SIGNATURES, code_evidence
 from verifier.audit import read_log, replay
 from verifier.cache import schema
@@ -31,6 +30,7 @@ from verifier.clock import system_clock
 from verifier.codec.index import decode_index, encode_index
 from verifier.errors import AuditError
 from verifier.plates import kinds_of, parse_plate
+from verifier.secret_files import write_secret
 from verifier.sync import SyncClient
 from verifier.trust import TrustList, load_trust_list
 from verifier.types import (
@@ -58,7 +58,7 @@ class World:
     def __init__(self, folder, now=START) -> None:
         self.now = now
         self.store: dict[str, bytes] = {}
-        self.authority: Authority = new_authority(self.store, clock=self.clock, scale=2000, seed=3)
+        self.authority: Authority = new_authority(self.store, clock=self.clock, scale=500, seed=3)
         self.showcase = Showcase(self.authority)
         self.showcase.before_publication()
         self.authority.publish()
@@ -71,7 +71,8 @@ class World:
 
     def sync(self):
         root = self.authority.publisher.root_bytes()
-        return SyncClient(self.home.cache, MemoryFetcher(self.store), self.clock, root, REGION).refresh()
+        fetcher, key = MemoryFetcher(self.store), self.authority.epoch_key
+        return SyncClient(self.home.cache, fetcher, self.clock, root, REGION, epoch_key=key).refresh()
 
     def check(self, **seen):
         return self.device.verifier.check(Observation(**seen)).verdict

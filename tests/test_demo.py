@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
 )
 
-LONGEST_S = 40.0  # a new camera process comes up to 5 s after a fault, and a busy machine takes its time to load one
+LONGEST_S = 90.0  # a new camera process comes up to 5 s after a fault, and a busy machine takes its time to load one
 FINGER_S = 0.04  # longer than contacts bounce
 GOOD, RED = "^有效", ("撤销", "逾期", "布控", "伪造", "不符")  # headlines
 
@@ -292,7 +292,7 @@ def told(pattern: str) -> str:
 def test_a_click_on_a_card_is_a_verdict_in_words_for_who_cannot_see_it(hand, page):
     page.click("#card-stored")
     page.wait(told(GOOD))
-    assert page.run("document.querySelector('#panel').alt") == page.run("document.querySelector('#told').textContent")
+    page.wait("document.querySelector('#panel').alt === document.querySelector('#told').textContent")
     assert page.run("document.querySelector('#told').getAttribute('role')") == "status"
     assert page.run("document.querySelector('#panel').naturalWidth") == 128
 
@@ -377,7 +377,7 @@ def test_the_laptops_webcam_is_a_camera(hand, tmp_path):
 
 def fetched(road: Road) -> bytes | None:
     try:
-        with urlopen(f"http://127.0.0.1:{road.port}/a", timeout=5) as answer:
+        with urlopen(f"http://127.0.0.1:{road.port}/a", timeout=30) as answer:
             return answer.read()
     except OSError:
         return None
@@ -405,10 +405,10 @@ def test_the_command_tells_its_address_and_ends_cleanly(tmp_path):
             address = process.stdout.readline()
             assert address, process.stderr.read()
         url = re.search(r"http://127\.0\.0\.1:\d+/[\w-]+/", address).group()
-        with urlopen(url, timeout=10) as answer:  # noqa: S310 - our own address
+        with urlopen(url, timeout=30) as answer:  # noqa: S310 - our own address
             assert b"markcheck" in answer.read()
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=20)
+        output, errors = process.communicate(timeout=60)
     assert (process.returncode, output.strip(), errors) == (0, "demo: ended", "")
     assert list(tmp_path.iterdir()) == []  # keys and data of the sandbox are gone
 

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from PIL import Image, ImageChops
 
-from firmware.demo.mirror import page_texts
 from firmware.digit_entry import Digits
 from firmware.draw import CHECKING_MS, SHIFT_MS, draw
 from firmware.fonts import headline_font, plate_font, text_font
@@ -31,33 +30,38 @@ from firmware.plate_entry import Entry
 from firmware.screens import page_ink
 from firmware.sheet import LayoutError, label, words
 from firmware.views import result_view
+from scripts.demonstration.mirror import page_texts
 from tests import make_screens
 from tests.hand import Hand, result_of
 from tests.make_screens import (
-    AGES,
-    NOW,
-    NOW_MS,
     PAGE,
-    PLATES,
     SIZES,
     STORED,
     changed,
     difference_page,
     docs_page,
+    picture,
+    sheet_name,
+    stored_picture,
+)
+from tests.screen_states import (
+    AGES,
+    CARS,
+    NOW,
+    NOW_MS,
+    PLATES,
+    make_credential,
     make_result,
     make_state,
     make_verdict,
     page_states,
-    picture,
-    sheet_name,
     showing,
-    stored_picture,
     stored_states,
 )
 from verifier.check import Observation
 from verifier.officers import LoginFault, Officer
 from verifier.plates import kinds_of
-from verifier.recheck import News
+from verifier.recheck_queue import News
 from verifier.roles import Answer, LimitedAnswer
 from verifier.types import Hint, Month, Plate, PresentationMode, TagAuth, TagEvidence
 from verifier.verdict import Action, Reason, Role, Tone, VerdictCode
@@ -102,7 +106,7 @@ def test_every_page_has_its_rows_and_a_stored_picture() -> None:
     drawn = _ROWS.keys() | {st.Shown}  # a verdict has pages of its own
     assert drawn == every, f"in _ROWS of firmware/pages.py: {every ^ drawn}"
     stored = {type(state.page) for state in stored_states("zh").values()}
-    assert stored == every, f"in page_states of tests/make_screens.py: {every ^ stored}"
+    assert stored == every, f"in page_states of tests/screen_states.py: {every ^ stored}"
 
 
 def hardest(state: State) -> list[State]:
@@ -366,11 +370,11 @@ def test_a_sheet_that_a_late_answer_took_away_shows_the_last_one() -> None:
 
 @pytest.mark.parametrize("reasons", [0, 1, 3, 4, len(Reason)])
 def test_the_machine_counts_as_many_sheets_as_there_are(reasons: int) -> None:
-    cars, modes = (None, *make_screens.CARS, (None, None, None)), (None, PresentationMode.STORED)
+    cars, modes = (None, *CARS, (None, None, None)), (None, PresentationMode.STORED)
     for actions, similar, car, mode in product((0, 3, 4), (0, 2), cars, modes):
         result = make_result(
             make_verdict(VerdictCode.NOT_FOUND, reasons=tuple(Reason)[:reasons], actions=tuple(Action)[:actions]),
-            None if car is None else make_screens.make_credential(*car),
+            None if car is None else make_credential(*car),
             (Plate("京A1234B", "02"),) * similar,
             mode,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import cache
 
 import pytest
 
@@ -11,7 +12,8 @@ from hw.buttons.keys import Key
 from verifier.plates import LETTERS, PROVINCES
 
 
-def presses(plate: str, province: str = "京") -> list[Key]:
+@cache
+def presses(plate: str, province: str = "京") -> tuple[Key, ...]:
     """The fewest presses that type a plate and end the entry."""
     queue: deque[tuple[Entry, tuple[Key, ...]]] = deque([(Entry(province), ())])
     while queue:
@@ -21,7 +23,7 @@ def presses(plate: str, province: str = "京") -> list[Key]:
                 continue
             after = pressed(entry, key)
             if after.done and after.text == plate:
-                return [*keys, key]
+                return (*keys, key)
             if plate.startswith(after.text) and not after.done:
                 queue.append((after, (*keys, key)))
     raise AssertionError("cannot be typed")

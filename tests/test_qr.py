@@ -7,6 +7,8 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -23,7 +25,7 @@ from hw.qr.decoders import ZbarDecoder, ZxingDecoder, available_decoders, decode
 from hw.qr.pipeline import BESIDE, STAGES, Stage, decode_frame, marks, whole_marks
 from hw.qr.views import Views
 from scripts.bench.optics import Gray
-from scripts.bench.roadside import CONDITIONS, FRAME, make, mark_text
+from scripts.bench.roadside import CONDITIONS, FRAME, Made, make, mark_text
 from tests.drawn import draw
 from verifier.types import CodeSeen
 
@@ -256,6 +258,12 @@ def test_what_merely_begins_like_a_mark_does_not_end_the_look_for_one(decoder: C
     assert payloads(marks(decode_frame(frame, [decoder], budget_s=AMPLE_S))) == [MARK.encode(), junk.encode()]
 
 
+@cache
+def easy_frame() -> Made:
+    """One for all who only look at it."""
+    return make("size", 0.1, 1)
+
+
 def beside_a_mesh(frame: Gray) -> Gray:
     """The frame with a perforated plate in its corner, which changes more strongly than any code."""
     shown = frame.copy()
@@ -264,7 +272,7 @@ def beside_a_mesh(frame: Gray) -> Gray:
 
 
 def test_a_mesh_does_not_hide_the_code() -> None:
-    made = make("size", 0.1, 1)
+    made = easy_frame()
     [plain] = ZbarDecoder().decode(made.gray)
     views = Views(beside_a_mesh(made.gray))
     assert views.second_region is not None
@@ -279,7 +287,7 @@ def test_a_mesh_does_not_hide_the_code() -> None:
 def test_each_stage_reads_and_says_where(stage: Stage) -> None:
     if stage.decoder == "zxing":
         zxing()
-    made = make("size", 0.1, 1)
+    made = easy_frame()
     frame, payload = made.gray, made.text.encode()
     if stage.name == "full frame":
         frame = np.asarray(cv2.resize(frame, None, fx=2, fy=2), np.uint8)
@@ -295,8 +303,14 @@ def test_each_stage_reads_and_says_where(stage: Stage) -> None:
         np.testing.assert_allclose(edge(seen.corners, axis=0), edge(plain.corners, axis=0), atol=8)
 
 
-def test_the_ladder_reads_what_one_call_does_not() -> None:
-    all_made = [make(name, level, 1) for name in list(CONDITIONS)[::2] for level in (0.3, 0.45)]
+HARD = ("motion", "low_light", "contrast", "glare", "dirt", "windscreen")
+
+
+@pytest.mark.parametrize(
+    "conditions", [pytest.param(HARD, id="hard"), pytest.param([*CONDITIONS][::2], id="more", marks=pytest.mark.long)]
+)
+def test_the_ladder_reads_what_one_call_does_not(conditions: Sequence[str]) -> None:
+    all_made = [make(name, level, 1) for name in conditions for level in (0.3, 0.45)]
     pictures = [(made.gray, made.text.encode()) for made in all_made]
     first, second = zxing(), ZbarDecoder()
     by_zxing = [payloads(first.decode(frame)) == [payload] for frame, payload in pictures]

@@ -69,7 +69,10 @@ FRAMES: dict[str, Callable[[], Gray]] = {
 }
 
 
-@pytest.mark.parametrize("name", FRAMES)
+LONG = "noise, 12 megapixels"  # as many looks as at finder patterns of that size
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name == LONG)) for name in FRAMES])
 def test_an_exhausting_frame_gets_an_answer_after_looks_of_bounded_size(name: str) -> None:
     gray = FRAMES[name]()
     watched = [Watching(decoder) for decoder in available_decoders()]

@@ -26,6 +26,7 @@ from tests.syncing import (
     Dead,
     PowerCut,
     chunk_count,
+    copy_of,
     cut_at,
     device_behind,
     first_night,
@@ -46,7 +47,8 @@ from verifier.errors import DigestError, FetchError, NotFoundError, RollbackErro
 from verifier.policy import load_policy
 from verifier.repository import ExpiredError, SignatureError
 from verifier.snapshot import ClientTooOldError, NoSpaceError
-from verifier.sync import StorageError, SyncClient, SyncOutcome, sync_history
+from verifier.sync import SyncClient, sync_history
+from verifier.sync_report import StorageError, SyncOutcome
 from verifier.trust import load_trust_list
 from verifier.trusted_time import TrustedTime
 
@@ -61,9 +63,15 @@ def night() -> Night:
     return first_night(nights=0, made_by=Unguarded)
 
 
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Device:
+    """What no test changes."""
+    return device_behind(first_night(nights=0, made_by=Unguarded), tmp_path_factory.mktemp("behind") / "cache")
+
+
 @pytest.fixture
-def device(night: Night, tmp_path: Path) -> Device:
-    return device_behind(night, tmp_path / "cache")
+def device(behind: Device, tmp_path: Path) -> Device:
+    return copy_of(behind, tmp_path / "cache")
 
 
 # ------------------------------------------------------------------------------------------ the good road
@@ -593,9 +601,9 @@ def test_a_cut_at_any_step_leaves_the_old_or_the_new_set(device: Device, step: s
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_after_a_cut_the_older_publication_is_still_refused(device: Device, night: Night, step: str) -> None:
-    old = dict(night.store)
-    publish_seed(night, 2)
+def test_after_a_cut_the_older_publication_is_still_refused(device: Device, step: str) -> None:
+    old = dict(device.night.store)
+    publish_seed(device.night, 2)
     with pytest.raises(PowerCut):
         device.client(on_step=cut_at(step)).refresh()
     before = seed_in_use(device)

@@ -22,7 +22,7 @@ from scripts.sandbox.publisher_keys import PublisherKeys
 from scripts.sandbox.publisher_metadata import SignedMetadata
 from scripts.sandbox.server import Answer, serve, serve_answers
 from tests.nightly import Device, Night, trust_list
-from tests.syncing import device_behind, first_night, index_of, index_path, publish_seed, recovers, seed_in_use
+from tests.syncing import copy_of, device_behind, first_night, index_of, index_path, publish_seed, recovers, seed_in_use
 from tests.test_net import OK, raw_server
 from verifier.cache.state import Marks
 from verifier.codec.hot import MAX_HOT, HotListError
@@ -30,17 +30,24 @@ from verifier.codec.index import decode_index, encode_index
 from verifier.errors import DigestError, FetchError, RejectedError, RollbackError, SyncError
 from verifier.net import HttpFetcher
 from verifier.repository import ENTRIES_TARGET, ExpiredError, SignatureError, index_target
-from verifier.sync import SyncOutcome, SyncReport, sync_history
+from verifier.sync import sync_history
+from verifier.sync_report import SyncOutcome, SyncReport
+
+
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory: pytest.TempPathFactory) -> Device:
+    """What no test changes."""
+    return device_behind(first_night(), tmp_path_factory.mktemp("behind") / "cache", hours=12)
 
 
 @pytest.fixture
-def night() -> Night:
-    return first_night()
+def device(behind: Device, tmp_path: Path) -> Device:
+    return copy_of(behind, tmp_path / "cache")
 
 
 @pytest.fixture
-def device(night: Night, tmp_path: Path) -> Device:
-    return device_behind(night, tmp_path / "cache", hours=12)
+def night(device: Device) -> Night:
+    return device.night
 
 
 def sync(device: Device, url: str) -> SyncReport:
