@@ -42,7 +42,7 @@ from hw.errors import HardwareError
 from hw.interfaces import Display
 from verifier.check import CheckResult, Observation
 from verifier.clock import Clock
-from verifier.recheck import News
+from verifier.recheck_queue import News
 from verifier.types import Hint
 from verifier.wording import Language
 

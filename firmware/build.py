@@ -35,7 +35,8 @@ from verifier.late import LateAnswers, Show, Start
 from verifier.link import Ask
 from verifier.lookups import LookupCount, Lookups
 from verifier.online import CONNECT_MS, TOTAL_MS, Centre, DeferredPoster, Poster, boottime_ms, in_background
-from verifier.recheck import Rechecker, RecheckQueue, Upkeep
+from verifier.recheck import Rechecker, Upkeep
+from verifier.recheck_queue import RecheckQueue
 from verifier.seal import load_audit_key
 from verifier.trusted_time import TrustedTime
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from verifier.cache.swap import sync_file
+from verifier.durable import sync_file
 from verifier.errors import DigestError, RollbackError, VerifierError
 from verifier.net import Fetcher
 from verifier.repository import Target

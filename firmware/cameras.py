@@ -6,11 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from firmware.scanner import Limits, ScanSource, pictures, video
+from firmware.settings import CameraSettings
 
 # The first frame takes as long as the opening of the camera, a large picture about a second. Whoever is silent later is
 # to be noticed within two seconds of the last frame.
 _CAMERA = Limits(open_s=5.0, capture_s=1.8)
 _DEVICES = "/dev/"
+
+
+def chosen_source(camera: CameraSettings, file: Callable[[str], Path]) -> ScanSource | None:
+    """The source that the settings name, None for none; `file` finds a picture or a video that they name."""
+    if camera.kind == "none":
+        return None
+    named = camera.kind in ("window", "video", "files") and camera.path
+    return camera_source(camera.kind, str(file(camera.path)) if named else camera.path, camera.lamp)
 
 
 def camera_source(kind: str, path: str, lamp: str = "") -> ScanSource:

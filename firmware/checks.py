@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from firmware.machine.effects import Check, Dispute, Missed, Told
 from firmware.machine.events import Checked, Event, NewsRead, Reported
 from firmware.machine.states import MenuItem, Network
 from firmware.stop_photos import StopPhotos
@@ -19,7 +20,8 @@ from verifier.check import CheckResult, Observation, Verifier
 from verifier.late import LateAnswers, wants_centre
 from verifier.link import Ask, Mode
 from verifier.online import Centre
-from verifier.recheck import News, RecheckQueue, dispute_of
+from verifier.recheck import dispute_of
+from verifier.recheck_queue import News, RecheckQueue
 from verifier.wording import Language, Text
 
 if TYPE_CHECKING:
@@ -30,28 +32,6 @@ NOT_NOTED = Text("未能记下", "NOT NOTED")
 _REMEMBERED = 100  # checks whose late answer is still told apart
 _MODES = {Network.AUTO: Mode.AUTO, Network.OFF: Mode.OFFLINE}
 _END_S = 5.0  # for which a check under way is waited at the end: its record is to reach the disk
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    number: int
-    seen: tuple[Observation, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Missed:
-    news: News
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    check_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Disputed:
-    result: CheckResult
-    language: Language
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +56,7 @@ class RunChecks:
         self._network: Network | None = None  # as the officer chose
         self._number = 0
         self._numbers: OrderedDict[str, int] = OrderedDict()  # by check id
-        self._asked: queue.SimpleQueue[_Asked | _Missed | _Told | _Disputed | _Use | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[Check | Missed | Told | Dispute | _Use | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="checks", daemon=True)
         self._thread.start()
 
@@ -95,7 +75,7 @@ class RunChecks:
 
     def run(self, number: int, seen: tuple[Observation, ...]) -> None:
         """Begin a check: its local verdict is posted, and perhaps a late answer under the same number."""
-        self._asked.put(_Asked(number, seen))
+        self._asked.put(Check(number=number, seen=seen))
 
     def use_network(self, network: Network) -> None:
         """Follow the network and try at once, or keep off it."""
@@ -111,15 +91,15 @@ class RunChecks:
 
     def missed(self, news: News) -> None:
         """The centre has changed a verdict that was not on the panel any more: it is news, also after a restart."""
-        self._asked.put(_Missed(news))
+        self._asked.put(Missed(news))
 
     def told(self, check_id: str) -> None:
         """The officer has seen what became of this check: it is no news any more."""
-        self._asked.put(_Told(check_id))
+        self._asked.put(Told(check_id))
 
     def dispute(self, result: CheckResult, language: Language) -> None:
         """The officer holds the record behind this check for wrong: into the outbox, then `Reported`."""
-        self._asked.put(_Disputed(result, language))
+        self._asked.put(Dispute(result, language))
 
     def close(self) -> None:
         """Finish what was asked for, unless the disk holds it."""
@@ -129,15 +109,15 @@ class RunChecks:
     def _work(self) -> None:
         while (asked := self._asked.get()) is not None:
             match asked:
-                case _Asked(number, seen):
-                    self._check(number, seen)
-                case _Missed(news):
+                case Check():
+                    self._check(asked.number, asked.seen)
+                case Missed(news):
                     if self._queue is not None:
                         self._queue.tell(news)
-                case _Told(check_id):
+                case Told(check_id):
                     if self._queue is not None:
                         self._queue.told(check_id)
-                case _Disputed(result, language):
+                case Dispute(result, language):
                     told = NOTED if self._dispute(result) else NOT_NOTED
                     self._post(Reported((told.in_(language),), MenuItem.DISPUTE))
                 case _Use(verifier, online):
@@ -158,7 +138,7 @@ class RunChecks:
         self._number, self._seen = number, seen
         if len(seen) == 2:
             results = self._verifier.check_pair(*seen)
-            self._post(Checked(number=number, results=results))
+            self._post(Checked(number=number, results=results, seen=seen))
             for one, result in zip(seen, results, strict=True):
                 self._judged(one, result, settled=True)
         elif self._late is not None:
@@ -174,7 +154,7 @@ class RunChecks:
             number = self._numbers[result.check_id] = self._number
             if len(self._numbers) > _REMEMBERED:
                 self._numbers.popitem(last=False)
-        self._post(Checked(number=number, results=(result,), late=late))
+        self._post(Checked(number=number, results=(result,), late=late, seen=() if late else self._seen))
         if not late:
             self._judged(self._seen[0], result, settled=self._late is None or not wants_centre(result, self._ask))
         elif self._photos is not None:

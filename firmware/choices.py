@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from verifier.durable import replace_file
 from verifier.wording import LANGUAGES, Language
 
 if TYPE_CHECKING:
@@ -58,8 +59,6 @@ class KeptChoices:
         """Write what was chosen since; what cannot be written is noted, and tried again with the next choice."""
         chosen = self._of(state)
         if chosen != self._known:
-            from verifier.cache.swap import replace_file  # noqa: PLC0415 - the first picture is made without a database
-
             self._known = chosen
             try:
                 replace_file(self._path, json.dumps(_fields(chosen)).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -215,6 +215,11 @@ def _one_of(kind: type[E], raw: dict[str, Any], name: str, usual: E, table: str 
         return kind(raw.get(name, usual))
     except ValueError as exc:
         raise ConfigError(f"{table}.{name}: none of {', '.join(kind)}") from exc
+
+
+def file_finder(beside: Path, home: Home) -> Callable[[str], Path]:
+    """Where a file is that the settings name, unless by its whole path: in their folder, else in the home."""
+    return lambda name: beside / name if (beside / name).exists() else home.folder / name
 
 
 def default_home(environment: Mapping[str, str] = os.environ) -> Path:

@@ -20,6 +20,7 @@ from typing import Any
 
 from firmware.console_line import HangUpError, RefusedLineError, Terminal
 from firmware.console_session import Command, Session, UsageError, plain, record
+from verifier.durable import replace_file
 
 PROMPT = "markcheck> "
 BLUETOOTH = "/dev/serial1"  # Raspberry Pi OS's name for the UART that the radio may have
@@ -163,8 +164,6 @@ def _read_freed(run: Path | None) -> list[float]:
 
 
 def _keep_freed(run: Path | None, moments: list[float]) -> None:
-    from verifier.cache.swap import replace_file  # noqa: PLC0415 - with the first record
-
     if run is not None:
         with suppress(OSError):  # then they count within this session
             run.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -178,13 +177,13 @@ def open_session(config: Path, home: Path | None, terminal: Terminal, **parts: A
     """A session on this configuration; SettingsError. `parts` stand in place of clocks and the system's programs."""
     from firmware.config import Home, default_home  # noqa: PLC0415 - not for --help
     from firmware.console_login import Login  # noqa: PLC0415
-    from firmware.settings import load_settings  # noqa: PLC0415
-    from firmware.start import LAST_GOOD  # noqa: PLC0415
+    from firmware.settings import LAST_GOOD, CentreSettings, load_settings  # noqa: PLC0415
     from verifier.clock import system_clock  # noqa: PLC0415
 
     settings, remark = load_settings(config, (home or default_home()) / LAST_GOOD)
     named = Path(settings.paths.home).expanduser() if settings.paths.home else default_home()
     house = Home(home or named)
+    settings, remark = CentreSettings(house.folder).over(settings, remark)
     clock = parts.pop("clock", None) or system_clock
     login = Login(
         plain(settings.device.name)[:40] or "unnamed", house.folder / KEYS, house.folder / TRIES,
@@ -199,8 +198,7 @@ def open_session(config: Path, home: Path | None, terminal: Terminal, **parts: A
 def may_serve(line: str, config: Path, home: Path | None) -> bool:
     """Whether a console may open this line: no reader, no barcode engine and no radio is on it. SettingsError."""
     from firmware.config import default_home  # noqa: PLC0415 - not for --help
-    from firmware.settings import load_settings  # noqa: PLC0415
-    from firmware.start import LAST_GOOD  # noqa: PLC0415
+    from firmware.settings import LAST_GOOD, load_settings  # noqa: PLC0415
 
     settings, _ = load_settings(config, (home or default_home()) / LAST_GOOD)
     taken = (settings.reader.port, settings.barcode.port, BLUETOOTH)

@@ -23,6 +23,7 @@ _ERASE = "ERASE"
 _SYNC_WORDS = {
     "done": "done", "unreachable": "no connection; the old data stay in use", "busy": "one is running already",
     "card": "the card fails; the old data stay in use", "refused": "the data were refused; the old data stay in use",
+    "no key": "neither a shift nor the centre has given the epoch key; the old data stay in use",
     "none": "no source is set", "hung": "it took too long and was ended", "broken": "it failed",
 }  # fmt: skip
 
@@ -70,6 +71,7 @@ def _version(_: Session, arguments: list[str]) -> Iterator[Row]:
 
 def _status(session: Session, arguments: list[str]) -> Iterator[Row]:
     from firmware.logs import masked  # noqa: PLC0415
+    from firmware.settings import CentreSettings  # noqa: PLC0415
 
     _none(arguments, "status")
     try:
@@ -81,6 +83,9 @@ def _status(session: Session, arguments: list[str]) -> Iterator[Row]:
         yield _row(**{"program": "running", **{_word(name): _word(value) for name, value in program.items()}})
         for part, problem in faults.items() if isinstance(faults, dict) else ():
             yield _row(fault=_word(part), problem=masked(str(problem)))
+        waiting, counted = CentreSettings(session.home.folder).version, program.get("settings_version")
+        if waiting > (counted if isinstance(counted, int) else 0):
+            yield _row(settings=f"version {waiting} of the centre counts from the next start")
     yield _data(session)
     if session.remark:
         yield _row(settings=masked(session.remark))
@@ -149,8 +154,7 @@ def _absent(part: str) -> Any:
 
 
 def _asked(session: Session, part: str) -> Any:
-    from firmware.console_parts import limit_of  # noqa: PLC0415
-    from firmware.diagnostics import PartReport, State  # noqa: PLC0415
+    from firmware.diagnostics import PartReport, State, limit_of  # noqa: PLC0415
 
     try:
         told = _ask(session, "selftest", limit_of(part) + 2, part=part)
@@ -355,13 +359,18 @@ def _config(session: Session, arguments: list[str]) -> Iterator[Row]:
     from firmware.logs import masked  # noqa: PLC0415
 
     _none(arguments, "config")
-    yield _row(settings=masked(session.remark) or "in force as they stand in the file")
+    yield _row(settings=masked(session.remark) or "in force, with those that the centre sent")
     for name, value in _flat(asdict(session.settings)):
         yield _row(**{name: masked(value) if isinstance(value, str) else value})
 
 
-def _flat(sections: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    return ((f"{section}.{name}", value) for section, values in sections.items() for name, value in values.items())
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each setting with its place in the file; what stands in no section comes first."""
+    for section, values in settings.items():
+        if isinstance(values, Mapping):
+            yield from ((f"{section}.{name}", value) for name, value in values.items())
+        else:
+            yield section, values
 
 
 def _export(session: Session, arguments: list[str]) -> Iterator[Row]:

@@ -167,13 +167,14 @@ def program_requests(state: Callable[[], State], tests: Mapping[str, Test]) -> d
         return {
             "page": type(now.page).__name__.lower(), "light": now.light.value, "network": now.network.value,
             "online": now.status.online, "battery_percent": now.status.battery, "faults": dict(now.faults),
+            "settings_version": now.status.settings or None,
         }  # fmt: skip
 
     def parts(_: Mapping[str, Any]) -> dict[str, Any]:
         return {"parts": list(tests)}
 
     def selftest(asked: Mapping[str, Any]) -> dict[str, Any]:
-        from firmware.console_parts import report_of  # noqa: PLC0415 - loaded with the first self-test
+        from firmware.diagnostics import report_of  # noqa: PLC0415 - loaded with the first self-test
 
         part = asked.get("part")
         if not isinstance(part, str) or part not in tests:

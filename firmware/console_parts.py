@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -13,37 +12,27 @@ from urllib.parse import urlsplit
 
 from firmware import diagnostics
 from firmware.build import open_store, trusted_time
-from firmware.config import ConfigError, Home, load_online
-from firmware.diagnostics import Answer, PartReport, State, Test
+from firmware.config import ConfigError, Home, file_finder, load_online
+from firmware.diagnostics import Answer, PartReport, State, Test, limit_of, report_of
 from firmware.settings import Settings
 from hw.errors import HardwareError, one_line
 from verifier.cache.store import StatusStore
 from verifier.clock import Clock
 
 if TYPE_CHECKING:
-    from hw.rfid.driver import Driver
     from hw.sound.gpio import GpioOutputs
 
-# Seconds; together less than the minute that a technician waits. A camera's process loads its libraries first.
-_LIMITS = {"camera": 20.0, "reader": 6.0, "audit": 6.0, "cache": 4.0}
-_USUAL_LIMIT = 2.5
 _CONNECT_S = 2.0
 _NOT_SET = State.NOTE, "none is set"
 
 Ask = Callable[[str], PartReport]
 
 
-def limit_of(part: str) -> float:
-    """In seconds."""
-    return _LIMITS.get(part, _USUAL_LIMIT)
-
-
 def own_tests(settings: Settings, home: Home, clock: Clock, beside: Path) -> dict[str, Test]:
     """A test for each part, in the order in which they are told. Relative files as in the program: `beside` the
     settings, else in the home."""
 
-    file = _beside(beside, home)
-    sysfs = Path(settings.paths.sysfs)
+    file = file_finder(beside, home)
     time_known = trusted_time(home, clock)
     return {
         "camera": lambda: _camera(settings, file),
@@ -56,38 +45,15 @@ def own_tests(settings: Settings, home: Home, clock: Clock, beside: Path) -> dic
         "trust": lambda: _with_store(home, diagnostics.trust),
         "clock": diagnostics.clock(time_known, clock),
         "network": lambda: _network(home),
-        "battery": diagnostics.battery(sysfs if sysfs.is_absolute() else file(str(sysfs))),
+        "battery": diagnostics.battery(file(settings.paths.sysfs)),
         "disk": diagnostics.disk(home.folder),
         "audit": diagnostics.audit(home.audit),
     }
 
 
-def _beside(beside: Path, home: Home) -> Callable[[str], Path]:
-    return lambda name: beside / name if (beside / name).exists() else home.folder / name
-
-
 def reports(tests: Mapping[str, Test], parts: list[str]) -> Iterator[PartReport]:
     """One after the other, each as soon as it is known."""
     return (report_of(part, tests[part]) for part in parts)
-
-
-def report_of(part: str, test: Test) -> PartReport:
-    """Of one part. While a test of it has not come back, no other begins: threads that hang must not add up."""
-    if any(thread.name == f"test {part}" for thread in threading.enumerate()):
-        return PartReport(part, State.FAIL, 0, "another test of it has not come back")
-    return diagnostics.self_test({part: _loaded(test)}, limit_of(part))[0]
-
-
-def _loaded(test: Test) -> Test:
-    """A library that is not there is a finding, too."""
-
-    def loaded() -> Answer:
-        try:
-            return test()
-        except ImportError as exc:
-            return State.FAIL, one_line(f"a library is missing: {exc.name}")
-
-    return loaded
 
 
 def _with_store(home: Home, make: Callable[[StatusStore], Test]) -> Answer:
@@ -98,41 +64,34 @@ def _with_store(home: Home, make: Callable[[StatusStore], Test]) -> Answer:
 
 def _camera(settings: Settings, file: Callable[[str], Path]) -> Answer:
     """Whether a frame comes and can be read."""
-    from firmware.cameras import camera_source  # noqa: PLC0415 - parts are loaded when they are tested
+    from firmware.cameras import chosen_source  # noqa: PLC0415 - parts are loaded when they are tested
     from firmware.scanner import FaultEvent, Heartbeat, Scanner  # noqa: PLC0415
 
-    camera = settings.camera
-    if camera.kind == "none":
+    source = chosen_source(settings.camera, file)
+    if source is None:
         return _NOT_SET
-    path = _camera_path(settings, file)
     end_s = time.monotonic() + limit_of("camera") - 1
-    with closing(Scanner(camera_source(camera.kind, path))) as scanner:
+    with closing(Scanner(source)) as scanner:
         while time.monotonic() < end_s:
             for event in scanner.poll(0.2):
                 if isinstance(event, FaultEvent):
                     return State.FAIL, one_line(f"{event.reason.value} {event.component}: {event.problem}")
                 if isinstance(event, Heartbeat):
-                    return State.PASS, f"{camera.kind}, a frame read in {event.ms:.0f} ms"
+                    return State.PASS, f"{settings.camera.kind}, a frame read in {event.ms:.0f} ms"
     return State.FAIL, "no frame came"
-
-
-def _camera_path(settings: Settings, file: Callable[[str], Path]) -> str:
-    camera = settings.camera
-    return str(file(camera.path)) if camera.kind in ("window", "video", "files") and camera.path else camera.path
 
 
 def own_look(settings: Settings, beside: Path, home: Home) -> dict[str, Any]:
     """As `firmware.console_trials.looked`, of a camera that no program holds."""
-    from firmware.cameras import camera_source  # noqa: PLC0415
+    from firmware.cameras import chosen_source  # noqa: PLC0415
     from firmware.console_trials import LOOK_S, looked  # noqa: PLC0415
     from firmware.scanner import CodeEvent, Event, Heartbeat, Scanner  # noqa: PLC0415
 
-    camera = settings.camera
-    if camera.kind == "none":
+    source, events = chosen_source(settings.camera, file_finder(beside, home)), list[Event]()
+    if source is None:
         raise HardwareError("camera", "none is set")
-    path, events = _camera_path(settings, _beside(beside, home)), list[Event]()
     end_s = time.monotonic() + limit_of("camera")
-    with closing(Scanner(camera_source(camera.kind, path))) as scanner:
+    with closing(Scanner(source)) as scanner:
         while time.monotonic() < end_s and not any(isinstance(event, CodeEvent) for event in events):
             warm = any(isinstance(event, Heartbeat) for event in events)
             events += scanner.poll(0.2)
@@ -144,16 +103,14 @@ def own_look(settings: Settings, beside: Path, home: Home) -> dict[str, Any]:
 def own_tags(settings: Settings) -> dict[str, Any]:
     """The tags before a reader that no program holds, on the antennas and of the air protocol of the settings."""
     from firmware.console_trials import MOST_TAGS, TAGS_S  # noqa: PLC0415
-    from firmware.tags import Field  # noqa: PLC0415
-    from hw.rfid.types import AirProtocol  # noqa: PLC0415
+    from firmware.readers import driver_at, field_of  # noqa: PLC0415
 
     reader = settings.reader
     if not reader.port:
         raise HardwareError("tag reader", "none is set")
-    field = Field(antennas=tuple(range(1, reader.antennas + 1)), air=AirProtocol(reader.air))
-    with closing(_driver(settings)) as driver:
+    with closing(driver_at(reader, reader.port)()) as driver:
         caps = driver.open()
-        reads = driver.read_once(TAGS_S, field.config(caps, watching=False))
+        reads = driver.read_once(TAGS_S, field_of(reader).config(caps, watching=False))
     strongest = sorted(reads, key=lambda read: read.rssi_raw, reverse=True)[:MOST_TAGS]
     return {
         "fault": None,
@@ -194,18 +151,11 @@ def _reader(settings: Settings) -> Answer:
     reader = settings.reader
     if not reader.port:
         return _NOT_SET if not reader.scene else (State.NOTE, "an emulated one: it exists in the program only")
-    with closing(_driver(settings)) as driver:
+    from firmware.readers import driver_at  # noqa: PLC0415
+
+    with closing(driver_at(reader, reader.port)()) as driver:
         caps = driver.open()
     return State.PASS, one_line(f"{reader.protocol} {caps.model} {caps.firmware}")
-
-
-def _driver(settings: Settings) -> Driver:
-    from hw.rfid.models import MODELS  # noqa: PLC0415
-    from hw.rfid.types import RadioConfig  # noqa: PLC0415
-
-    reader = settings.reader
-    model, radio = MODELS[reader.protocol], RadioConfig(power_dbm=reader.power_dbm)
-    return model.driver(model.line(Path(reader.port), reader.baud, None), radio, reader_id=reader.protocol)
 
 
 def _panel(settings: Settings) -> Answer:

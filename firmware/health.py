@@ -14,8 +14,7 @@ from pathlib import Path
 from firmware.build import open_store
 from firmware.config import Home, default_home
 from firmware.fonts import FontMissingError, plate_font, text_font
-from firmware.settings import Settings, SettingsError, load_settings
-from firmware.start import LAST_GOOD
+from firmware.settings import LAST_GOOD, Settings, SettingsError, load_settings
 from hw.qr.decoders import available_decoders
 from verifier.errors import CacheMissingError, VerifierError
 

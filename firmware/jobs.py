@@ -21,6 +21,7 @@ _KINDS: dict[str, Text] = {
     "unreachable": Text("网络不通,未同步", "NO CONNECTION"),
     "busy": Text("已在同步中", "ALREADY RUNNING"),
     "card": Text("存储故障,未同步", "STORAGE FAULT"),
+    "no key": Text("无密钥,未同步", "NO EPOCH KEY"),
     "refused": Text("数据被拒,未同步", "DATA REFUSED"),
     "none": Text("未设同步地址", "NO SYNC SOURCE"),
     "hung": Text("同步超时", "SYNC TIMED OUT"),
@@ -28,6 +29,7 @@ _KINDS: dict[str, Text] = {
 }
 _IN_USE = Text("原数据继续有效", "OLD DATA IN USE")
 _AS_OF = Text("数据{}", "DATA {}")
+_NEW_SETTINGS = Text("新配置重启后生效", "CONFIG AT RESTART")
 
 Lines = Callable[[Language], tuple[str, ...]]
 
@@ -121,4 +123,5 @@ def sync_lines(outcome: dict[str, str], language: Language) -> tuple[str, ...]:
     if kind != "done":
         return text, _IN_USE.in_(language)
     moment = datetime.fromisoformat(outcome["as_of"]).astimezone(SHANGHAI)
-    return text, _AS_OF.in_(language).format(moment.strftime("%m-%d %H:%M"))
+    new = (_NEW_SETTINGS.in_(language),) if outcome.get("settings") else ()
+    return text, _AS_OF.in_(language).format(moment.strftime("%m-%d %H:%M")), *new

@@ -25,7 +25,7 @@ from verifier.plates import PLATE_KINDS, display_text
 from verifier.roles import Duty
 from verifier.types import SHANGHAI, Hint, Plate
 from verifier.verdict import Age, Tone
-from verifier.wording import HINTS, PURPOSES, TAG_LEVELS, VERDICTS, Text
+from verifier.wording import AIM_AGAIN, HINTS, PURPOSES, TAG_LEVELS, VERDICTS, Text
 
 ROW_COLUMNS = LIST_COLUMNS
 ROWS = 3  # that every panel has room for
@@ -83,6 +83,7 @@ PARTS: dict[str, Text] = {
     "audit": Text("记录故障", "AUDIT FAIL"),
     "clock": Text("时钟可疑", "CLOCK WRONG"),
     "settings": Text("配置有误", "BAD CONFIG"),
+    "mode": Text("缺少读写器", "NO READER"),
 }
 _OTHER_PART = Text("部件故障", "PART FAIL")
 _FAULT = Text("故障", "FAULT")  # where there is room for no more
@@ -90,9 +91,9 @@ _FAULT = Text("故障", "FAULT")  # where there is room for no more
 _ONLINE, _OFFLINE, _HELD_OFF = Text("在线", "ON"), Text("离线", "OFF"), Text("禁网", "HELD")
 _STARTING = Text("正在启动", "STARTING")
 _TO_SCAN = (Text("按确认键扫码", "OK: SCAN"), Text("上:输号牌 左:标识", "UP PLATE  < TAGS"))
+_TO_TYPE = Text("上:输号牌", "UP PLATE")  # where the policy offers no tags
 _TODAY = Text("今日{}次", "TODAY {}")
 _SCANNING, _RECORD = Text("正在扫码", "SCANNING"), Text("再按确认:记无法识读", "OK: UNREADABLE")
-_AIM_AGAIN = Text("请重新对准", "AIM AGAIN")
 _WHICH = Text("有多个码,请选择", "WHICH CODE?")
 _CHECKING = Text("正在核查", "CHECKING")
 _KIND, _ANY_KIND = Text("种类{}", "KIND {}"), Text("种类不明", "KIND UNKNOWN")
@@ -254,13 +255,14 @@ def _boot(state: State, page: st.Boot, room: int) -> tuple[Row, ...]:
 def _ready(state: State, page: st.Ready, room: int) -> tuple[Row, ...]:
     today = _TODAY.in_(state.language).format(sum(state.counts.values()))
     last = _NEWS_KEY.in_(state.language) if state.news and state.may(Duty.HISTORY) else today
-    return Row(_TO_SCAN[0].in_(state.language), big=True), Row(_TO_SCAN[1].in_(state.language)), Row(last)
+    others = _TO_SCAN[1] if Mode.TAGS in state.offered else _TO_TYPE
+    return Row(_TO_SCAN[0].in_(state.language), big=True), Row(others.in_(state.language)), Row(last)
 
 
 def _aim(state: State, page: st.Aim, room: int) -> tuple[Row, ...]:
     hint = None if page.hint is None else HINTS[page.hint]
     if page.hint is None or (page.hint is Hint.NO_CODE and not page.named):
-        hint = _AIM_AGAIN if page.named else None
+        hint = AIM_AGAIN if page.named else None
     told = () if hint is None else (Row(hint.in_(state.language), big=True),)
     if not told:
         return (Row(_SCANNING.in_(state.language), big=True),)
@@ -424,8 +426,8 @@ def _info(state: State, page: st.Info, room: int) -> tuple[Row, ...]:
         return (Row(_BUSY.in_(state.language), big=True),)
     if page.lines:
         return tuple(Row(printable(line, 2 * ROW_COLUMNS), outside=True) for line in page.lines[:room])
-    about = (Row(printable(line, 2 * ROW_COLUMNS), outside=True) for line in state.status.about[: room - 1])
-    return Row("MARKCHECK", big=True), *about
+    about = tuple(Row(printable(line, 2 * ROW_COLUMNS), outside=True) for line in state.status.about[:room])
+    return about if len(about) == room else (Row("MARKCHECK", big=True), *about)
 
 
 def _purpose(state: State, page: st.PurposeChoice, room: int) -> tuple[Row, ...]:

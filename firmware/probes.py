@@ -13,16 +13,17 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from firmware.machine.events import Counted, DataRead, Event, NetworkRead, PartFault, PowerRead
-from firmware.machine.states import State
+from firmware.machine.events import Counted, DataRead, Event, ModesRead, NetworkRead, PartFault, PowerRead
+from firmware.machine.states import Mode, State
 from firmware.machine.steps import FLAT
 from hw.power.sysfs import read_power
 from verifier.audit import COUNTED, checks_of
 from verifier.cache.store import StatusStore
 from verifier.clock import Clock
-from verifier.errors import AuditError, CacheError, CacheMissingError
+from verifier.errors import AuditError, CacheError, CacheMissingError, PolicyError
 from verifier.heartbeat import Vitals, save_vitals
 from verifier.online import Centre
+from verifier.policy import Policy, load_policy
 from verifier.types import SHANGHAI
 from verifier.verdict import VerdictCode
 from verifier.wipe import WipeRecord
@@ -30,7 +31,8 @@ from verifier.wipe import WipeRecord
 EVERY_S = 1.0
 WIPE_ROUNDS = 30  # for which a wipe may go on before the program is ended all the same
 VITALS_FIRST_MS, VITALS_EVERY_MS = 10_000, 300_000
-CACHE = "cache"
+CACHE, MODE = "cache", "mode"
+NEEDS_READER = frozenset({Mode.TAGS, Mode.CHECKPOINT})
 _RETRY_STEP_MS = 5_000  # the next try is told in steps of this: nobody reads seconds, and each one is a new picture
 _BLOCK = 1 << 16  # bytes
 _MOST_BYTES = 32 << 20  # of the audit log for one day
@@ -124,6 +126,28 @@ def data(store: StatusStore, time: Doubting, clock: Clock, *, has_key: bool) -> 
     return probe
 
 
+def modes(policy: Callable[[], bytes], *, has_reader: bool) -> Probe:
+    """What the policy in force says of this device; `policy` gives its bytes, CacheError without data.
+
+    A device without a reader opens at the roadside, and its banner says why.
+    """
+    known: list[tuple[bytes, Policy]] = []
+
+    def probe() -> tuple[Event, ...]:
+        with suppress(CacheError, PolicyError):  # the last good one stays in force, as in checks
+            data = policy()
+            if not known or known[0][0] != data:
+                known[:] = [(data, load_policy(data))]
+        said = known[0][1] if known else Policy()
+        lacking = said.mode in NEEDS_READER and not has_reader
+        return (
+            ModesRead(opens=Mode.ROADSIDE if lacking else said.mode, offered=frozenset(said.modes)),
+            PartFault(MODE, f"{said.mode}: this device has no reader" if lacking else ""),
+        )
+
+    return probe
+
+
 def counts(audit: Path, clock: Clock) -> Probe:
     """Today's checks by their verdicts, in Asia/Shanghai: as many as the audit log has rows of them."""
     tally = Tally(audit)
@@ -161,8 +185,10 @@ def vitals(path: Path, state: Callable[[], State], clock: Clock, now_ms: Callabl
 def _vitals(state: State, failed: Mapping[str, int], now: datetime) -> Vitals:
     verdicts = {f"verdict_{code.value.lower()}": count for code, count in state.counts.items()}
     faults = {f"fault_{part}": count for part, count in failed.items()}
+    settings = {"settings_version": state.status.settings} if state.status.settings else {}
     return Vitals(
-        at=now, battery_percent=state.status.battery, charging=state.status.charging, counters=verdicts | faults,
+        at=now, battery_percent=state.status.battery, charging=state.status.charging,
+        counters=verdicts | faults | settings,
         faults=tuple(sorted(state.faults)),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from firmware.checkpoint import Checkpoint
 from firmware.machine.events import Event, PartFault
 from firmware.settings import ReaderSettings
 from firmware.tags import PART, TC1_WORDS, Field, TagThread
+from hw.rfid.driver import Driver
 from hw.rfid.models import MODELS
 from hw.rfid.types import AirProtocol, RadioConfig
 from verifier.check import CheckResult, Observation, Verifier
@@ -30,7 +31,6 @@ def start_reader(
     `verifier` gives the one of the device in use, which that thread alone may ask; there is one by now. `file` finds
     a file that the settings name.
     """
-    model, radio = MODELS[reader.protocol], RadioConfig(power_dbm=reader.power_dbm)
     port = reader.port or _emulated(reader, post, file, stack)
 
     def in_use() -> Verifier:
@@ -44,17 +44,28 @@ def start_reader(
     def look_at(seen: TagSeen) -> TagEvidence:
         return in_use().look_at(seen)
 
-    line = model.line(Path(port), reader.baud, None)
     tags = TagThread(
-        lambda: model.driver(line, radio, reader_id=reader.protocol),
+        driver_at(reader, port),
         post,
         look_at,
         lambda with_memory: Checkpoint(check, look_at, with_memory=with_memory),
-        field=Field(antennas=tuple(range(1, reader.antennas + 1)), air=AirProtocol(reader.air), user_words=TC1_WORDS),
+        field=field_of(reader),
     )
     tags.start()
     stack.callback(tags.close)
     return tags
+
+
+def driver_at(reader: ReaderSettings, port: str) -> Callable[[], Driver]:
+    """Makes the driver of the reader that the settings name, on this port."""
+    model, radio = MODELS[reader.protocol], RadioConfig(power_dbm=reader.power_dbm)
+    line = model.line(Path(port), reader.baud, None)
+    return lambda: model.driver(line, radio, reader_id=reader.protocol)
+
+
+def field_of(reader: ReaderSettings) -> Field:
+    """Where and how it looks for tags."""
+    return Field(antennas=tuple(range(1, reader.antennas + 1)), air=AirProtocol(reader.air), user_words=TC1_WORDS)
 
 
 def _emulated(

@@ -48,12 +48,11 @@ from firmware.scan_protocol import (
 from hw.errors import DeviceNotFoundError, FrameError, HardwareError
 from hw.interfaces import CameraSettings, CodeDecoder, Frame, FrameSource
 from hw.qr.hints import find_hint
-from hw.qr.pipeline import decode_frame, marks
+from hw.qr.pipeline import STILL_BUDGET_S, decode_frame, marks
 from hw.qr.reader import CodeReader
 from hw.qr.views import Views
 from verifier.types import CodeSeen, Hint
 
-STILL_BUDGET_S = 1.0  # as in firmware.scan, which would load the verifier: this process needs neither data nor keys
 _IDLE_S = 1.0  # between two grants, after which nobody looks
 _MAX_DATA = 1 << 30  # bytes; a picture of 100 megapixels takes 600 MB while it is read
 _MAX_FILE = PHOTO_PLACE + PHOTO_HEADER.size + MAX_PHOTO  # bytes; the slot is the only file it writes

@@ -135,13 +135,11 @@ def verdict_ink(view: VerdictView, size: tuple[int, int] = PANEL, around: Around
     raise problem
 
 
-def pages_ink(view: VerdictView, size: tuple[int, int] = PANEL, around: Around = _NOTHING) -> list[Image.Image]:
-    """The verdict page, then the pages of reasons, actions and the vehicle (`VerdictView.lists`)."""
-    return [page_ink(view, number, size, around) for number in range(1 + len(view.lists))]
-
-
 def page_ink(view: VerdictView, number: int, size: tuple[int, int] = PANEL, around: Around = _NOTHING) -> Image.Image:
-    """One of them; a number behind the last, which a late answer may leave, is the last."""
+    """The verdict page, or one of those of reasons, actions and the vehicle (`VerdictView.lists`), from 1.
+
+    A number behind the last, which a late answer may leave, is the last.
+    """
     number = min(number, len(view.lists))
     return _list_page(view, number, size, around) if number else verdict_ink(view, size, around)
 

@@ -34,7 +34,7 @@ from hw.rfid.types import (
     TagRead,
 )
 from verifier.codec.cose import SIGNATURE_LENGTH
-from verifier.codec.tag import TC0_EPC_BYTES, TC1_BYTES
+from verifier.codec.tag import LONGEST_TC1_BYTES, TC0_EPC_BYTES
 from verifier.types import TagAuth, TagEvidence, TagSeen
 
 PART = "reader"
@@ -46,7 +46,7 @@ TRIES = 3  # to read one tag's memory
 REMEMBERED = 256  # tags whose memory is kept
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 5.0  # between two attempts to open the reader
 TID_WORDS = 6
-TC1_WORDS, TC0_WORDS = TC1_BYTES // 2, SIGNATURE_LENGTH // 2
+TC1_WORDS, TC0_WORDS = LONGEST_TC1_BYTES // 2, SIGNATURE_LENGTH // 2
 UNHEARD_DBM = -90.0  # of a reader that tells no strength
 
 
@@ -60,7 +60,7 @@ class Field:
     """Where and how a reader looks for tags.
 
     `user_words` of a checkpoint are read along with every read where the reader can: TC1_WORDS for certificates, of
-    which a line of 115200 baud carries 65 a second. Of tags that stand, memory is read once and apart.
+    which a line of 115200 baud carries 63 a second. Of tags that stand, memory is read once and apart.
     """
 
     antennas: tuple[int, ...] = (1,)

@@ -29,8 +29,8 @@ from firmware.bundle import (
     unpack,
 )
 from hw.power.sysfs import PowerReading
-from verifier.cache.swap import replace_file
 from verifier.clock import Clock
+from verifier.durable import replace_file
 from verifier.errors import SyncBusyError, VerifierError
 from verifier.net import Fetcher
 from verifier.repository import NotSignedError, SignedRepository

@@ -17,10 +17,10 @@ from firmware import diagnostics, probes
 from firmware.alive import DiskCheck, Notifier, Watchdog
 from firmware.app import Draw, Panel, Parts, Program, monotonic_ms
 from firmware.build import Device, audit_log, build_device, device_context, epoch_key, software_version, trusted_time
-from firmware.cameras import camera_source
+from firmware.cameras import chosen_source
 from firmware.checks import RunChecks
 from firmware.choices import FILE, KeptChoices
-from firmware.config import Home, default_home
+from firmware.config import Home, default_home, file_finder
 from firmware.console_link import listen
 from firmware.console_trials import Overheard, SharedPanel, Sounding, Trials
 from firmware.draw import draw
@@ -96,8 +96,8 @@ class Appliance:
 
     def begin(self) -> None:
         """The first facts, the first page, and the word to the service manager."""
+        self.probing.start()  # before: what the policy says decides where it opens
         self.program.begin(self.parts)
-        self.probing.start()
         while isinstance(self.program.state.page, st.Boot) and not self.program.over:
             self.program.turn()
         if not self.program.over:
@@ -184,17 +184,21 @@ def build_program(
     with ExitStack() as stack:  # what is there already is let go when the rest cannot be made
         stack.callback(notifier.close)
         stack.callback(lambda: choices.keep(program.state))  # of the last second
-        builder = _Builder(settings, inputs, program, watchdog, stack, house, config.parent, ring, choices)
+        builder = _Builder(
+            settings, inputs, program, watchdog, stack, house, file_finder(config.parent, house), ring, choices
+        )
         parts, probing = builder.build(panel)
         return Appliance(program, parts, probing, notifier, ending, stack.pop_all())
 
 
 def _first_state(settings: Settings) -> State:
     device = settings.device
-    about = (software_version(), *((device.name,) if device.name else ()))
+    counted = f"settings {settings.version}" if settings.version else ""
+    about = tuple(filter(None, (software_version(), device.name, counted)))
     officers = settings.officers
     return State(
-        language=device.language, province=device.province, status=Status(demo=device.demo, about=about),
+        language=device.language, province=device.province,
+        status=Status(demo=device.demo, about=about, settings=settings.version),
         locked=officers.required, lock_ms=officers.lock_minutes * 60_000 if officers.required else None,
     )  # fmt: skip
 
@@ -209,7 +213,7 @@ class _Builder:
     watchdog: Watchdog
     stack: ExitStack
     home: Home
-    beside: Path
+    file: Callable[[str], Path]
     ring: LogRing
     choices: KeptChoices
     tests: dict[str, diagnostics.Test] = field(default_factory=dict)
@@ -282,11 +286,9 @@ class _Builder:
 
     def _eyes(self) -> Eyes | None:
         camera = self.settings.camera
-        source = self.inputs.source
+        source = self.inputs.source or chosen_source(camera, self.file)
         if source is None:
-            if camera.kind == "none":
-                return None
-            source = camera_source(camera.kind, self._camera_path(), camera.lamp)
+            return None
         faults = fault_frames(self.home, self.inputs.clock)
         scanner = Scanner(source, fault_frames=faults, spare=camera.spare, photos=True)
 
@@ -301,17 +303,6 @@ class _Builder:
         self.stack.callback(eyes.close)
         self.tests[CAMERA] = diagnostics.camera(lambda: eyes.frame_s, time.monotonic, 3 * IDLE_S)
         return eyes
-
-    def _camera_path(self) -> str:
-        """A picture or video by its whole path; numbers and devices as they stand."""
-        camera = self.settings.camera
-        if camera.kind in ("window", "video", "files") and camera.path:
-            return str(self._file(camera.path))
-        return camera.path
-
-    def _file(self, name: str) -> Path:
-        path = self.beside / name
-        return path if path.exists() else self.home.folder / name
 
     def _photos(self, eyes: Eyes | None) -> StopPhotos:
         photograph = None if eyes is None else eyes.photograph
@@ -350,13 +341,16 @@ class _Builder:
         self._watch(ENGINE)
 
     def _reader(self, post: Callable[[Event], None]) -> TagThread | None:
-        reader = self.settings.reader
-        if not (reader.port or reader.scene):
+        if not self._has_reader:
             return None
         from firmware.readers import start_reader  # noqa: PLC0415 - loads pyserial and drivers, where there is a reader
 
         self._watch("reader")
-        return start_reader(reader, post, lambda: self.for_tags, file=self._file, stack=self.stack)
+        return start_reader(self.settings.reader, post, lambda: self.for_tags, file=self.file, stack=self.stack)
+
+    @property
+    def _has_reader(self) -> bool:
+        return bool(self.settings.reader.port or self.settings.reader.scene)
 
     def _sound(self) -> Callable[[str], None]:
         sound = self.settings.sound
@@ -400,7 +394,8 @@ class _Builder:
             probes.counts(self.home.audit, clock),
             probes.vitals(self.home.vitals, lambda: self.program.state, clock, self.inputs.now_ms),
             lambda: probes.data(in_use.device.store, time_known, clock, has_key=in_use.has_key)(),
-            probes.battery(self._sysfs()),
+            probes.modes(lambda: in_use.device.store.policy(), has_reader=self._has_reader),
+            probes.battery(self.file(self.settings.paths.sysfs)),
             lambda: probes.network(_centre(in_use))(),
         )
         probing = Probing(asked, self.program.post)
@@ -430,7 +425,7 @@ class _Builder:
             "trust": lambda: diagnostics.trust(in_use.device.store)(),
             "clock": diagnostics.clock(time_known, self.inputs.clock),
             "network": lambda: diagnostics.network(_centre(in_use))(),
-            "battery": diagnostics.battery(self._sysfs()),
+            "battery": diagnostics.battery(self.file(self.settings.paths.sysfs)),
             "disk": diagnostics.disk(self.home.folder),
             "audit": diagnostics.audit(self.home.audit),
         }
@@ -446,10 +441,6 @@ class _Builder:
 
     def _watch(self, part: str) -> None:
         self.tests[part] = diagnostics.standing(part, lambda: self.program.state.faults)
-
-    def _sysfs(self) -> Path:
-        path = Path(self.settings.paths.sysfs)
-        return path if path.is_absolute() else self._file(str(path))
 
 
 def _centre(in_use: DeviceInUse) -> Centre | None:

@@ -159,8 +159,10 @@ _REASON_MEANINGS: dict[Reason, str] = {
     R.ONLINE_UNREACHABLE: "连不上中心",
     R.CACHE_REJECTED: "本机数据损坏，没有采用；请同步",
     R.TRUST_LIST_OLD: "信任名单太旧，只凭码不够",
-    R.VIN_MISMATCH: "车架号与凭证不符",
-    R.VIN_CONFIRMED: "车架号与凭证相符",
+    R.VIN_MISMATCH: "车架号与凭证不符，或登记在别的号牌上",
+    R.VIN_CONFIRMED: "车架号与凭证相符，或登记在这副号牌上",
+    R.VIN_NOT_FOUND: "中心没有登记这个车架号，请重新核对",
+    R.VIN_WANTED: "这个车架号登记的车涉及布控，联系中心",
 }
 _BANNERS: dict[str, str] = {
     "camera": "手输号牌，或用扫码器",
@@ -174,6 +176,7 @@ _BANNERS: dict[str, str] = {
     "audit": "核查照常，但没有记录；尽快交技术员",
     "clock": "联网校时；按日期的判定会是“无法判定”",
     "settings": "本机用上次的设置，核查照常",
+    "mode": "规定的模式要用读写器，本机没有，所以停在路检；扫码、手输照常，请告知技术员",
 }
 _TONES: dict[Tone, tuple[str, str]] = {
     Tone.PASS: ("通过", "圆内打勾"),

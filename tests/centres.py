@@ -18,7 +18,7 @@ from scripts.sandbox.folder_store import MemoryFetcher
 from scripts.sandbox.keys import SigningKey, signing_key
 from scripts.sandbox.showcase import Showcase
 from verifier.audit import AuditLog
-from verifier.cache.keys import CREDENTIAL, PLATE, KeyHasher, plate_bytes, serial_bytes
+from verifier.cache.keys import CREDENTIAL, PLATE, VIN, KeyHasher, plate_bytes, serial_bytes
 from verifier.cache.store import StatusStore
 from verifier.cache.values import to_wide
 from verifier.check import CheckResult, Observation, Verifier
@@ -35,6 +35,7 @@ from verifier.codec.online import (
     Row,
     RowStatus,
     StatusRequest,
+    VinWord,
     answer_payload,
     decode_report,
     decode_request,
@@ -47,9 +48,11 @@ from verifier.late import LateAnswers
 from verifier.link import Mode
 from verifier.online import Centre, at_once
 from verifier.online_http import HttpPoster
-from verifier.recheck import Rechecker, RecheckQueue, Upkeep
+from verifier.recheck import Rechecker, Upkeep
+from verifier.recheck_queue import RecheckQueue
 from verifier.sync import SyncClient
 from verifier.types import Algorithm, KeyRole, Plate, PlateSeen
+from verifier.vin import Vin
 
 START = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 OLD = timedelta(days=3)  # data of this age give grade C
@@ -77,6 +80,7 @@ class OnlineWorld:
     centre_clock: Callable[[], datetime] | None = None
     reports: list[Report] = field(default_factory=list)
     unknown: bool = False
+    serves: frozenset[IdKind] = frozenset(IdKind)
 
     def __post_init__(self) -> None:
         self.authority: Authority = new_authority(self.store, clock=self.clock, scale=500, seed=3)
@@ -92,7 +96,18 @@ class OnlineWorld:
 
     def sync(self, folder: Path) -> None:
         root = self.authority.publisher.root_bytes()
-        SyncClient(folder / "cache", MemoryFetcher(self.store), self.clock, root, REGION).refresh()
+        key = self.authority.epoch_key
+        SyncClient(folder / "cache", MemoryFetcher(self.store), self.clock, root, REGION, epoch_key=key).refresh()
+
+    @contextmanager
+    def old_data(self, folder: Path) -> Iterator[Path]:
+        """A device in this folder with data of three days ago; afterwards the centre is as it was in the beginning."""
+        self.now = START
+        self.sync(folder)
+        self.now = START + OLD
+        yield folder
+        self.now, self.spoil, self.signer, self.centre_clock = START, lambda answer: answer, self.key, None
+        self.unknown, self.serves = False, frozenset(IdKind)
 
     def vehicle(self):
         """One with nothing against it that nobody else uses."""
@@ -103,16 +118,22 @@ class OnlineWorld:
     def row(self, asked: AskedId, as_of: datetime) -> Row:
         if self.unknown:
             return Row(status=RowStatus.UNKNOWN, as_of=as_of)
-        record: int | DocumentWord | None = None
+        record: int | DocumentWord | VinWord | None = None
         registry = self.authority.registry
         for plate, vehicle in registry.vehicles.items():
             if asked.kind is IdKind.PLATE and self.digest(PLATE, plate_bytes(plate)) == asked.key:
                 record = to_wide(vehicle.record())
+            if asked.kind is IdKind.VIN and self.digest(VIN, vehicle.vin.encode()) == asked.key:
+                record = VinWord(self.digest(PLATE, plate_bytes(plate)), to_wide(vehicle.record()))
             if asked.kind is IdKind.CREDENTIAL:
                 for entry in registry.credentials(plate):
                     if self.digest(CREDENTIAL, serial_bytes(entry.serial)) == asked.key:
                         record = DocumentWord(ListedStatus(registry.states[entry.index]))
         return Row(status=RowStatus.ABSENT if record is None else RowStatus.FOUND, as_of=as_of, record=record)
+
+    def takes(self, path: str, body: bytes) -> bool:
+        """Whether this centre serves all that is asked."""
+        return path == "/v1/reports" or self.serves.issuperset(asked.kind for asked in decode_request(body).ids)
 
     def answer(self, body: bytes) -> bytes:
         request = decode_request(body)
@@ -145,8 +166,9 @@ class OnlineWorld:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                content_type, data = world.respond(self.path, body)
-                self.send_response(200)
+                good = world.takes(self.path, body)
+                content_type, data = world.respond(self.path, body) if good else ("application/problem+json", b"{}")
+                self.send_response(200 if good else 400)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
@@ -206,10 +228,12 @@ class Handset:
         self.watch()
         self.shown.append(result)
 
-    def check(self, plate: Plate, code: bytes | None = None, *, fresh: bool = False) -> list[CheckResult]:
+    def check(
+        self, plate: Plate, code: bytes | None = None, *, fresh: bool = False, vin: Vin | None = None
+    ) -> list[CheckResult]:
         """What the screen shows of one check, in order."""
         self.shown.clear()
-        seen = Observation(plate_seen=PlateSeen(plate=plate, confirmed=True), code=code)
+        seen = Observation(plate_seen=PlateSeen(plate=plate, confirmed=True), code=code, vin=vin)
         self.late.check(seen, fresh=fresh)
         return list(self.shown)
 

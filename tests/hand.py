@@ -117,7 +117,8 @@ class Hand:
     def answers(self, *results: CheckResult, late: bool = False, number: int | None = None) -> Hand:
         """The program answers a check, the last one unless told."""
         number = self.asked.number if number is None else number
-        return self.happens(ev.Checked(number=number, results=results or (result_of(),), late=late))
+        seen = next((one.seen for one in self.effects if isinstance(one, Check) and one.number == number), ())
+        return self.happens(ev.Checked(number=number, results=results or (result_of(),), late=late, seen=seen))
 
     def heard(self) -> list[str]:
         """The signals of the last event."""

@@ -66,8 +66,8 @@ class Field:
         authority = self.world.live.authority
         if not authority.publisher.begun:
             authority.publish()
-        root = self.world.home.root_file.read_bytes()
-        SyncClient(self.home.cache, FolderFetcher(self.world.home.public), system_clock, root, REGION).refresh()
+        root, fetcher = self.world.home.root_file.read_bytes(), FolderFetcher(self.world.home.public)
+        SyncClient(self.home.cache, fetcher, system_clock, root, REGION, epoch_key=authority.epoch_key).refresh()
 
     def certified_at(self, began: datetime) -> None:
         """Its certificate is one that the centre issued at this moment."""

@@ -22,7 +22,8 @@ from tests.nightly import EPOCH_KEY, FakeClock, Night, plates, record
 from verifier.cache.store import StatusStore
 from verifier.errors import CacheMissingError
 from verifier.net import HttpFetcher
-from verifier.sync import SyncClient, SyncReport
+from verifier.sync import SyncClient
+from verifier.sync_report import SyncReport
 from verifier.trust import load_trust_list
 from verifier.types import CredentialState, Plate, Serial, VehicleRecord
 

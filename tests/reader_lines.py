@@ -1,97 +1,62 @@
-"""Lines to readers without a port: an emulated reader under a clock that jumps, and one that says what it is told."""
+"""Lines to readers without a port: an emulated reader's under a clock that jumps, and one that says what it is told."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from hw.errors import DeviceNotFoundError, LinkLostError
+from hw.rfid.driver import Driver
+from hw.rfid.emulator import line
 from hw.rfid.emulator.device import EmulatedReader
-from hw.rfid.emulator.faults import FaultKind
 from hw.rfid.models import MODELS
 from hw.rfid.transport import Lost, Received
+from hw.rfid.types import Event, Gap, InventoryConfig, TagRead
 
-STEP_NS = 1_000_000
-SILENCE_NS = 100_000_000  # after so long without a byte a real port's read returns empty
 SERIAL = sorted(name for name, model in MODELS.items() if not model.in_network)  # whose frames are ours
 BEGAN = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
 
-class Clock:
-    """Time that passes only while somebody waits, and what happens meanwhile."""
-
+class Clock(line.JumpingClock):
     def __init__(self) -> None:
-        self.ns = 1_000_000_000
-        self.turn: Callable[[], bool] = lambda: False  # whether something came
-
-    def monotonic_ns(self) -> int:
-        return self.ns
-
-    def now(self) -> datetime:
-        return BEGAN + timedelta(microseconds=self.ns // 1000)
-
-    def wait(self, _: threading.Condition, seconds: float) -> None:
-        end = self.ns + max(1, int(seconds * 1e9))
-        while self.ns < end:
-            self.ns = min(end, self.ns + STEP_NS)
-            if self.turn():
-                return
+        super().__init__(BEGAN, ns=1_000_000_000)
 
 
-class EmulatedLine:
-    """`connect` for a driver, to an emulated reader that shares the clock."""
+class EmulatedLine(line.EmulatedLine):
+    """Keeps what went over it."""
 
     def __init__(self, reader: EmulatedReader, clock: Clock) -> None:
-        self.reader, self.clock = reader, clock
-        self.written = b""
-        self.read = b""
-        self.unplugged_until = 0
+        super().__init__(reader, clock)
+        self.written = self.read = b""
         self.opened = 0
-        self._began = clock.ns
-        self._heard = b""
-        self._received: Received | None = None
-        self._lost: Lost | None = None
-        self._silent_since = clock.ns
-        clock.turn = self.turn
 
     def connect(self, received: Received, lost: Lost) -> EmulatedLine:
-        self.turn()
-        if self.clock.ns < self.unplugged_until:
-            raise DeviceNotFoundError("tag reader", "port cannot be opened (errno 2)")
-        self._received, self._lost = received, lost
+        def kept(data: bytes) -> None:
+            self.read += data
+            received(data)
+
+        super().connect(kept, lost)
         self.opened += 1
         return self
 
     def write(self, data: bytes) -> None:
-        if self.clock.ns < self.unplugged_until:
-            raise LinkLostError("tag reader", "line lost (errno 5)")
+        super().write(data)
         self.written += data
-        self._heard += data
 
-    def close(self) -> None:
-        self._received = self._lost = None
 
-    def turn(self) -> bool:
-        now = (self.clock.ns - self._began) / 1e9
-        if unplug := self.reader.faults.take(FaultKind.UNPLUG, now):
-            self.unplugged_until = self.clock.ns + int(unplug.seconds * 1e9)
-            self.reader.power_cycle()
-            if self._lost:
-                self._lost(LinkLostError("tag reader", "line lost (errno 5)"))
-            return True
-        if self.clock.ns < self.unplugged_until:
-            return False
-        heard, self._heard = self._heard, b""
-        data = self.reader.turn(now, heard)
-        received = self._received
-        if not received:
-            return False
-        self.read += data
-        if data or self.clock.ns - self._silent_since >= SILENCE_NS:
-            self._silent_since = self.clock.ns
-            received(data)
-        return bool(data)
+def scanned(driver: Driver, clock: Clock, seconds: float, config: InventoryConfig | None = None) -> list[Event]:
+    """What a scan of so many seconds tells, with what came until it stopped."""
+    end = clock.ns + int(seconds * 1e9)
+    with driver.inventory(config) as inventory:
+        polled = [inventory.poll(0.1) for _ in iter(lambda: clock.ns < end, False)]
+    return [event for event in polled if event is not None] + list(inventory)
+
+
+def reads_of(events: list[Event]) -> list[TagRead]:
+    return [event for event in events if isinstance(event, TagRead)]
+
+
+def gaps_of(events: list[Event]) -> list[Gap]:
+    return [event for event in events if isinstance(event, Gap)]
 
 
 class ScriptedLine:

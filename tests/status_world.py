@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -144,6 +145,9 @@ class World:
     def serial_id(self, serial: Serial) -> AskedId:
         return self._id(IdKind.CREDENTIAL, serial_bytes(serial))
 
+    def vin_id(self, vin: str) -> AskedId:
+        return self._id(IdKind.VIN, vin.encode())
+
     def _id(self, kind: IdKind, canonical: bytes) -> AskedId:
         return AskedId(kind, KeyHasher(self.live.authority.epoch_key).digest(PERSONS[kind], canonical))
 
@@ -166,7 +170,9 @@ def make_world(folder: Path, database: Database | None = None, *, clock: Clock =
     home = AuthorityFolder(folder / "sandbox")
     make = None if home.exists() else lambda: home.create(clock=clock, scale=SCALE, seed=7)
     live = LiveAuthority(home, clock=clock, make=make)
-    store = StatusStore(database or sqlite_database(folder / "status.db"))
+    database = database or sqlite_database(folder / "status.db")
+    store = StatusStore(database)
+    weakref.finalize(store, database.close)  # a world has no end of its own
     ca = DeviceCa.open(home.private, home.folder, clock)
     options = {"device_rate": NO_LIMIT, "stranger_rate": NO_LIMIT} | options
     service = StatusService(live, store, ca, clock=clock, **options)

@@ -15,7 +15,7 @@ from firmware.sheet import LayoutError
 from hw.buttons.keys import Key, KeyEvent
 from hw.errors import DeviceFaultError
 from verifier.check import Observation
-from verifier.recheck import News
+from verifier.recheck_queue import News
 
 NOON = datetime(2026, 6, 1, 4, tzinfo=UTC)
 

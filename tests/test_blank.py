@@ -20,8 +20,7 @@ from PIL import Image
 from firmware import blank
 from firmware.choices import FILE
 from firmware.panel import PanelAtHand
-from firmware.settings import read_settings
-from firmware.start import LAST_GOOD
+from firmware.settings import LAST_GOOD, read_settings
 from hw.display.panel import MODELS, open_panel
 from hw.display.simulated import SIMULATED
 from hw.display.simulator import SimulatedPanel

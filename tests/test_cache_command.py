@@ -227,7 +227,8 @@ def test_a_card_brings_nights_hot_list_and_province(
     card = home.parent / "card"
     shutil.copytree(sandbox / "public", card)
     sync = ("sync", "--from", str(card))
-    first = run(*sync, "--root", str(sandbox / "root.json"), capsys=capsys)
+    key = ("--epoch-key", str(sandbox / "private" / "epoch.key"))
+    first = run(*sync, "--root", str(sandbox / "root.json"), *key, capsys=capsys)
     assert (first["outcome"], first["seq_before"], first["seq_after"]) == ("snapshot", None, 1)
     lapse(sandbox, 0)
     assert main(["sandbox", "publish", "--folder", str(sandbox), "--hot"]) == 0
@@ -249,7 +250,7 @@ def test_a_card_with_an_older_night_is_refused(home: Path, sandbox: Path, capsys
     card = home.parent / "card"
     shutil.copytree(sandbox / "public", card)
     assert main(["sandbox", "publish", "--folder", str(sandbox)]) == 0
-    sync = ("sync", "--root", str(sandbox / "root.json"), "--from")
+    sync = ("sync", "--root", str(sandbox / "root.json"), "--epoch-key", str(sandbox / "private/epoch.key"), "--from")
     assert run(*sync, str(sandbox / "public"), capsys=capsys)["seq_after"] == 2
     failed = run(*sync, str(card), capsys=capsys, status=1)
     assert failed["outcome"] == "failed"

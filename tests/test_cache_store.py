@@ -27,12 +27,13 @@ from verifier.cache.keys import (
     plate_bytes,
     tag_bytes,
 )
-from verifier.cache.schema import CHANGES, GENERATION_FILES, HOT
+from verifier.cache.schema import BASE, CHANGES, ENTRIES, HOT, INDEX, POLICY, STATUS_LIST
 from verifier.cache.store import StatusStore
 from verifier.errors import CacheCorruptError, CacheMissingError, EpochKeyError, PlateError
 from verifier.types import CredentialState, CredentialStatus, Month, Plate, Serial, StatusLetter, VehicleRecord
 
 ABSENT = Plate("沪Z99999", "02")
+GENERATION_FILES = (BASE, STATUS_LIST, INDEX, ENTRIES, POLICY)
 OLD_SERIAL, OTHER_SERIAL = Serial("0a1b2c3d4e5f60718293a4b5"), Serial("11" * 12)
 
 

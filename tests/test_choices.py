@@ -10,9 +10,9 @@ import pytest
 
 from firmware.app import CONTRASTS
 from firmware.choices import FILE, KeptChoices
-from firmware.demo.mirror import page_texts
 from firmware.machine import states as st
 from firmware.machine.states import MenuItem, State
+from scripts.demonstration.mirror import page_texts
 from tests.centres import OnlineWorld
 from tests.officer import Officer
 from tests.test_appliance import NO_CAMERA

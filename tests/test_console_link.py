@@ -15,9 +15,9 @@ import pytest
 
 from firmware.config import Home
 from firmware.console_link import SOCKET, ConsoleLink, LinkError, NoProgramError, ask, listen, program_requests
-from firmware.console_parts import limit_of, own_tests, report_of, reports
+from firmware.console_parts import own_tests, reports
 from firmware.diagnostics import State as Ended
-from firmware.diagnostics import Test
+from firmware.diagnostics import Test, limit_of, report_of
 from firmware.machine.states import Ready, State
 from firmware.settings import read_settings
 from scripts.sandbox.codes import any_qr_picture
@@ -197,7 +197,7 @@ def test_the_limits_of_all_parts_together_are_less_than_a_minute(tmp_path: Path)
 
 
 def test_a_test_that_hangs_is_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("firmware.console_parts._USUAL_LIMIT", 0.05)
+    monkeypatch.setattr("firmware.diagnostics._USUAL_LIMIT", 0.05)
     go, begun = threading.Event(), []
 
     def hangs() -> tuple[Ended, str]:

@@ -15,11 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from firmware.demo.feed import MAX_PASSING, Feed
-from firmware.demo.server import MAX_ORDER, MAX_PICTURE, MAX_STREAMS, OrderError, Page, content_policy, serve_page
+from scripts.demonstration.feed import MAX_PASSING, Feed
+from scripts.demonstration.server import (
+    MAX_ORDER,
+    MAX_PICTURE,
+    MAX_STREAMS,
+    OrderError,
+    Page,
+    content_policy,
+    serve_page,
+)
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n" + bytes(40), b"\xff\xd8\xff" + bytes(40)
-PAGE = files("firmware.demo").joinpath("page.html").read_bytes()
+PAGE = files("scripts.demonstration").joinpath("page.html").read_bytes()
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tests.test_appliance import NO_CAMERA, check_plate
 from tests.test_login import hand_of
 from verifier.check import Observation
 from verifier.codec.online import ReportReason
-from verifier.recheck import RecheckQueue
+from verifier.recheck_queue import RecheckQueue
 from verifier.types import StatusAnswer
 from verifier.verdict import Role, VerdictCode
 

@@ -18,8 +18,8 @@ from scripts.cli import doctor
 from scripts.cli.main import main
 from scripts.sandbox.authority import new_authority
 from scripts.sandbox.folder_store import MemoryFetcher
-from scripts.sandbox.keys import write_secret
 from verifier.policy import Policy
+from verifier.secret_files import write_secret
 from verifier.sync import SyncClient
 
 NAMES = ["software", "libraries", "decoders", "scanner", "sm2", "data"]

@@ -8,20 +8,20 @@ from datetime import timedelta
 
 import pytest
 
-from firmware.demo.mirror import page_texts
 from firmware.machine import events as ev
 from firmware.machine import states as st
 from firmware.machine.checking import sheets
 from firmware.pages import PageView, page_view
-from firmware.scan import payloads
 from firmware.views import result_view, terminal_card
 from hw.camera.files import FileSource
 from hw.qr.decoders import available_decoders
 from hw.qr.reader import CodeReader
 from scripts.bench.roadside import Made, make
+from scripts.demonstration.mirror import page_texts
 from scripts.sandbox.codes import qr_picture
 from scripts.sandbox.keys import next_key
-from tests.make_screens import NOW, make_state
+from scripts.still_picture import payloads
+from tests.screen_states import NOW, make_state
 from tests.test_check import World
 from verifier.audit import read_log
 from verifier.check import Observation

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from firmware.demo.mirror import page_texts
 from firmware.machine import events as ev
 from firmware.machine import states as st
 from firmware.pages import PageView
 from firmware.views import VerdictView, result_view, terminal_card
 from scripts.cli.main import main
+from scripts.demonstration.mirror import page_texts
 from scripts.sandbox.fleet import Vehicle
 from tests.conftest import ROOT
-from tests.make_screens import make_state, showing
+from tests.screen_states import make_state, showing
 from tests.test_check import World as CheckWorld
 from tests.test_check import seen_plate
 from tests.test_console import console, home  # noqa: F401 - home is a fixture

@@ -31,7 +31,8 @@ from verifier.errors import FetchError, SyncError
 from verifier.hot_follow import EVERY_MS, LEAST_MS, MOST_MS, HintingPoster, HotFollower
 from verifier.net import HttpFetcher
 from verifier.online import at_once
-from verifier.sync import HotReport, SyncClient
+from verifier.sync import SyncClient
+from verifier.sync_report import HotReport
 from verifier.types import Plate, PlateSeen
 from verifier.verdict import Tone, VerdictCode
 

@@ -15,7 +15,8 @@ from verifier.cache.store import StatusStore
 from verifier.cache.swap import exclusive
 from verifier.errors import FetchError, RollbackError, SyncBusyError, SyncError
 from verifier.resync import resync
-from verifier.sync import SyncClient, SyncOutcome, SyncReport, sync_history
+from verifier.sync import SyncClient, sync_history
+from verifier.sync_report import SyncOutcome, SyncReport
 
 CAR = fleet(1)[0][0].plate
 

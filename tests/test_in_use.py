@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import pytest
 
 from firmware.config import Home
-from firmware.demo.mirror import page_texts
 from firmware.keeper import held_file
 from firmware.machine import states as st
 from hw.rfid.emulator.scene import Tag
 from scripts.demonstration.handheld import PROTOCOL, Parts
+from scripts.demonstration.mirror import page_texts
 from scripts.sandbox.republish import Republisher
 from scripts.sandbox.server import serve as serve_files
 from scripts.sandbox.tags import TagForm

@@ -34,7 +34,7 @@ from tests.hand import CAR, NOON, Hand, result_of
 from tests.test_plate_entry import presses
 from verifier.adapters import NOTHING_READ
 from verifier.check import Observation
-from verifier.recheck import News
+from verifier.recheck_queue import News
 from verifier.types import CodeEvidence, CodeReading, Evidence, Hint, Plate, Purpose, StatusAnswer, TagAuth, TagEvidence
 from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 
@@ -131,6 +131,19 @@ def test_a_check_without_an_answer_ends_in_a_banner() -> None:
     assert isinstance(hand.page, st.Ready)
     assert hand.state.faults == {"check": "no answer"}
     assert hand.heard() == ["refused"]
+
+
+def test_a_plate_confirmed_from_the_history_is_checked_with_the_code_that_was_given_up() -> None:
+    hand = Hand.ready().press("ok").sees("car one").wait(5.1)
+    hand.answers(result_of("a", actions=[Action.CONFIRM_PLATE])).press("down", "ok").wait(0.5).press("ok")
+    assert (hand.last_seen.code, hand.last_seen.plate_seen.confirmed) == (b"car one", True)
+
+
+def test_a_second_answer_to_one_check_takes_the_place_of_the_first() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", grade=Grade.ONLINE))
+    hand.answers(result_of("a", grade=Grade.FRESH_CACHE))
+    assert [one.result.verdict.grade for one in hand.state.history] == [Grade.FRESH_CACHE]
+    assert hand.page.outcome.result.verdict.grade is Grade.FRESH_CACHE
 
 
 def test_the_banner_of_a_check_without_an_answer_goes_with_the_next_verdict() -> None:

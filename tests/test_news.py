@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from firmware.demo.mirror import page_texts
 from firmware.machine import states as st
+from scripts.demonstration.mirror import page_texts
 from tests.centres import OLD, OnlineWorld
 from tests.officer import Officer, home_of
 from tests.test_appliance import NO_CAMERA, Held, check_plate
 from verifier.online import Centre
 from verifier.plates import display_text
-from verifier.recheck import RecheckQueue
+from verifier.recheck_queue import RecheckQueue
 from verifier.types import Month, Plate
 from verifier.verdict import VerdictCode
 

@@ -19,7 +19,8 @@ from tests.conftest import ROOT
 from tests.nightly import EPOCH_KEY, FakeClock, Night, fleet
 from verifier.cache.store import StatusStore
 from verifier.net import HttpFetcher
-from verifier.sync import SyncClient, SyncReport
+from verifier.sync import SyncClient
+from verifier.sync_report import SyncReport
 
 NGINX = Path("/usr/sbin/nginx")
 EXAMPLE = ROOT / "docs" / "examples" / "nginx.conf"

@@ -37,12 +37,8 @@ def world() -> OnlineWorld:
 
 @pytest.fixture
 def home(world: OnlineWorld, tmp_path: Path) -> Iterator[Path]:
-    world.now = START
-    world.sync(tmp_path)
-    world.now = START + OLD
-    yield tmp_path
-    world.now, world.spoil, world.signer, world.centre_clock = START, lambda answer: answer, world.key, None
-    world.unknown = False
+    with world.old_data(tmp_path) as folder:
+        yield folder
 
 
 def after_fault(

@@ -13,7 +13,6 @@ from verifier.plates import (
     canonical,
     confusable_plates,
     display_text,
-    next_characters,
     parse_plate,
     plate_class,
 )
@@ -87,22 +86,6 @@ def test_month_arithmetic():
     assert Month(2026, 11).plus(2) == Month(2027, 1)
     assert Month(2026, 1).plus(-1) == Month(2025, 12)
     assert str(Month(2026, 3)) == "2026-03"
-
-
-def test_the_picker_offers_what_may_follow():
-    assert next_characters("").startswith(PROVINCES)
-    assert {"I", "O"} & set(next_characters("京")) == {"O"}  # O for police plates only
-    assert "O" not in next_characters("京A")
-    assert set("警学挂领") <= set(next_characters("京A1234"))
-    assert set(next_characters("京AD1234")) == set("0123456789")  # a small new-energy plate ends with a digit
-    assert next_characters("京AD12345") == ""
-
-
-@pytest.mark.parametrize("example", TABLES["plate_valid"], ids=lambda e: e["canonical"])
-def test_every_valid_plate_can_be_picked_character_by_character(example):
-    text = example["canonical"]
-    for place, char in enumerate(text):
-        assert char in next_characters(text[:place])
 
 
 def test_confusable_plates_are_hints_of_the_same_class():

@@ -24,6 +24,7 @@ from firmware.provision import (
     provisioning_key,
     read_provisioning,
 )
+from firmware.settings import CentreSettings, load_settings
 from scripts.cli.main import main
 from scripts.cli.provision import AGAIN, CONSUMED
 from scripts.sandbox.audit_keys import open_or_make_key
@@ -100,6 +101,16 @@ def device(world: World, tmp_path: Path) -> Device:
 
 
 # ------------------------------------------------------------------------------------------------------ applying it
+
+
+def test_a_device_that_is_made_anew_begins_with_its_own_settings(device: Device) -> None:
+    sent = CentreSettings(device.home.folder)
+    device.home.folder.mkdir(parents=True)
+    assert sent.take(b"version = 5\n") != ""
+    device.provisioner().apply(device.file(settings="version = 2\n" + SETTINGS))
+    assert sent.held is None
+    settings, remark = sent.over(*load_settings(device.config))
+    assert (settings.version, remark) == (2, "")
 
 
 def test_a_good_file_gives_settings_root_centre_and_a_certificate_for_a_key_made_here(device: Device) -> None:

@@ -25,7 +25,8 @@ from verifier.codec.delta import Delta, encode_delta
 from verifier.codec.index import DeltaEntry, Index, decode_index
 from verifier.errors import SyncError
 from verifier.plates import PROVINCES as CHARACTERS
-from verifier.sync import SyncOutcome, sync_history
+from verifier.sync import sync_history
+from verifier.sync_report import SyncOutcome
 from verifier.trust import load_trust_list
 from verifier.types import Month, Plate, Serial, StatusLetter, VehicleRecord
 
@@ -372,7 +373,8 @@ def test_a_region_holds_its_own_vehicles() -> None:
     guangdong = VehicleRecord(plate=Plate("粤B12345", "02"), status=frozenset({StatusLetter.NORMAL}),
                               inspection_valid_until=None, ecred_issued=True, ctp_until=None)  # fmt: skip
     stolen = replace(guangdong, plate=Plate("京A12345", "02"), status=frozenset({StatusLetter.STOLEN}))
-    held = {r.name: (r.holds(guangdong), r.holds(stolen)) for r in map(region_of, ("national", "粤", "jing", "watch"))}
+    regions, month = map(region_of, ("national", "粤", "jing", "watch")), Month(2026, 11)
+    held = {r.name: (r.holds(guangdong, month), r.holds(stolen, month)) for r in regions}
     assert held == {"national": (True, True), "yue": (True, False), "jing": (False, True), "watch": (False, True)}
 
 

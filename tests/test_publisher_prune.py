@@ -27,7 +27,7 @@ from verifier.clock import system_clock
 from verifier.codec.index import Index, decode_index
 from verifier.download import chunk_path, delta_path, status_list_path
 from verifier.net import HttpFetcher
-from verifier.sync import SyncOutcome
+from verifier.sync_report import SyncOutcome
 
 
 def nights(night: Night, *seeds: int, days: float = 1) -> None:

@@ -20,7 +20,8 @@ from verifier.audit import read_log, replay
 from verifier.cache.keys import PLATE, plate_bytes
 from verifier.codec.online import MAX_IDS, AskedId, IdKind, ReportReason, decode_request, encode_report
 from verifier.link import Mode
-from verifier.recheck import LONGEST_WAIT, MAX_WAITING, RECHECK_EVERY_MS, News, RecheckQueue, report_of
+from verifier.recheck import LONGEST_WAIT, RECHECK_EVERY_MS, report_of
+from verifier.recheck_queue import MAX_WAITING, News, RecheckQueue
 from verifier.types import Month, Plate
 from verifier.verdict import VerdictCode
 
@@ -41,14 +42,11 @@ def url(world: OnlineWorld) -> Iterator[str]:
 @pytest.fixture
 def hand(world: OnlineWorld, url: str, tmp_path: Path) -> Iterator[Handset]:
     """Offline, with data of three days ago."""
-    world.now = START
-    world.sync(tmp_path)
-    world.now = START + OLD
     world.reports.clear()
-    hand = Handset(world, tmp_path, url, mode=Mode.OFFLINE)
-    yield hand
-    hand.close()
-    world.unknown = False
+    with world.old_data(tmp_path) as folder:
+        hand = Handset(world, folder, url, mode=Mode.OFFLINE)
+        yield hand
+        hand.close()
 
 
 def run(hand: Handset):

@@ -12,9 +12,8 @@ import pytest
 
 from firmware.config import Home
 from firmware.keeper import wipe_files
-from verifier.cache import swap
-from verifier.cache.swap import replace_file
 from verifier.clock import system_clock
+from verifier.durable import replace_file, unfinished
 from verifier.secret_files import read_secret, write_secret
 from verifier.wipe import Wiper
 
@@ -51,15 +50,15 @@ def test_writers_of_one_file_wait_for_each_other_and_readers_see_one_of_them_who
 @pytest.mark.parametrize("write", [replace_file, write_secret])
 def test_what_a_writer_that_was_cut_off_left_is_no_part_of_the_next_file(tmp_path: Path, write: Write):
     path = tmp_path / "note"
-    swap.unfinished(path).write_bytes(b"x" * 10_000)
+    unfinished(path).write_bytes(b"x" * 10_000)
     write(path, b"short")
     assert (path.read_bytes(), names(tmp_path)) == (b"short", ["note"])
 
 
 def test_a_secret_is_its_owners_alone_whatever_lay_in_its_place(tmp_path: Path):
     path = tmp_path / "key"
-    swap.unfinished(path).write_bytes(b"x")
-    swap.unfinished(path).chmod(0o644)
+    unfinished(path).write_bytes(b"x")
+    unfinished(path).chmod(0o644)
     write_secret(path, b"secret")
     assert (path.stat().st_mode & 0o777, read_secret(path)) == (0o600, b"secret")
 
@@ -68,7 +67,7 @@ def test_a_secret_is_its_owners_alone_whatever_lay_in_its_place(tmp_path: Path):
 def test_a_link_in_the_place_of_the_new_file_is_not_followed(tmp_path: Path, write: Write):
     path, elsewhere = tmp_path / "note", tmp_path / "elsewhere"
     elsewhere.write_bytes(b"stays")
-    swap.unfinished(path).symlink_to(elsewhere)
+    unfinished(path).symlink_to(elsewhere)
     with pytest.raises(OSError, match="symbolic"):
         write(path, b"new")
     assert elsewhere.read_bytes() == b"stays"
@@ -96,6 +95,6 @@ def test_a_wipe_takes_away_what_a_writer_that_was_cut_off_left(tmp_path: Path):
     home.folder.mkdir()
     named = (home.vitals, home.audit_sent, home.certificate, home.device_key, home.officers, home.lookups)
     for path in named:
-        swap.unfinished(path).write_bytes(b"of before")
+        unfinished(path).write_bytes(b"of before")
     Wiper(wipe_files(home, None), system_clock).by_hand()
     assert sorted(path.name for path in home.folder.iterdir()) == [home.wiped.name]

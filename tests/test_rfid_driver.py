@@ -32,7 +32,6 @@ from hw.rfid.types import (
     AuthResult,
     Bank,
     Event,
-    Gap,
     GapReason,
     Health,
     InventoryConfig,
@@ -43,7 +42,7 @@ from hw.rfid.types import (
     TagRead,
     Unsupported,
 )
-from tests.reader_lines import Clock, EmulatedLine, ScriptedLine
+from tests.reader_lines import Clock, EmulatedLine, ScriptedLine, gaps_of, reads_of, scanned
 from tests.test_rfid_codec import m100_notice
 from verifier.types import TagAuth
 
@@ -75,19 +74,7 @@ class World:
         return self.clock.ns / 1e9 - 1
 
     def events(self, seconds: float, config: InventoryConfig | None = None) -> list[Event]:
-        """What a scan of so many seconds tells, with what came until it stopped."""
-        end = self.clock.ns + int(seconds * 1e9)
-        with self.driver.inventory(config) as inventory:
-            polled = [inventory.poll(0.1) for _ in iter(lambda: self.clock.ns < end, False)]
-        return [event for event in polled if event is not None] + list(inventory)
-
-
-def reads_of(events: list[Event]) -> list[TagRead]:
-    return [event for event in events if isinstance(event, TagRead)]
-
-
-def gaps_of(events: list[Event]) -> list[Gap]:
-    return [event for event in events if isinstance(event, Gap)]
+        return scanned(self.driver, self.clock, seconds, config)
 
 
 protocols = pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -45,7 +45,6 @@ from hw.rfid.types import (
     AirProtocol,
     Bank,
     Event,
-    Gap,
     GapReason,
     Health,
     Integrity,
@@ -57,7 +56,7 @@ from hw.rfid.types import (
     TagRead,
 )
 from scripts.cli.main import main
-from tests.reader_lines import Clock, EmulatedLine
+from tests.reader_lines import Clock, EmulatedLine, gaps_of, reads_of, scanned
 
 pytest.importorskip("pyllrp.pyllrp", reason="the optional extra llrp is not installed")
 
@@ -97,19 +96,7 @@ class World:
         )  # fmt: skip
 
     def events(self, seconds: float, config: InventoryConfig | None = None) -> list[Event]:
-        """What a scan of so many seconds tells, with what came until it stopped."""
-        end = self.clock.ns + int(seconds * 1e9)
-        with self.driver.inventory(config) as scan:
-            polled = [scan.poll(0.1) for _ in iter(lambda: self.clock.ns < end, False)]
-        return [event for event in polled if event is not None] + list(scan)
-
-
-def reads_of(events: list[Event]) -> list[TagRead]:
-    return [event for event in events if isinstance(event, TagRead)]
-
-
-def gaps_of(events: list[Event]) -> list[Gap]:
-    return [event for event in events if isinstance(event, Gap)]
+        return scanned(self.driver, self.clock, seconds, config)
 
 
 # Band and power

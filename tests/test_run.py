@@ -22,8 +22,8 @@ from firmware.app import Program
 from firmware.choices import FILE
 from firmware.machine import states as st
 from firmware.panel import PanelAtHand
-from firmware.settings import Settings, load_settings, read_settings
-from firmware.start import LAST_GOOD, first_picture, start
+from firmware.settings import LAST_GOOD, Settings, load_settings, read_settings
+from firmware.start import first_picture, start
 from firmware.wiring import Inputs
 from hw.buttons.keys import Key, KeyEvent, Touch
 from hw.display.panel import MODELS

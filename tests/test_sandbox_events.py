@@ -24,7 +24,7 @@ from scripts.sandbox.encrypted import BlockError, open_block, seal
 from scripts.sandbox.fleet import CITIES, IssueReason, Vehicle, fleet
 from scripts.sandbox.folder_store import MemoryFetcher
 from scripts.sandbox.issuer import ISSUE_REASON, NATIONAL, REASONS, Extras
-from scripts.sandbox.keys import DAY, holder_signer, write_secret
+from scripts.sandbox.keys import DAY, holder_signer
 from scripts.sandbox.registry import ACTIVE, REVOKED, SUPERSEDED, Registry, RegistryError, city_of
 from scripts.sandbox.server import serve
 from tests.nightly import FakeClock
@@ -35,6 +35,7 @@ from verifier.codec import cbor
 from verifier.codec.credential import ENCRYPTED, MARK, MAX_TEXT, decode, encode
 from verifier.errors import RollbackError, SyncError
 from verifier.net import Fetcher, HttpFetcher
+from verifier.secret_files import write_secret
 from verifier.sm2 import libcrypto
 from verifier.sync import SyncClient
 from verifier.trust import load_trust_list
@@ -75,8 +76,9 @@ class World:
         self.sync()
 
     def sync(self, fetcher: Fetcher | None = None) -> None:
-        root = self.authority.publisher.root_bytes()
-        SyncClient(self.cache, fetcher or MemoryFetcher(self.store), self.clock, root, REGION).refresh()
+        root, key = self.authority.publisher.root_bytes(), self.authority.epoch_key
+        fetcher = fetcher or MemoryFetcher(self.store)
+        SyncClient(self.cache, fetcher, self.clock, root, REGION, epoch_key=key).refresh()
 
     def next_night(self) -> None:
         self.clock.move(hours=24)

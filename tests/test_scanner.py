@@ -26,7 +26,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from firmware import scan, scan_worker, scanner
+from firmware import scan_worker, scanner
 from firmware.build import build_device
 from firmware.config import Home
 from firmware.fault_frames import KEPT, FaultFrames, png
@@ -357,7 +357,6 @@ def test_each_picture_of_a_folder_is_a_scene_of_its_own_and_a_bad_file_stops_not
 
 
 def test_what_is_said_twice_because_saying_it_once_would_load_a_library_is_the_same() -> None:
-    assert scan_worker.STILL_BUDGET_S == scan.STILL_BUDGET_S
     assert scanner.VIDEO_SUFFIXES == hw_video.SUFFIXES
 
 

@@ -26,7 +26,7 @@ from verifier import sm2
 from verifier.codec.cose import SIGNATURE_LENGTH
 from verifier.codec.credential import decode, encode
 from verifier.errors import CodeError
-from verifier.signature import load_public_key, verify_raw, verify_with
+from verifier.signature import load_public_key, verify_with
 from verifier.sm2 import ORDER, Sm2PublicKey
 from verifier.trust import TrustList, load_trust_list
 from verifier.types import Algorithm, CodeFault, Credential, KeyRole, Month, Plate, PresentationMode, Serial
@@ -97,17 +97,16 @@ def test_the_digest_is_sm3(library, vectors):
     assert digests
 
 
-def test_verify_raw_takes_the_encoded_key_of_every_algorithm(library):
+def test_the_encoded_key_of_every_algorithm_is_taken(library):
     for alg in Algorithm:
         key = signing_key(alg, issuer="510100", regions=("川A",), role=KeyRole.CREDENTIAL, now=NOW)
         signature = key.sign(MESSAGE)
-        assert verify_raw(int(alg), key.entry.key, MESSAGE, signature)
-        assert not verify_raw(int(alg), key.entry.key, MESSAGE + b".", signature)
-        assert not verify_raw(int(alg), key.entry.key, MESSAGE, signature[:-1])
+        public = load_public_key(alg, key.entry.key)
+        assert verify_with(public, MESSAGE, signature)
+        assert not verify_with(public, MESSAGE + b".", signature)
+        assert not verify_with(public, MESSAGE, signature[:-1])
         with pytest.raises(ValueError, match="key"):
-            verify_raw(int(alg), key.entry.key[:-1], MESSAGE, signature)
-    with pytest.raises(ValueError, match="-37"):
-        verify_raw(-37, b"", MESSAGE, bytes(64))
+            load_public_key(alg, key.entry.key[:-1])
 
 
 # ------------------------------------------------------------------------------------------------- attacks

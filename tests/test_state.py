@@ -16,7 +16,8 @@ from verifier.cache import state as state_module
 from verifier.cache.diagnose import diagnose
 from verifier.cache.marks import VERSION, ClockMarks, read_clock, read_history, update_clock
 from verifier.cache.state import MIGRATIONS, Accepted, Marks, migrate
-from verifier.sync import StorageError, sync_history
+from verifier.sync import sync_history
+from verifier.sync_report import StorageError
 
 # As the programs before there were versions made it.
 UNVERSIONED = "CREATE TABLE marks (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID"

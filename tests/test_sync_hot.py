@@ -24,7 +24,7 @@ from verifier.cache.swap import exclusive
 from verifier.codec.hot import HotList, HotListError
 from verifier.errors import FetchError, RollbackError, SyncBusyError, SyncError
 from verifier.snapshot import ExpiredError
-from verifier.sync import SyncOutcome
+from verifier.sync_report import SyncOutcome
 from verifier.types import Plate, StatusLetter, VehicleRecord
 
 CAR = fleet(1)[0][0].plate

@@ -25,7 +25,7 @@ import pytest
 from firmware.alive import Watchdog
 from firmware.config import Home
 from firmware.console_session import WIDTH
-from firmware.start import LAST_GOOD
+from firmware.settings import LAST_GOOD
 from scripts.cli.main import cli
 from scripts.sandbox.audit_keys import open_log
 from scripts.sandbox.server import serve

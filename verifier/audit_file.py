@@ -13,18 +13,18 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from verifier.codec.device import MAX_RECORD, AuditHead
+from verifier.durable import open_locked, taking_the_place
 from verifier.errors import AuditError
 
 FIRST = "0" * 64  # what the first line names as its predecessor
 PURGED = "purged"
 _TAIL = MAX_RECORD + 4096  # bytes; longer than any line
-_TRIES = 5  # times that the file may be replaced by a purge while an append opens it
 
 
 class Line(NamedTuple):
@@ -39,6 +39,15 @@ class Line(NamedTuple):
     def head(self) -> AuditHead:
         """The log up to this line."""
         return AuditHead(self.number, hashlib.sha256(self.data).digest())
+
+
+class Entry(NamedTuple):
+    """A line with the record it holds: None for one that opens a session, that a power cut left unfinished, or that is
+    sealed and was not opened."""
+
+    line: Line
+    record: dict[str, Any] | None
+    sealed: bool
 
 
 class Place(NamedTuple):
@@ -70,7 +79,8 @@ class ChainFile:
 
     def append(self, make: Make) -> None:
         """Write lines and see them to the disk, with the file's name if it is new; OSError."""
-        descriptor = _opened(self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = open_locked(self.path, os.O_APPEND, 0o600)  # a purge may put another file in its place
         try:
             before = os.fstat(descriptor)
             known = self._end
@@ -110,24 +120,6 @@ def parse(line: bytes) -> dict[str, Any] | None:
         entry = json.loads(line)
         return entry if isinstance(entry, dict) else None
     return None
-
-
-def _opened(path: Path) -> int:
-    """The file, made if it is not there, and locked; a purge may put another one in its place meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for _ in range(_TRIES):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except FileNotFoundError:
-            pass
-        except OSError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
 
 def _place(descriptor: int, size: int) -> tuple[Place, bool]:
@@ -255,13 +247,13 @@ def remove_up_to(path: Path, head: AuditHead) -> None:
 
     Whoever writes meanwhile waits, and goes on in the new file.
     """
-    beside = path.with_name(f".{path.name}.new")
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 raise AuditError("audit log: another purge is running")
-            with _replacing(beside, path) as out:
+            with taking_the_place(path, 0o600) as handle, os.fdopen(handle, "wb", closefd=False) as out:
+                out.truncate(0)  # of a purge that was cut off
                 sealed = _skip(file, head)
                 out.write(json.dumps({PURGED: head.seq, "head": head.head.hex(), "sealed": sealed}).encode() + b"\n")
                 while block := file.read(1 << 20):
@@ -280,17 +272,3 @@ def _skip(file: Any, head: AuditHead) -> bool:
                 break
             return sealed
     raise AuditError("audit log: does not pass through what is to be removed")
-
-
-@contextmanager
-def _replacing(beside: Path, path: Path) -> Iterator[Any]:
-    """A new file that takes the place of another when it is whole and on the disk."""
-    try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        beside.replace(path)
-        _sync_names(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -16,7 +16,6 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from verifier.audit_file import Line, log_head, read_lines, remove_up_to, start_of
-from verifier.cache.swap import replace_file
 from verifier.codec.device import (
     AUDIT_PATH,
     MAX_RECORDS,
@@ -29,6 +28,7 @@ from verifier.codec.device import (
     encode_upload,
 )
 from verifier.codec.online import CONTENT_TYPE
+from verifier.durable import replace_file
 from verifier.errors import AuditError, StatusError
 from verifier.online import Poster
 from verifier.seal import SESSION

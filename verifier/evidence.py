@@ -38,6 +38,7 @@ from verifier.types import (
     TagRecord,
     TagSuspicion,
     VehicleRecord,
+    VinAnswer,
     WatchHit,
 )
 
@@ -269,10 +270,12 @@ def _online(online: _Fields | None) -> OnlineEvidence:
     if online is None:
         return OnlineEvidence(state=OnlineState.DISABLED)
     state = online.get("state", OnlineState)
-    answer = None
+    answer, vin = None, None
+    if state in (OnlineState.OK, OnlineState.NOT_FOUND):
+        vin = online.get("vin_answer", VinAnswer, None)
     if state is OnlineState.OK:
         answer = _answer(online)
-        if answer.vehicle is None and answer.credential is None:
+        if answer.vehicle is None and answer.credential is None and vin is None:
             raise EvidenceError("online.record: missing")
     elif state is OnlineState.NOT_FOUND and (document := _document(online.child("presented"))) is not None:
         answer = StatusAnswer(vehicle=None, credential=document)  # the vehicle is not there, its document is
@@ -280,6 +283,7 @@ def _online(online: _Fields | None) -> OnlineEvidence:
         state=state,
         answer=answer,
         server_time=online.get("server_time", _time, None),
+        vin=vin,
     )
 
 
@@ -314,6 +318,7 @@ def evidence_to_json(evidence: Evidence, now: datetime) -> dict[str, Any]:
         "online": {
             "state": evidence.online.state.value,
             "server_time": _iso(evidence.online.server_time),
+            "vin_answer": evidence.online.vin and evidence.online.vin.value,
             **_answer_json(evidence.online.answer),
         },
         "watch": [

@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from verifier.cache.swap import replace_file
 from verifier.codec.device import HEARTBEAT_PATH, AuditHead
 from verifier.codec.index import MAX_NUMBER
+from verifier.durable import replace_file
 from verifier.errors import RejectedError
 from verifier.online import Poster
 from verifier.trusted_time import Doubt

@@ -19,7 +19,7 @@ MOST_MS = 300_000  # the longest wait after failures in a row
 
 
 class Fetched(Protocol):
-    """What came of a fetch, as `verifier.sync.HotReport`: not named here, because that module is slow to load."""
+    """What came of a fetch, as `verifier.sync_report.HotReport`, of which no more than this is needed."""
 
     @property
     def seq_after(self) -> int:

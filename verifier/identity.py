@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from verifier.cache.swap import replace_file, sync_folder
 from verifier.clock import Clock
 from verifier.codec.device import DEVICE_ID, ENROL_PATH
+from verifier.durable import replace_file, sync_folder
 from verifier.errors import VerifierError
 from verifier.secret_files import destroy, read_secret, write_secret
 from verifier.types import Code

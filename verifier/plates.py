@@ -118,24 +118,8 @@ def parse_plate(text: str, kind: str | None = None) -> Plate:
     return Plate(plain, kind)
 
 
-def next_characters(begun: str) -> str:
-    """What may stand next after the beginning of a plate, for a picker: each character once, in table order.
-
-    Empty when nothing can follow. A text is a whole plate when `plate_class` knows it.
-    """
-    place = len(begun)
-    sets = [
-        template[place]
-        for cls in _CLASSES
-        for template in cls.templates
-        if len(template) > place and all(map(contains, template, begun))
-    ]
-    # Provinces come first and the rare words last, so that an ordinary plate takes the fewest presses.
-    return "".join(sorted(set("".join(sets)), key=ALPHABET.index))
-
-
 ALPHABET = PROVINCES + DIGITS + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" + "警学挂领使港澳应急临试超"
-"""Every character that a plate can have, temporary plates included, in the order of a picker."""
+"""Every character that a plate can have, temporary plates included, provinces first."""
 
 # Characters that are mistaken for one another on a plate or a small keypad.
 CONFUSABLE = ("0DQ", "1T7", "8B", "5S", "2Z", "6G", "4A", "UV", "MN", "HN")

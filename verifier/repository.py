@@ -28,6 +28,7 @@ from verifier.snapshot import ExpiredError, SignedFile
 
 METADATA, TARGETS = "metadata/", "targets/"
 ENTRIES_TARGET, POLICY_TARGET = "trust/entries.cbor", "policy/policy.json"
+SETTINGS_TARGET, MAX_SETTINGS = "settings/settings.toml", 64 << 10  # bytes
 
 _LIMITS = UpdaterConfig(
     max_root_rotations=64,

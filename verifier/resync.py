@@ -22,7 +22,8 @@ from verifier.cache.swap import (
     switch,
 )
 from verifier.errors import SyncError
-from verifier.sync import StorageError, SyncClient, SyncReport
+from verifier.sync import SyncClient
+from verifier.sync_report import StorageError, SyncReport
 
 _ASIDE = "full.new"  # below the cache: a wipe finds it there
 

@@ -11,7 +11,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from verifier.cache.swap import sync_folder, taking_the_place, write_whole
+from verifier.durable import sync_folder, taking_the_place, write_whole
 
 MAX_READ = 64 * 1024  # bytes; longer than any secret
 

@@ -11,14 +11,16 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from verifier.cache import schema
 from verifier.cache.changes import write_changes
-from verifier.cache.keys import KEY_LENGTH
+from verifier.cache.keys import KEY_LENGTH, KeyHasher
 from verifier.cache.marks import Accepted, NewerStateError, SyncHistory, read_history
+from verifier.cache.schema import BaseMeta
+from verifier.cache.sealing import open_seal
 from verifier.cache.selftest import check_base, check_changes, read_base_meta
 from verifier.cache.state import Marks
 from verifier.cache.store import StatusStore
@@ -30,7 +32,6 @@ from verifier.cache.swap import (
     file_digest,
     free_name,
     in_use,
-    replace_file,
     sweep_generations,
     sweep_parts,
     switch,
@@ -42,10 +43,19 @@ from verifier.codec.hot import MAX_HOT, HotListError, decode_hot, hot_key
 from verifier.codec.index import MAX_INDEX, DeltaEntry, Index, decode_index, is_region
 from verifier.codec.status import StatusListError, inflate
 from verifier.download import Meter, detach, fetch_base, fetch_delta, held_bytes, hot_path, status_list_path
+from verifier.durable import replace_file
 from verifier.errors import CacheCorruptError, CacheError, DigestError, EpochKeyError, NotFoundError, SyncError
 from verifier.net import Fetcher, read_file
 from verifier.policy import MAX_POLICY_BYTES
-from verifier.repository import ENTRIES_TARGET, POLICY_TARGET, SignedRepository, index_target
+from verifier.repository import (
+    ENTRIES_TARGET,
+    MAX_SETTINGS,
+    POLICY_TARGET,
+    SETTINGS_TARGET,
+    NotSignedError,
+    SignedRepository,
+    index_target,
+)
 from verifier.signature import PublicKey
 from verifier.snapshot import (
     ExpiredError,
@@ -61,6 +71,7 @@ from verifier.snapshot import (
     choose_policy,
     plan,
 )
+from verifier.sync_report import HotReport, KeyNeededError, SettingsFile, StorageError, SyncReport
 from verifier.trust import MAX_BYTES as MAX_ENTRIES
 from verifier.trusted_time import TrustedTime
 
@@ -69,51 +80,8 @@ CLOCK_TOLERANCE = timedelta(seconds=300)
 # its bytes inflate to.
 ROW_BYTES, INFLATED = 16, 4
 
-SyncOutcome = Plan  # what a sync did is the plan that it carried out
-
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, how many bytes of it are done, and the whole."""
-
-
-class StorageError(SyncError):
-    """The card or its file system failed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncReport:
-    """A sync that ended well; `as_of` is the moment that the data in use describe.
-
-    `vehicles` are those of the base, `changed_rows` (of plates and tags) those of all nights since: rows under hashed
-    keys do not tell how many vehicles came or went.
-    """
-
-    outcome: SyncOutcome
-    region: str
-    seq_before: int | None  # None when nothing of this region was in use
-    seq_after: int
-    vehicles: int
-    changed_rows: int
-    bytes_fetched: int
-    requests: int
-    seconds: float
-    as_of: datetime
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HotReport:
-    """A refresh of the hot list that ended well; `fresh` says that the one in use was the current one already."""
-
-    fresh: bool
-    region: str
-    seq_before: int | None  # None when none was accepted before
-    seq_after: int
-    rows: int
-    bytes_fetched: int
-    seconds: float
-    as_of: datetime
-    next_update: datetime
-    notes: tuple[str, ...]
 
 
 def free_bytes(path: Path) -> int:
@@ -131,8 +99,9 @@ class SyncClient:
     """Keeps the cache under `root` up to date with one region of a signed distribution.
 
     `bootstrap` is the root metadata the device was made with. `epoch_key` serves only to write changes over a sealed
-    base; `trusted_time` takes note of signed times. `on_step` is told each step around which a power cut could come;
-    `free_space` and `monotonic` replace the system's in tests.
+    base; where it is None or another epoch's, `ask_key` is asked for the one of now. `trusted_time` takes note of
+    signed times, and `settings` takes those that the distribution has. `on_step` is told each step around which a
+    power cut could come; `free_space` and `monotonic` replace the system's in tests.
     """
 
     def __init__(
@@ -144,7 +113,9 @@ class SyncClient:
         region: str,
         *,
         epoch_key: bytes | None = None,
+        ask_key: Callable[[], bytes | None] = lambda: None,
         trusted_time: TrustedTime | None = None,
+        settings: SettingsFile | None = None,
         progress: Progress | None = None,
         on_step: Callable[[str], None] | None = None,
         free_space: Callable[[Path], int] = free_bytes,
@@ -157,8 +128,9 @@ class SyncClient:
         self._clock = clock
         self._bootstrap = bootstrap
         self._region = region
-        self._epoch_key = epoch_key
+        self._epoch_key, self._ask_key = epoch_key, ask_key
         self._time = trusted_time
+        self._settings = settings
         self._progress = progress or (lambda _step, _done, _whole: None)
         self._step = on_step or (lambda _name: None)
         self._free_space = free_space
@@ -201,7 +173,8 @@ class SyncClient:
         if marks.lost and (lost := self._lost(before)) is not None:
             notes.append(lost)
         now = self._now(accepted.clock_floor, notes)
-        offer = self._offer(meter, now, before, held)
+        repository = SignedRepository(self._root / schema.TRUST, meter, self._bootstrap, now)
+        offer = self._offer(repository, before, held)
         notes += [kept.note for kept in (offer.entries, offer.policy) if kept.note is not None]
         todo = plan(offer.content, offer.index, held)
         if todo is not Plan.FRESH:
@@ -224,7 +197,7 @@ class SyncClient:
         index = offer.index
         if self._time is not None:
             notes += self._time.signed(index.issued_at)
-        notes += self._notes_in_use()
+        notes += (*self._notes_in_use(), *self._take_settings(repository))
         return SyncReport(
             outcome=todo, region=self._region, seq_before=self._seq(before),
             seq_after=index.seq, vehicles=index.base.n, changed_rows=sum(delta.rows for delta in index.deltas),
@@ -237,6 +210,20 @@ class SyncClient:
         with suppress(CacheError), closing(StatusStore(self._root, bytes(KEY_LENGTH))) as store:
             return store.info().notes
         return ()
+
+    def _take_settings(self, repository: SignedRepository) -> tuple[str, ...]:
+        """Settings for devices in service, where there are any: whatever is wrong with them, the data are in use."""
+        if self._settings is None:
+            return ()
+        try:
+            note = self._settings.take(repository.get(SETTINGS_TARGET, MAX_SETTINGS, [self._settings.held]).data)
+        except NotSignedError:
+            return ()
+        except SyncError as exc:
+            note = f"settings of the centre not taken: {exc}"
+        except OSError as exc:
+            note = f"settings of the centre not taken: card: {exc.strerror or type(exc).__name__}"
+        return (note,) if note else ()
 
     def _lost(self, before: InUse | None) -> str | None:
         if before is not None or (self._root / schema.TRUST).exists():
@@ -275,22 +262,25 @@ class SyncClient:
         return replace(held, content=schema.content_of_name(before.name), index=before.index)
 
     def _damage(self, before: InUse) -> str | None:
-        """What is wrong with the large files of the set in use; all of them are read. SyncError without their key."""
+        """What is wrong with the large files of the set in use; all of them are read. KeyNeededError."""
         if (digest := _digest(before.base)) != before.index.base.sha256:
             return "base: digest" if digest else "base: cannot be read"
         if before.changes is None:
             return None
         try:
-            check_changes(before.changes, read_base_meta(before.base), before.index, self._epoch_key)
+            meta = read_base_meta(before.base)
+            key = self._key_of(meta)
+            if meta.salt is not None:
+                open_seal(meta, key)  # without it only what stands outside the seal would be read
+            check_changes(before.changes, meta, before.index, key)
         except CacheCorruptError as exc:
             return str(exc)
         except EpochKeyError as exc:
-            raise SyncError(f"changes cannot be checked: {exc}") from exc
+            raise KeyNeededError(f"changes cannot be checked: {exc}") from exc
         return None
 
-    def _offer(self, meter: Meter, now: datetime, before: InUse | None, held: Held) -> Offer:
+    def _offer(self, repository: SignedRepository, before: InUse | None, held: Held) -> Offer:
         """What the signed distribution offers now, verified and checked against what is held."""
-        repository = SignedRepository(self._root / schema.TRUST, meter, self._bootstrap, now)
         repository.refresh()
         signed = repository.get(index_target(self._region), MAX_INDEX, [before.index_bytes if before else None])
         index = decode_index(signed.data)
@@ -380,22 +370,40 @@ class SyncClient:
     ) -> Path:
         """A tested changes.db in the stage: those in use, if any, with these deltas."""
         out = self._root / schema.STAGE / schema.CHANGES
-        deltas = (decode_delta(part.read_bytes(), entry) for part, entry in zip(parts, entries, strict=True))
         try:
-            write_changes(out, base, previous, deltas, self._progress, epoch_key=self._epoch_key)
-            check_changes(out, read_base_meta(base), index, self._epoch_key)
+            meta = read_base_meta(base)
+            key = self._key_of(meta)
+            deltas = (decode_delta(part.read_bytes(), entry, key) for part, entry in zip(parts, entries, strict=True))
+            write_changes(out, base, previous, deltas, self._progress, epoch_key=key)
+            check_changes(out, meta, index, key)
         except EpochKeyError as exc:
-            raise SyncError(f"changes cannot be written: {exc}") from exc
+            raise KeyNeededError(
+                f"changes cannot be written without a shift or an answer of the centre: {exc}"
+            ) from exc
         except CacheCorruptError as exc:
             raise DigestError(f"set refused: {exc}") from exc
         self._step("applied")
         return out
 
+    def _fitting_key(self, meta: BaseMeta) -> bytes | None:
+        """The epoch key at hand, if it is the one that these data are of."""
+        key = self._epoch_key
+        return key if key is not None and KeyHasher(key).check_value == meta.key_check else None
+
+    def _key_of(self, meta: BaseMeta) -> bytes | None:
+        """The same, for sealed data the centre's where there is none; from then on that is the one at hand."""
+        if (held := self._fitting_key(meta)) is not None or meta.salt is None:
+            return held
+        if (key := self._ask_key()) is not None:
+            self._epoch_key = key
+        return self._fitting_key(meta)
+
     def _test_base(self, base: Path, index: Index) -> None:
         self._progress("test", 0, index.base.length)
         try:
-            check_base(base, index, self._epoch_key)
-        except (CacheCorruptError, EpochKeyError) as exc:
+            # Another epoch's set is taken without its key, or none would ever follow: its digest proves it.
+            check_base(base, index, self._fitting_key(read_base_meta(base)))
+        except CacheCorruptError as exc:
             raise DigestError(f"set refused: {exc}") from exc
         self._progress("test", index.base.length, index.base.length)
 
@@ -448,7 +456,7 @@ class SyncClient:
             self._step("hot-replaced")
         return HotReport(
             fresh=fresh, region=self._region, seq_before=held.seq or None, seq_after=hot.hot_seq,
-            rows=len(hot.rows) + len(hot.exact), bytes_fetched=meter.bytes,
+            rows=hot.count, bytes_fetched=meter.bytes,
             seconds=self._monotonic() - started, as_of=hot.issued_at,
             next_update=hot.next_update, notes=tuple(notes),
         )  # fmt: skip

@@ -241,6 +241,15 @@ class OnlineState(Code):
     DISABLED = "disabled"
 
 
+class VinAnswer(Code):
+    """Whose VIN it is that was typed, by the centre's register."""
+
+    SAME = "same"  # of the vehicle that was looked up
+    OTHER = "other"  # of one with another plate
+    WANTED = "wanted"  # of one that is looked for (letters C, J, N), as no other word on the plate tells
+    ABSENT = "absent"  # of none
+
+
 class Purpose(Code):
     """Why the officer looks."""
 
@@ -249,6 +258,16 @@ class Purpose(Code):
     ACCIDENT = "accident"
     REPORT = "report"  # somebody has told of the vehicle
     OTHER = "other"
+
+
+class WorkMode(Code):
+    """What an officer is at with a handheld."""
+
+    ROADSIDE = "roadside"
+    LOOKUP = "lookup"
+    TAGS = "tags"
+    CHECKPOINT = "checkpoint"
+    ACCIDENT = "accident"
 
 
 class Source(Code):
@@ -339,11 +358,12 @@ class CacheEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnlineEvidence:
-    """The online look-up's contribution."""
+    """The online look-up's contribution. `vin` is None where none was asked for, or the centre cannot say."""
 
     state: OnlineState
     answer: StatusAnswer | None = None
     server_time: datetime | None = None
+    vin: VinAnswer | None = None
 
 
 # ----------------------------------------------------------------------------------------- what was seen
@@ -356,7 +376,7 @@ class CodeEvidence:
     `fault` names the failed check behind `signature`, or the document finding kept beside a valid signature.
     `trust_as_of` is the moment that the trust list describes by which it was judged, None when not known.
     `vin_matches` tells whether the VIN on the car is the one the proven credential was issued for, None when not
-    compared; the VIN itself is kept nowhere.
+    compared; the VIN's text is kept nowhere.
     """
 
     reading: CodeReading
@@ -387,8 +407,9 @@ class TagSeen:
 class TagEvidence:
     """The in-car tag that was read. `plate` is None where nothing readable names one.
 
-    `fault` is why its certificate proves nothing; `issued_on` the proven one's day of issue. `record` is None where
-    the register cannot say; `tid_matches` tells whether the proven credential is bound to this TID, None when not
+    `fault` is why its certificate proves nothing; `issued_on` the proven one's day of issue, `vehicle_type` and
+    `body_colour` what it says of the car's looks: they are shown, and no record keeps them. `record` is None where the
+    register cannot say; `tid_matches` tells whether the proven credential is bound to this TID, None when not
     compared. Evidence with `seen` is worked out anew at each check.
     """
 
@@ -398,6 +419,8 @@ class TagEvidence:
     level: TagLevel = TagLevel.READ
     fault: CodeFault | None = None
     issued_on: date | None = None  # in China
+    vehicle_type: str | None = None
+    body_colour: str | None = None
     record: TagRecord | None = None
     tid_matches: bool | None = None
     suspicions: tuple[TagSuspicion, ...] = ()

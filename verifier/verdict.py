@@ -92,6 +92,8 @@ class Reason(Code):
     TRUST_LIST_OLD = "TRUST_LIST_OLD"
     VIN_MISMATCH = "VIN_MISMATCH"
     VIN_CONFIRMED = "VIN_CONFIRMED"
+    VIN_NOT_FOUND = "VIN_NOT_FOUND"
+    VIN_WANTED = "VIN_WANTED"
 
 
 class Action(Code):

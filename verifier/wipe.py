@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from verifier.cache import schema
-from verifier.cache.swap import exclusive, replace_file
+from verifier.cache.swap import exclusive
 from verifier.clock import Clock
 from verifier.codec.device import DeviceFormatError, decode_order
 from verifier.codec.index import MAX_NUMBER
+from verifier.durable import replace_file
 from verifier.errors import VerifierError
 from verifier.secret_files import destroy, read_secret
 from verifier.trust import TrustList

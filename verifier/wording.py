@@ -98,6 +98,8 @@ REASONS: dict[Reason, Text] = {
     R.TRUST_LIST_OLD: Text("信任名单过旧", "OLD TRUST LIST"),
     R.VIN_MISMATCH: Text("车架号不符", "VIN DIFFERS"),
     R.VIN_CONFIRMED: Text("车架号相符", "VIN CONFIRMED"),
+    R.VIN_NOT_FOUND: Text("车架号查无登记", "VIN NOT FOUND"),
+    R.VIN_WANTED: Text("车架号涉布控", "VIN WATCHED"),
 }
 
 ACTIONS: dict[Action, Text] = {
@@ -144,6 +146,7 @@ HINTS: dict[Hint, Text] = {
     Hint.GLARE: Text("反光请换角度", "GLARE: TILT"),
     Hint.CUT_OFF: Text("码不完整", "SHOW WHOLE CODE"),
 }
+AIM_AGAIN = Text("请重新对准", "AIM AGAIN")  # a code seems to be there, and nothing measured tells why it is not read
 
 # How a code was presented. Not 在线 and 离线: beside these words the panel says so of the check itself.
 PRESENTATIONS: dict[PresentationMode, Text] = {

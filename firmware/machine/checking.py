@@ -13,7 +13,7 @@ from firmware.views import LISTED, headline_of
 from hw.buttons.keys import Key, KeyEvent
 from verifier.adapters import NOTHING_READ
 from verifier.check import CheckResult, Observation
-from verifier.recheck import News
+from verifier.recheck_queue import News
 from verifier.roles import Duty, LimitedAnswer, limited_answer
 from verifier.types import Hint, PlateSeen
 from verifier.vehicle_words import vehicle_words
@@ -116,8 +116,9 @@ def checked(state: State, page: st.Page, event: ev.Checked, now_ms: int) -> Step
         outcomes = tuple(Outcome(number=event.number, seen=car, result=result) for car, result in pairs)
         state = replace(state, faults={part: problem for part, problem in state.faults.items() if part != PART})
         return _answered(remembered(state, outcomes), outcomes, now_ms)
-    if not event.late:  # the officer has not waited for it
-        unseen = (Outcome(number=event.number, seen=Observation(), result=result) for result in event.results)
+    if not event.late and all(one.number != event.number for one in state.history):  # the officer has not waited for it
+        pairs = zip(event.seen or (Observation(),) * len(event.results), event.results, strict=True)
+        unseen = (Outcome(number=event.number, seen=car, result=result) for car, result in pairs)
         return remembered(state, tuple(unseen)), ()
     before, state = state.history, replace(state, history=_renewed(state.history, event))
     if isinstance(page, st.Answer) and page.number == event.number:
@@ -230,12 +231,12 @@ def shown_turn(state: State, page: st.Shown, event: KeyEvent, now_ms: int) -> St
 
 
 def sheets(result: CheckResult) -> int:
-    """How many sheets a verdict has: itself, then those of its reasons, its actions, and a proven credential's car."""
-    verdict, credential = result.verdict, result.credential
+    """How many sheets a verdict has: itself, then those of its reasons, its actions, and what is proven of the car."""
+    verdict = result.verdict
     listed = (
         len(verdict.reasons) + len(result.similar),
         len(verdict.actions),
-        0 if credential is None else len(vehicle_words(credential, result.mode)),
+        len(vehicle_words(result.credential, result.mode, result.evidence.tag)),
     )
     return 1 + sum(-(-lines // LISTED) for lines in listed)
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from firmware.machine.states import Light, Network
 from verifier.check import CheckResult, Observation
-from verifier.recheck import News
+from verifier.recheck_queue import News
 from verifier.types import Hint
 from verifier.verdict import Tone
 from verifier.wording import Language

@@ -8,10 +8,10 @@ from datetime import date, datetime
 from types import MappingProxyType
 
 from hw.buttons.keys import KeyEvent
-from verifier.check import CheckResult
+from verifier.check import CheckResult, Observation
 from verifier.officers import LoginFault, Officer
-from verifier.recheck import News
-from verifier.types import Hint, TagEvidence
+from verifier.recheck_queue import News
+from verifier.types import Hint, TagEvidence, WorkMode
 from verifier.verdict import VerdictCode
 
 
@@ -65,11 +65,15 @@ class HintSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """The verdicts of check `number`, one or the two of an accident; once more with `late` when the centre answered."""
+    """The verdicts of check `number`, one or the two of an accident; once more with `late` when the centre answered.
+
+    `seen`: what was checked, for the history of an officer who has not waited.
+    """
 
     number: int
     results: tuple[CheckResult, ...]
     late: bool = False
+    seen: tuple[Observation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,14 @@ class DataRead:
     clock_doubted: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModesRead:
+    """What the policy in force says of this device: the mode in which it opens, and those that it offers."""
+
+    opens: WorkMode
+    offered: frozenset[WorkMode]
+
+
 @dataclass(frozen=True, slots=True)
 class Reported:
     """What a sync or a self-test came to, in lines for the panel; `job` is the line of the menu that began it."""
@@ -176,5 +188,5 @@ class LookedUp:
 
 Event = (
     KeyEvent | Tick | Started | Kept | CodesSeen | HintSeen | Checked | TagsSeen | Passed | Alarm | PartFault
-    | PowerRead | NetworkRead | DataRead | Reported | Counted | NewsRead | LoggedIn | NotLetIn | LookedUp
+    | PowerRead | NetworkRead | DataRead | ModesRead | Reported | Counted | NewsRead | LoggedIn | NotLetIn | LookedUp
 )  # fmt: skip

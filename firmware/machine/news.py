@@ -15,7 +15,7 @@ from firmware.machine.going import Step, lit, resting, to
 from firmware.machine.states import Light, State
 from firmware.views import headline_of
 from hw.buttons.keys import KeyEvent
-from verifier.recheck import News
+from verifier.recheck_queue import News
 from verifier.roles import Duty
 from verifier.verdict import Tone
 from verifier.wording import VERDICTS

@@ -14,9 +14,9 @@ from firmware.plate_entry import Entry
 from hw.buttons.keys import Key
 from verifier.check import CheckResult, Observation
 from verifier.officers import LONGEST_NUMBER, LONGEST_PIN, SHORTEST_PIN, LoginFault, Officer
-from verifier.recheck import News
+from verifier.recheck_queue import News
 from verifier.roles import DUTIES, Duty, LimitedAnswer
-from verifier.types import Hint
+from verifier.types import Hint, WorkMode
 from verifier.verdict import VerdictCode
 from verifier.wording import Language
 
@@ -24,14 +24,8 @@ HISTORY = 50  # checks that can be looked at again
 WAITING = 20  # alarms that wait to be acknowledged; older ones are in the history
 
 
-class Mode(StrEnum):
-    """What the officer is at; always on the screen."""
-
-    ROADSIDE = "roadside"
-    LOOKUP = "lookup"
-    TAGS = "tags"
-    CHECKPOINT = "checkpoint"
-    ACCIDENT = "accident"
+Mode = WorkMode
+"""What the officer is at; always on the screen."""
 
 
 class Light(StrEnum):
@@ -75,6 +69,10 @@ MENU_DUTIES: dict[MenuItem, Duty] = {
     MenuItem.NETWORK: Duty.UPKEEP, MenuItem.SELF_TEST: Duty.UPKEEP,
 }  # fmt: skip
 """The others are for everybody who has logged in."""
+MENU_MODES: dict[MenuItem, Mode] = {
+    MenuItem.TAGS: Mode.TAGS, MenuItem.CHECKPOINT: Mode.CHECKPOINT, MenuItem.ACCIDENT: Mode.ACCIDENT,
+}  # fmt: skip
+"""The lines that a policy may take out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +266,8 @@ class Status:
     data_as_of: datetime | None = None
     clock_doubted: bool = False
     demo: bool = False
-    about: tuple[str, ...] = ()  # this device: version, name
+    about: tuple[str, ...] = ()  # this device: version, name, version of its settings
+    settings: int = 0  # version of those in force; 0: not counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +276,8 @@ class State:
 
     page: Page = field(default_factory=Boot)
     mode: Mode = Mode.ROADSIDE
+    opens: Mode = Mode.ROADSIDE  # after the start and after a login, as the policy says
+    offered: frozenset[Mode] = frozenset(Mode)  # by the policy
     language: Language = "zh"
     province: str = "京"
     network: Network = Network.AUTO
@@ -316,6 +317,7 @@ class State:
         absent = {
             *((MenuItem.LOCK,) if self.lock_ms is None else ()),
             *((MenuItem.DISPUTE,) if self.disputable is None or not self.may(Duty.VERDICT) else ()),
+            *(item for item, mode in MENU_MODES.items() if mode not in self.offered),
         }
         return tuple(item for item in shown if item not in absent)
 

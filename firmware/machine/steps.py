@@ -21,12 +21,23 @@ _TYPED_ON = st.Typing | st.PurposeChoice | st.Login
 
 
 def step(state: State, event: ev.Event, now_ms: int) -> Step:
-    """The next state, and what is to be done. A page that is not for who holds the device is refused."""
+    """The next state, and what is to be done. A page that is not for who holds the device is refused, and a mode that
+    the policy does not offer."""
     after, effects = _answered(login.note_ends(state, now_ms), event, now_ms)
-    if type(after.page) is type(state.page) or login.admitted(after):
-        return after, effects
+    offered = after.mode is state.mode or after.mode in state.offered
+    if offered and (type(after.page) is type(state.page) or login.admitted(after)):
+        return _on_its_line(state, after), effects
     touched = replace(state, touched_ms=after.touched_ms, acted_ms=after.acted_ms, swallowed=after.swallowed)
     return touched, (Play(Signal.REFUSED),)
+
+
+def _on_its_line(before: State, after: State) -> State:
+    """Lines come into the open menu and go: its cursor stays on its own, else it is on the first."""
+    page = after.page
+    if not isinstance(page, st.Menu) or page != before.page or after.menu == before.menu:
+        return after
+    chosen, menu = before.menu[page.cursor], after.menu
+    return replace(after, page=replace(page, cursor=menu.index(chosen) if chosen in menu else 0))
 
 
 def _answered(state: State, event: ev.Event, now_ms: int) -> Step:
@@ -106,7 +117,7 @@ def _awake(state: State, *_: object) -> Step:
 
 
 def _started(state: State, page: st.Boot, event: ev.Started, now_ms: int) -> Step:
-    return home(replace(state, touched_ms=now_ms))
+    return login.opening(replace(state, touched_ms=now_ms), now_ms)
 
 
 def _part(state: State, page: st.Page, event: ev.PartFault, now_ms: int) -> Step:
@@ -146,6 +157,7 @@ ON_EVENT: dict[type[ev.Event], Handler] = {
     ev.PowerRead: _power,
     ev.NetworkRead: _reached,
     ev.DataRead: _data,
+    ev.ModesRead: login.modes_read,
     ev.Counted: _counted,
     ev.NewsRead: news.news_read,
     ev.LookedUp: login.counted,

@@ -33,8 +33,9 @@ from hw.qr.views import (
 )
 from verifier.types import CodeSeen
 
-__all__ = ["BESIDE", "STAGES", "Search", "Stage", "decode_frame", "marks", "whole_marks"]
+__all__ = ["BESIDE", "STAGES", "STILL_BUDGET_S", "Search", "Stage", "decode_frame", "marks", "whole_marks"]
 
+STILL_BUDGET_S = 1.0  # seconds for all stages on one still picture; a verdict is due within three
 _SLOWER = 1.5  # times the slowest stage so far; the next one may take
 
 _frame, _half = attrgetter("frame"), attrgetter("half")

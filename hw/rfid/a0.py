@@ -35,7 +35,6 @@ from hw.rfid.types import (
 )
 
 HEAD = 0xA0
-ANY_ADDRESS = 0xFF
 INVENTORY_CAP = 9 + MAX_EPC_BYTES  # the longest notice: address, command, antenna, PC, EPC, RSSI, phase (2), checksum
 CAP = 0xFF
 

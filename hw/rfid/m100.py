@@ -60,7 +60,6 @@ REGIONS = {
 CHINA = 0x01
 
 NO_TAG = 0x15  # an empty round: the heartbeat of a scan and no fault
-COMMAND_ERROR = 0x17
 PROBLEMS = {NO_TAG: TagProblem.NOT_FOUND, 0x09: TagProblem.NOT_FOUND, 0x16: TagProblem.ACCESS}
 # A0|e: what the tag itself answered while it was read (ISO/IEC 18000-63, annex of error codes).
 TAG_PROBLEMS = {

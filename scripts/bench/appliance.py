@@ -33,8 +33,8 @@ from scripts.bench.figures import Figure, machine_line
 from scripts.sandbox.authority import Authority, new_authority
 from scripts.sandbox.codes import qr_picture
 from scripts.sandbox.folder_store import MemoryFetcher
-from scripts.sandbox.keys import write_secret
 from verifier.clock import system_clock
+from verifier.secret_files import write_secret
 from verifier.sync import SyncClient
 from verifier.types import Plate, PresentationMode
 

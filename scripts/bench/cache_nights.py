@@ -19,9 +19,9 @@ from scripts.bench.figures import Figure
 from scripts.sandbox.national import Numbers
 from scripts.sandbox.national_churn import NIGHTLY, NO_VEHICLE, Churn
 from verifier.cache.changes import write_changes
-from verifier.cache.swap import sync_file
 from verifier.codec.delta import Delta, decode_delta, encode_delta
 from verifier.codec.index import DeltaEntry
+from verifier.durable import sync_file
 
 Progress = Callable[[str, int, int], None]
 

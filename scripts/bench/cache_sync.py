@@ -26,7 +26,8 @@ from verifier.codec.index import BaseEntry
 from verifier.download import held_bytes
 from verifier.errors import CacheError, FetchError
 from verifier.net import Fetcher, HttpFetcher
-from verifier.sync import HotReport, SyncClient, SyncOutcome, SyncReport
+from verifier.sync import SyncClient
+from verifier.sync_report import HotReport, SyncOutcome, SyncReport
 from verifier.types import Plate, VehicleRecord
 
 INSTALL_TARGET, READER_TARGET, MISSED_NIGHTS_TARGET = 3.0, 3.0, 45.0

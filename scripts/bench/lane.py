@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,20 @@ from firmware.machine.events import Alarm, Event, PartFault
 from firmware.tags import TC1_WORDS, Field, TagThread
 from hw.rfid.driver import Driver
 from hw.rfid.emulator.device import EmulatedReader
+from hw.rfid.emulator.line import EmulatedLine, JumpingClock
 from hw.rfid.emulator.scene import Identity, Radio, Scene, lane_scene
 from hw.rfid.models import MODELS
 from hw.rfid.session import Wait
-from hw.rfid.transport import Connect, Lost, Received
+from hw.rfid.transport import Connect
 from hw.rfid.types import RadioConfig
 from scripts.bench.figures import Figure
 from scripts.sandbox.authority import Authority, new_authority
 from scripts.sandbox.fleet import Vehicle
 from scripts.sandbox.folder_store import MemoryFetcher
-from scripts.sandbox.keys import write_secret
 from scripts.sandbox.tags import PersonalisedTag, TagForm, bind_tag, certificate
 from verifier.check import CheckResult, Observation
 from verifier.codec.tag import tc0_epc
+from verifier.secret_files import write_secret
 from verifier.sync import SyncClient
 from verifier.types import Month, Plate, StatusLetter
 
@@ -52,7 +53,6 @@ TWO_LANES = 2  # a copy drives so many lanes beside the original, at about the s
 FORMS = {"a0": TagForm.TC0, "gx": TagForm.TC1}  # what a reader can read of a car at this speed
 BAUD = {"a0": 115_200, "gx": 921_600}  # a certificate with every read needs the faster line
 _STEP_NS = 2_000_000
-_SILENCE_NS = 100_000_000  # after so long without a byte a real port's read returns empty
 _IN_ORDER = frozenset(map(StatusLetter, "ABGHIO"))
 
 
@@ -242,83 +242,47 @@ def _synced(folder: Path, authority: Authority, store: dict[str, bytes]) -> Home
 # ------------------------------------------------------------------------------------------------- the run
 
 
-class _Clock:
-    """Time that passes only while the driver waits."""
+class TimedReader(EmulatedReader):
+    """An emulated reader, and the processor's seconds that went into it."""
 
-    def __init__(self, turn: Callable[[], bool]) -> None:
-        self.ns = 0
-        self._turn = turn
+    cpu_s = 0.0
 
-    def monotonic_ns(self) -> int:
-        return self.ns
-
-    def now(self) -> datetime:
-        return BEGAN + timedelta(microseconds=self.ns // 1000)
-
-    def wait(self, _: threading.Condition, seconds: float) -> None:
-        end = self.ns + max(1, int(seconds * 1e9))
-        while self.ns < end:
-            self.ns = min(end, self.ns + _STEP_NS)
-            if self._turn():
-                return
-
-
-class _Line:
-    """A line to an emulated reader under that clock; `over` is called from the end on."""
-
-    def __init__(self, reader: EmulatedReader, end_s: float, progress: Progress) -> None:
-        self.reader = reader
-        self._progress = progress
-        self.clock = _Clock(self.turn)
-        self.reader_s = 0.0  # of the processor, spent on the emulated reader
-        self.over: Callable[[], None] = lambda: None
-        self._end_ns = int(end_s * 1e9)
-        self._heard = b""
-        self._received: Received | None = None
-        self._silent_since = 0
-
-    def connect(self, received: Received, lost: Lost) -> _Line:
-        self._received = received
-        return self
-
-    def write(self, data: bytes) -> None:
-        self._heard += data
-
-    def close(self) -> None:
-        self._received = None
-
-    def turn(self) -> bool:
-        if self.clock.ns >= self._end_ns:
-            self.over()
-        heard, self._heard = self._heard, b""
+    def turn(self, now: float, heard: bytes = b"") -> bytes:
+        """As the reader's own."""
         began = time.process_time()
-        data = self.reader.turn(self.clock.ns / 1e9, heard)
-        self.reader_s += time.process_time() - began
-        if self._received and (data or self.clock.ns - self._silent_since >= _SILENCE_NS):
-            self._silent_since = self.clock.ns
-            self._progress("traffic", self.clock.ns // 1_000_000_000, self._end_ns // 1_000_000_000)
-            self._received(data)
-        return bool(data)
+        data = super().turn(now, heard)
+        self.cpu_s += time.process_time() - began
+        return data
 
 
-def emulated(lane: Lane, protocol: str) -> EmulatedReader:
+def emulated(lane: Lane, protocol: str) -> TimedReader:
     """The reader over the lanes, with the line's speed that its reads need."""
-    reader = EmulatedReader(protocol, lane.scene)
+    reader = TimedReader(protocol, lane.scene)
     reader.engine.baud = BAUD[protocol]
     return reader
 
 
 def simulate(lane: Lane, protocol: str, progress: Progress = lambda *_: None) -> Run:
     """Drive the traffic past the checkpoint under a clock that jumps."""
-    line = _Line(emulated(lane, protocol), lane.scene.ends_s + 1.0, progress)
-    clock, run, began = line.clock, Run(), time.process_time()
+    reader, clock = emulated(lane, protocol), JumpingClock(BEGAN, step_ns=_STEP_NS)
+    line, run, began = EmulatedLine(reader, clock), Run(), time.process_time()
     options = {"monotonic_ns": clock.monotonic_ns, "clock": clock.now, "wait": clock.wait}
     with watching(lane, run, driver(protocol, line.connect, **options), clock.monotonic_ns, clock.wait) as thread:
-        line.over = thread.close
+        end_ns = int((lane.scene.ends_s + 1.0) * 1e9)
+
+        def turn() -> bool:
+            if clock.ns >= end_ns:
+                thread.close()
+            came = line.turn()
+            if came:
+                progress("traffic", clock.ns // 1_000_000_000, end_ns // 1_000_000_000)
+            return came
+
+        clock.turn = turn
         thread.watch(on=True)
         thread.run()
-    run.cpu_s = time.process_time() - began - line.reader_s
-    run.reads = line.reader.figures.reads
+    run.cpu_s = time.process_time() - began - reader.cpu_s
+    run.reads = reader.figures.reads
     return run
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import click
 
-from scripts.cli.audit_log import FILE, Entry, Unseal, write_private
+from scripts.cli.console import FILE, write_private
 from scripts.cli.sandbox_devices import open_books
 from scripts.sandbox.audit_keys import (
     PUBLIC_FILE,
@@ -19,16 +19,17 @@ from scripts.sandbox.audit_keys import (
     opened_lines,
 )
 from scripts.sandbox.authority import AuthorityFolder
+from verifier.audit_file import Entry
 from verifier.errors import AuditError
 
 
 def opened(file: Path, key: Path) -> Iterator[Entry]:
     """The lines of a log, opened with the private key in a file. AuditError."""
-    return (Entry(one.line, one.record, one.sealed) for one in open_log(file, load_private_key(key)))
+    return open_log(file, load_private_key(key))
 
 
-def unsealing(key: Path) -> Unseal:
-    """What opens photos with the private key in a file. AuditError, also of each photo."""
+def unsealing(key: Path) -> Callable[[str, bytes], bytes]:
+    """What opens photos, by name and bytes, with the private key in a file. AuditError, also of each photo."""
     private = load_private_key(key)
     return lambda name, sealed: open_photo(private, name, sealed)
 

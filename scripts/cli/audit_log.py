@@ -7,40 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from firmware.config import Home
 from scripts.case_file import Photo, Place, case_json, object_in, places_of, slip
-from scripts.cli.console import home_option, json_option, print_json, problem
+from scripts.cli.console import FILE, home_option, json_option, print_json, problem, write_private
 from scripts.cli.decide import replay_all
 from verifier.audit import checks_of
-from verifier.audit_file import Line, log_head, read_lines, start_of
+from verifier.audit_file import Entry, log_head, read_lines, start_of
 from verifier.audit_upload import AcknowledgedHead, check_passes
 from verifier.errors import AuditError
 from verifier.photos import PhotoStore
 from verifier.policy import load_policy
 from verifier.seal import SESSION, is_sealed
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 Unseal = Callable[[str, bytes], bytes]
 """Name and bytes of a sealed photo to the photo."""
 _CHECK_ID = re.compile(r"[0-9a-f]{32}")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Entry(NamedTuple):
-    """A line of a log; `record` is None where it is none, or cannot be read here."""
-
-    line: Line
-    record: dict[str, Any] | None
-    sealed: bool
 
 
 def _log_options(function: F) -> F:
@@ -65,12 +55,6 @@ def _entries(file: Path, key: Path | None) -> Iterator[Entry]:
     for line in read_lines(file):
         closed = line.entry is not None and is_sealed(line.entry)
         yield Entry(line, None if closed else line.entry, sealed=closed)
-
-
-def write_private(path: Path, lines: Iterable[bytes]) -> None:
-    """A file for its owner alone."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as target:
-        target.writelines(lines)
 
 
 @click.command("verify")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,22 +12,24 @@ from typing import Any
 
 import click
 
-from firmware.build import epoch_key, open_store, trusted_time
+from firmware.build import open_store, trusted_time
 from firmware.config import REGION, ConfigError, Home
 from firmware.keeper import Kept, default_run, finish_wipe, open_keeper
-from scripts.cli.console import home_option, json_option, print_json, problem, progress_bar
+from firmware.settings import CentreSettings
+from firmware.syncjob import clients
+from scripts.cli.console import FILE, home_option, json_option, print_json, problem, progress_bar
 from verifier.backoff import until_done
 from verifier.cache.diagnose import diagnose
 from verifier.cache.keys import load_epoch_key
 from verifier.clock import system_clock, system_witness
 from verifier.errors import CacheMissingError, SyncError, VerifierError
 from verifier.hot_follow import HotFollower
-from verifier.net import Fetcher, FolderFetcher, HttpFetcher
 from verifier.online import boottime_ms
 from verifier.repository import check_root
 from verifier.resync import resync
 from verifier.secret_files import write_secret
-from verifier.sync import HotReport, SyncClient, SyncReport, sync_history
+from verifier.sync import SyncClient, sync_history
+from verifier.sync_report import HotReport, SyncReport
 from verifier.trust import load_trust_list
 from verifier.trusted_time import TrustedTime, clock_report
 
@@ -44,13 +45,13 @@ from verifier.trusted_time import TrustedTime, clock_report
 @click.option(
     "--root",
     "root_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="Root metadata; needed the first time, kept afterwards and never replaced.",
 )
 @click.option(
     "--epoch-key",
     "key_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="Keep a copy of this epoch key beside the data, in place of an older one. For demos only.",
 )
 @click.option("--region", default=REGION, show_default=True, help="Which region's data.")
@@ -99,25 +100,12 @@ def sync(
         raise click.UsageError("--every goes with --hot, and tries again by itself")
     if full and not yes:
         raise click.UsageError("--full fetches all data anew, which may be hundreds of megabytes: say --yes")
-    folder = _folder(source, retry=retry)
+    _checked_source(source, retry=retry)
     _keep_files(home, root_file, key_file)
     told_time = trusted_time(home, system_clock)
     if _kept(home, told_time, at_dock=not hot).wiped is not None:
         return 1
-    with ExitStack() as stack:
-        fetcher: Fetcher = (
-            stack.enter_context(HttpFetcher(source, on_date=told_time.heard))
-            if folder is None
-            else FolderFetcher(folder)
-        )
-        progress, (key, _) = stack.enter_context(progress_bar()), epoch_key(home)
-
-        def client(root: Path) -> SyncClient:
-            return SyncClient(
-                root, fetcher, system_clock, home.root.read_bytes(), region,
-                epoch_key=key, trusted_time=told_time, progress=progress,
-            )  # fmt: skip
-
+    with progress_bar() as bar, clients(home, source, region, told_time, CentreSettings(home.folder), bar) as client:
         if every is not None:
             return _follow_hot(HotFollower(client(home.cache).refresh_hot, boottime_ms, every_ms=every * 1000), as_json)
         attempt = _attempt(client, home.cache, hot=hot, full=full, recheck=recheck)
@@ -132,14 +120,14 @@ def sync(
     return 0 if _kept(home, told_time).wiped is None else 1  # the new data may be of another epoch
 
 
-def _folder(source: str, *, retry: bool) -> Path | None:
-    """The folder to sync from, None for an address."""
-    folder = None if "://" in source else Path(source)
-    if folder is not None and retry:
+def _checked_source(source: str, *, retry: bool) -> None:
+    """A folder has to be there, and is not tried again."""
+    if "://" in source:
+        return
+    if retry:
         raise click.UsageError("--retry goes with an address")
-    if folder is not None and not folder.is_dir():
+    if not Path(source).is_dir():
         raise click.UsageError("--from takes an http or https address, or a folder")
-    return folder
 
 
 def _attempt(

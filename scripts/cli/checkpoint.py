@@ -22,11 +22,12 @@ from firmware.tags import TC1_WORDS, Field, TagThread
 from firmware.views import printable
 from hw.rfid.models import MODELS
 from hw.rfid.types import AirProtocol, RadioConfig
-from scripts.cli.console import home_option, json_option, print_json, problem, progress_bar
+from scripts.cli.console import FILE, home_option, json_option, print_json, problem, progress_bar
 from verifier.clock import system_clock
 from verifier.errors import PlateError
 from verifier.plates import display_text, parse_plate
 from verifier.types import SHANGHAI, Plate, Source, WatchHit
+from verifier.vehicle_words import vehicle_words
 from verifier.wording import REASONS, TAG_LEVELS, VERDICTS, Language
 
 POLL_S = 0.2
@@ -48,9 +49,7 @@ MAX_WATCHED = 100_000  # plates
     show_default=True,
     help="Of the tags.",
 )
-@click.option(
-    "--watch-list", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Plates to look for here (JSON)."
-)
+@click.option("--watch-list", type=FILE, help="Plates to look for here (JSON).")
 @click.option("--seconds", type=click.FloatRange(min=0.1), help="End by itself.")
 @click.option("--lang", type=click.Choice(["zh", "en"]), default="zh", show_default=True, help="Language.")
 @click.option("--simulate", is_flag=True, help="Made-up traffic before an emulated reader instead of a port.")
@@ -77,7 +76,7 @@ def checkpoint(
       markcheck checkpoint --protocol a0 --simulate             1,000 cars on four lanes at 120 km/h
 
     The data on this device decide; the network is never waited for. Every car is recorded before it is told of. Ctrl-C
-    ends it. A reader that can reads TID and certificate along, 65 times a second at 115200 baud; otherwise a tag is
+    ends it. A reader that can reads TID and certificate along, 63 times a second at 115200 baud; otherwise a tag is
     known by its EPC alone, and one that names no plate is counted as unchecked. A watch list is {"as_of": TIME,
     "plates": [{"plate": ..., "plate_kind": ..., "kind": ...}]}.
 
@@ -106,6 +105,7 @@ class _Output:
                     "verdict": verdict.code.value, "tone": verdict.tone.value, "grade": verdict.grade.value,
                     "plate": verdict.plate and verdict.plate.text, "plate_kind": verdict.plate and verdict.plate.kind,
                     "reasons": [reason.value for reason in verdict.reasons],
+                    "vehicle": tag and {"type": tag.vehicle_type, "colour": tag.body_colour},
                     "tag_level": tag and int(tag.level), "suspicions": [suspicion.value for suspicion in suspicions],
                     "remarks": list(result.remarks),
                 }
@@ -114,6 +114,7 @@ class _Output:
         plate = "--" if verdict.plate is None else printable(display_text(verdict.plate), PLATE_COLUMNS)
         words = [VERDICTS[verdict.code].text.in_(self._lang)]
         words += [REASONS[reason].in_(self._lang) for reason in verdict.reasons]
+        words += [looks.in_(self._lang) for _, looks in vehicle_words(None, None, tag)]
         level = "" if tag is None else TAG_LEVELS[tag.level].in_(self._lang)
         clock = at.astimezone(SHANGHAI).strftime("%H:%M:%S")
         click.echo("  ".join([clock, f"{alarm.lane}", plate, *words, level, *suspicions]))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from firmware.config import Home, default_home
 
 EXIT_USAGE = 2
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 F = TypeVar("F", bound=Callable[..., Any])
 
 ProgressCallback = Callable[[str, int, int], None]
@@ -30,6 +32,12 @@ def problem(text: str) -> None:
 def print_json(value: object) -> None:
     """One JSON object on one line on stdout."""
     click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def write_private(path: Path, lines: Iterable[bytes]) -> None:
+    """A file for its owner alone."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as target:
+        target.writelines(lines)
 
 
 @contextmanager

@@ -10,14 +10,14 @@ import click
 
 from firmware.config import Home
 from firmware.console_login import Challenge, ConsoleKey, ConsoleKeyError, KeyKind, hmac_answer
-from scripts.cli.console import EXIT_USAGE, home_option, problem
+from scripts.cli.console import EXIT_USAGE, FILE, home_option, problem
 from verifier.secret_files import MAX_READ, write_secret
 
 _PRIVATE = "ed25519-private"
 
 
 @click.group(invoke_without_command=True)
-@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Settings (TOML).")
+@click.option("--config", type=FILE, help="Settings (TOML).")
 @home_option
 @click.pass_context
 def console(context: click.Context, config: Path | None, home: Home) -> int:
@@ -69,7 +69,7 @@ def key(name: str, kind: str, out: Path) -> int:
 
 
 @console.command()
-@click.option("--key", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
+@click.option("--key", "file", type=FILE, required=True)
 @click.option("--device", required=True, help="As the console names it.")
 @click.option("--challenge", required=True, help="The 16 letters that the console shows.")
 def answer(file: Path, device: str, challenge: str) -> int:

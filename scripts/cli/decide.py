@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from firmware.views import terminal_card, verdict_view
-from scripts.cli.console import json_option, print_json, problem
+from scripts.cli.console import FILE, json_option, print_json, problem
 from verifier.audit import checks_of, read_log, verdict_to_json
 from verifier.audit import replay as replay_check
 from verifier.decide import decide as decide_evidence
@@ -19,12 +19,10 @@ from verifier.evidence import evidence_from_json
 from verifier.policy import Policy, load_policy
 from verifier.wording import Language
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command()
-@click.argument("file", type=_FILE)
-@click.option("--policy", "policy_file", type=_FILE, help="Policy to decide by.  [default: the built-in one]")
+@click.argument("file", type=FILE)
+@click.option("--policy", "policy_file", type=FILE, help="Policy to decide by.  [default: the built-in one]")
 @click.option("--lang", type=click.Choice(["zh", "en"]), default="zh", show_default=True, help="Language.")
 @json_option
 def decide(file: Path, policy_file: Path | None, lang: Language, as_json: bool) -> int:
@@ -49,8 +47,8 @@ def decide(file: Path, policy_file: Path | None, lang: Language, as_json: bool) 
 
 
 @click.command()
-@click.argument("file", type=_FILE)
-@click.option("--policy", "policy_files", type=_FILE, multiple=True, help="Policy that a record names; repeatable.")
+@click.argument("file", type=FILE)
+@click.option("--policy", "policy_files", type=FILE, multiple=True, help="Policy that a record names; repeatable.")
 @json_option
 def replay(file: Path, policy_files: tuple[Path, ...], as_json: bool) -> int:
     """Decide again on every check in an audit log, or in one record taken out of it, and compare.

@@ -20,12 +20,11 @@ import segno
 
 from firmware.build import EPOCH_KEY_IN_A_FILE, SOFTWARE, open_store, software_version
 from firmware.config import Home
-from firmware.scan import STILL_BUDGET_S
 from firmware.scanner import CodeEvent, FaultEvent, HintEvent, Scanner, pictures
 from hw.camera.files import FileSource
 from hw.errors import FrameError, HardwareError
 from hw.qr.decoders import available_decoders, decoder_report
-from hw.qr.pipeline import decode_frame
+from hw.qr.pipeline import STILL_BUDGET_S, decode_frame
 from hw.qr.symbol import QUIET_ZONE, measure_symbol
 from scripts.cli.console import home_option, json_option, print_json
 from verifier.clock import Clock, system_clock

@@ -19,7 +19,7 @@ from firmware.keeper import (
     open_keeper,
     wipe_files,
 )
-from scripts.cli.console import home_option, json_option, print_json, problem
+from scripts.cli.console import FILE, home_option, json_option, print_json, problem
 from verifier.clock import system_clock
 from verifier.errors import SyncBusyError
 from verifier.identity import REASONS, Certificate, IdentityError, Why
@@ -31,7 +31,7 @@ from verifier.wipe import Wiper
 @click.option(
     "--ca",
     "ca_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     help="The one CA certificate (PEM) by which the centre is known; kept.",
 )
 @click.option("--code", help="The registrar's code for this device, good for one enrolment.")

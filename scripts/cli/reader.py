@@ -31,7 +31,7 @@ from hw.rfid.types import (
     Selector,
     TagRead,
 )
-from scripts.cli.console import F, json_option, print_json
+from scripts.cli.console import FILE, F, json_option, print_json
 
 
 class _Reader(click.Group):
@@ -216,7 +216,7 @@ def record(
 
 
 @reader.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=FILE)
 def replay(file: Path) -> None:
     """Decode recorded traffic: one JSON object a line for each frame, in both directions.
 

@@ -22,6 +22,7 @@ from hw.rfid.emulator.tcp_port import TcpPort
 from hw.rfid.llrp import PORT
 from hw.rfid.models import MODELS
 from hw.rfid.tcp import address_of
+from scripts.cli.console import FILE
 
 _STATUS_S = 10.0
 
@@ -31,7 +32,7 @@ _STATUS_S = 10.0
 @click.option(
     "--scene",
     "scene_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     required=True,
     help="Scene (TOML): tags, cars, radio and faults.",
 )

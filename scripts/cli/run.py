@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from firmware.config import Home
-from scripts.cli.console import home_option
+from scripts.cli.console import FILE, home_option
 
 
 @click.command()
 @click.option(
     "--config",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=FILE,
     required=True,
     help="Settings (TOML).",
 )

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import click
 
-from scripts.cli.console import json_option, print_json, problem, progress_bar
+from scripts.cli.console import FILE, json_option, print_json, problem, progress_bar
 from scripts.cli.sandbox_devices import device, open_books, reports
 from scripts.cli.sandbox_event import event
+from scripts.cli.sandbox_issue_all import issue_everyone
 from scripts.cli.sandbox_options import FOLDER, plate_option, typed_plate
 from scripts.cli.sandbox_release import release
 from scripts.sandbox.authority import Authority, AuthorityFolder
@@ -50,6 +51,7 @@ def sandbox() -> None:
     Examples:
       markcheck sandbox serve                          make one if there is none, publish, serve on this machine
       markcheck sandbox issue --mode stored --out code.png
+      markcheck sandbox issue-all --out shards         a credential for every valid vehicle, for the push
       markcheck sandbox event revoke --plate 京N5U677
       markcheck sandbox publish                        publish what has changed
 
@@ -58,16 +60,14 @@ def sandbox() -> None:
     """
 
 
-def _open_or_create(folder: AuthorityFolder, scale: int | None, seed: int | None, *, sealed: bool) -> Authority:
+def _open_or_create(folder: AuthorityFolder, scale: int | None, seed: int | None) -> Authority:
     if folder.exists():
         if scale is not None or seed is not None:
             raise click.UsageError(f"{folder.folder} holds an authority already: --scale and --seed make a new one")
-        if sealed:
-            folder.seal()
         return folder.open(clock=system_clock)
     click.echo(f"making a new authority in {folder.folder}", err=True)
     seed = 1 if seed is None else seed
-    return folder.create(clock=system_clock, scale=scale or DEFAULT_SCALE, seed=seed, sealed=sealed)
+    return folder.create(clock=system_clock, scale=scale or DEFAULT_SCALE, seed=seed)
 
 
 def _publish(authority: Authority, region: Region = NATIONAL, **options: bool) -> None:
@@ -96,10 +96,21 @@ def _publish_hot(authority: Authority, region: Region) -> None:
     with progress_bar() as progress:
         hot = authority.publish_hot(progress, region=region)
     click.echo(
-        f"published hot list no. {hot.hot_seq} on top of no. {hot.nightly_seq}: {len(hot.rows) + len(hot.exact):,} "
+        f"published hot list no. {hot.hot_seq} on top of no. {hot.nightly_seq}: {hot.count:,} "
         f"rows, the next is due {hot.next_update.isoformat(timespec='minutes')}",
         err=True,
     )
+
+
+def _publish_files(folder: AuthorityFolder, policy: Path | None, settings: Path | None) -> None:
+    authority = folder.open(clock=system_clock)
+    if policy is not None:
+        folder.record_policy(authority, policy.read_bytes())
+        authority.publish_trust()
+        click.echo(f"published policy {authority.policy.label}", err=True)
+    if settings is not None:
+        version = authority.publisher.publish_settings(settings.read_bytes())
+        click.echo(f"published settings version {version}", err=True)
 
 
 def _region(_: click.Context, __: click.Parameter, value: str) -> Region:
@@ -115,24 +126,22 @@ _SCALE = click.option(
     help=f"Vehicles of a new authority.  [default: {DEFAULT_SCALE}]",
 )
 _SEED = click.option("--seed", type=int, help="Seed of a new authority's vehicles.  [default: 1]")
-_SEALED = click.option(
-    "--sealed", is_flag=True, help="Encrypt the cache's blocks under the epoch key, in this and all later nights."
-)
 
 
 @sandbox.command()
 @FOLDER
 @_SCALE
 @_SEED
-@_SEALED
 @click.option("--trust-only", is_flag=True, help="Only the trust list and the policy, between two nights.")
 @click.option("--hot", is_flag=True, help="Only what changed since the last night, as the hot list.")
+@click.option("--policy", type=FILE, help="Only this policy (JSON), from now on: ages, limits, what devices are for.")
+@click.option("--settings", type=FILE, help="Only these settings (TOML), for devices in service.")
 @click.option(
     "--region",
     default=NATIONAL.name,
     show_default=True,
     callback=_region,
-    help="national, watch (wanted vehicles alone) or a province: yue or 粤.",
+    help="national, watch (wanted vehicles alone), a province (yue or 粤), or a place's list (overdue_川A).",
 )
 @click.option("--snapshot", is_flag=True, help="Another base instead of a delta.")
 @click.option("--accept-large", is_flag=True, help="Publish even if more has changed than a day's work does.")
@@ -141,9 +150,10 @@ def publish(
     folder: Path,
     scale: int | None,
     seed: int | None,
-    sealed: bool,
     trust_only: bool,
     hot: bool,
+    policy: Path | None,
+    settings: Path | None,
     region: Region,
     **options: bool,
 ) -> None:
@@ -156,14 +166,20 @@ def publish(
       markcheck sandbox publish --trust-only                    after an event with a key: minutes instead of a night
       markcheck sandbox publish --hot                           after events with vehicles: likewise
       markcheck sandbox publish --region yue                    Guangdong alone, signed with a key of its own
+      markcheck sandbox publish --region overdue_川A            what a checkpoint in 川A looks for: overdue and wanted
       markcheck sandbox publish --snapshot
-      markcheck sandbox publish --sealed                        once: from now on a stolen card's cache shows no values
+      markcheck sandbox publish --policy policy.json --settings settings.toml
 
     Where there is a night before, a night is published as a delta. It is refused when more than one row in twenty,
     or more than three times the usual number, has changed, or when the delta, replayed, does not give the register.
     """
+    if policy is not None or settings is not None:
+        if (scale, seed, region) != (None, None, NATIONAL) or trust_only or hot or any(options.values()):
+            raise click.UsageError("--policy and --settings go with none of the other options given")
+        _publish_files(AuthorityFolder(folder), policy, settings)
+        return
     if not (trust_only or hot):
-        authority = _open_or_create(AuthorityFolder(folder), scale, seed, sealed=sealed)
+        authority = _open_or_create(AuthorityFolder(folder), scale, seed)
         _publish(authority, region, **options)
         try:
             _prune(authority)
@@ -172,7 +188,7 @@ def publish(
         return
     name = "--trust-only" if trust_only else "--hot"
     kept = {"fewer_keys"} if trust_only else set[str]()
-    others = sealed or any(value for option, value in options.items() if option not in kept)
+    others = any(value for option, value in options.items() if option not in kept)
     if scale is not None or seed is not None or others or (trust_only and (hot or region != NATIONAL)):
         raise click.UsageError(f"{name} goes with none of the other options given")
     authority = AuthorityFolder(folder).open(clock=system_clock)
@@ -205,7 +221,6 @@ def prune(folder: Path, dry_run: bool) -> None:
 @FOLDER
 @_SCALE
 @_SEED
-@_SEALED
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="Port; 0 for any free one."
 )
@@ -220,7 +235,6 @@ def serve(
     folder: Path,
     scale: int | None,
     seed: int | None,
-    sealed: bool,
     port: int,
     status_port: int | None,
     database: str | None,
@@ -237,7 +251,7 @@ def serve(
       markcheck sandbox serve --database postgresql://markcheck@db.example/books
     """
     home = AuthorityFolder(folder)
-    live = LiveAuthority(home, clock=system_clock, make=lambda: _open_or_create(home, scale, seed, sealed=sealed))
+    live = LiveAuthority(home, clock=system_clock, make=lambda: _open_or_create(home, scale, seed))
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_books(home, database)))
         ca = DeviceCa.open(home.private, folder, system_clock)
@@ -396,3 +410,4 @@ sandbox.add_command(device)
 sandbox.add_command(reports)
 sandbox.add_command(release)
 sandbox.add_command(event)
+sandbox.add_command(issue_everyone)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from scripts.cli.console import json_option, print_json, problem
+from scripts.cli.console import FILE, json_option, print_json, problem
 from scripts.cli.sandbox_options import FOLDER
 from scripts.sandbox.authority import AuthorityFolder
 from scripts.sandbox.database import DatabaseError, open_database, sqlite_database
@@ -22,7 +22,6 @@ from verifier.clock import system_clock
 from verifier.codec.online import decode_report
 from verifier.secret_files import write_secret
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _NEEDED = ("settings", "centre", "out")
 ACTIONS = {"restore": DeviceState.ACTIVE, "hold": DeviceState.HELD, "lost": DeviceState.LOST}
 
@@ -53,10 +52,10 @@ def _home(folder: Path) -> AuthorityFolder:
 @_books_options
 @click.option("--new-log", is_flag=True, help="With enrol: its audit log begins anew, as on another card.")
 @click.option("--wipe", is_flag=True, help="With lost: order it to erase its keys and data.")
-@click.option("--settings", type=_FILE, help="With provision: its settings file (TOML).")
+@click.option("--settings", type=FILE, help="With provision: its settings file (TOML).")
 @click.option("--centre", metavar="URL", help="With provision: address of the status server, https.")
 @click.option("--serial", help="With provision: the board's serial number, so that no other device takes the file.")
-@click.option("--audit-key", type=_FILE, help="With provision: the public key that its log is sealed to.")
+@click.option("--audit-key", type=FILE, help="With provision: the public key that its log is sealed to.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="With provision: the file to write.")
 @json_option
 def device(

@@ -16,7 +16,7 @@ import click
 from firmware.build import open_store
 from firmware.config import Home
 from firmware.views import columns, printable
-from scripts.cli.console import home_option, json_option, print_json, problem
+from scripts.cli.console import FILE, home_option, json_option, print_json, problem
 from verifier.cache.store import GenerationInfo
 from verifier.clock import system_clock
 from verifier.codec import cbor
@@ -79,7 +79,7 @@ def entries_option(name: str) -> Callable[[F], F]:
     return click.option(
         name,
         "entries",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=FILE,
         help="CBOR array of trust list entries.  [default: the device's own list]",
     )
 

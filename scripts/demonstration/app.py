@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from firmware.demo.feed import Feed
-from firmware.demo.server import Page, serve_page
 from firmware.fonts import FontMissingError
 from hw.errors import HardwareError
 from scripts.cli.terminal import Terminal
 from scripts.demonstration import batch
 from scripts.demonstration.cards import Cards
 from scripts.demonstration.clock import MovableClock
+from scripts.demonstration.feed import Feed
 from scripts.demonstration.handheld import Handheld, Parts
+from scripts.demonstration.server import Page, serve_page
 from scripts.demonstration.stage import DemoStage
 from scripts.demonstration.switches import Switches, pair
 from scripts.demonstration.world import Happen, World, make_world

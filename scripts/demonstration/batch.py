@@ -11,7 +11,6 @@ from pathlib import Path
 from firmware.build import build_device
 from firmware.config import REGION, Home
 from firmware.fonts import FontMissingError
-from firmware.scan import payloads
 from firmware.views import columns, terminal_card, verdict_view
 from hw.camera.files import FileSource
 from hw.errors import FrameError, HardwareError
@@ -20,13 +19,14 @@ from scripts.cli.cache import report_text
 from scripts.cli.check import save_screen
 from scripts.cli.console import progress_bar
 from scripts.sandbox.authority import new_authority
-from scripts.sandbox.keys import write_secret
 from scripts.sandbox.server import serve
 from scripts.sandbox.showcase import Exhibit, Showcase
+from scripts.still_picture import payloads
 from verifier.check import CheckResult, Observation, Verifier
 from verifier.clock import system_clock
 from verifier.errors import VerifierError
 from verifier.net import HttpFetcher
+from verifier.secret_files import write_secret
 from verifier.sync import SyncClient
 from verifier.types import PlateSeen
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from firmware.app import Program
 from firmware.config import Home
-from firmware.demo.feed import Feed
-from firmware.demo.mirror import MirroredOutputs, MirroredPanel
 from firmware.ending import DONE
 from firmware.panel import PanelAtHand
 from firmware.settings import PanelSettings, read_settings
@@ -30,6 +28,8 @@ from hw.rfid.emulator.port import PortEmulator, PtyPort
 from hw.rfid.emulator.scene import Passage, Scene, Tag
 from hw.sound.player import Player
 from scripts.cli.terminal import Terminal
+from scripts.demonstration.feed import Feed
+from scripts.demonstration.mirror import MirroredOutputs, MirroredPanel
 from verifier.clock import Clock
 from verifier.wording import Language
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from PIL import Image
 
-from firmware.demo.feed import Feed
-from firmware.demo.server import OrderError
 from hw.buttons.keys import Key
 from hw.rfid.emulator.scene import Tag
 from scripts.demonstration.cards import Card, Cards
+from scripts.demonstration.feed import Feed
 from scripts.demonstration.handheld import Handheld, Parts
+from scripts.demonstration.server import OrderError
 from scripts.demonstration.switches import Switches, pair
 from scripts.demonstration.world import World
 from scripts.sandbox.tags import personalised
@@ -55,7 +55,7 @@ class DemoStage:
     # ------------------------------------------------------------------------------------------- from the page
 
     def order(self, name: str, value: dict[str, Any]) -> None:
-        """As `firmware.demo.server.Stage.order`."""
+        """As `scripts.demonstration.server.Stage.order`."""
         match name, value:
             case "key", {"key": str(key), "closed": bool(closed)} if key in list(Key):
                 self._press(Key(key), closed)

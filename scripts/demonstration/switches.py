@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from firmware.demo.server import OrderError
 from scripts.demonstration.cards import Cards, named
 from scripts.demonstration.clock import MovableClock
 from scripts.demonstration.handheld import CHARGED, LOW, PANELS, Handheld, Parts
 from scripts.demonstration.road import Fault
+from scripts.demonstration.server import OrderError
 from scripts.demonstration.world import World
 from scripts.sandbox.nightly import PublicationError
 from scripts.sandbox.registry import RegistryError

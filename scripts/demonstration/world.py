@@ -27,13 +27,13 @@ from scripts.sandbox.authority import Authority, AuthorityFolder, Progress
 from scripts.sandbox.database import sqlite_database
 from scripts.sandbox.device_ca import DeviceCa, make_csr, requested_key_hash
 from scripts.sandbox.follow import LiveAuthority
-from scripts.sandbox.keys import write_secret
 from scripts.sandbox.republish import Republisher
 from scripts.sandbox.server import serve
 from scripts.sandbox.status_http import serve_https
 from scripts.sandbox.status_server import ROUTES, StatusService
 from scripts.sandbox.status_store import StatusStore
 from verifier.net import HttpFetcher
+from verifier.secret_files import write_secret
 from verifier.sync import SyncClient
 
 OLD = timedelta(days=5)  # of the data of the device from the drawer: past fresh, not past stale
@@ -164,7 +164,8 @@ def _set_up(device: Home, authority: Authority) -> None:
 
 def _sync(device: Home, authority: Authority, road: Road, clock: MovableClock) -> None:
     with HttpFetcher(f"http://127.0.0.1:{road.port}") as fetcher:
-        SyncClient(device.cache, fetcher, clock, authority.publisher.root_bytes(), REGION).refresh()
+        root, key = authority.publisher.root_bytes(), authority.epoch_key
+        SyncClient(device.cache, fetcher, clock, root, REGION, epoch_key=key).refresh()
 
 
 def _enrol(folders: Sequence[Home], books: StatusStore, ca: DeviceCa, clock: MovableClock, centre: Road) -> None:

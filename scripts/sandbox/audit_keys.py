@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from scripts.sandbox.keys import write_secret
-from verifier.audit_file import Line, digest, dump, read_lines
+from verifier.audit_file import Entry, Line, digest, dump, read_lines
 from verifier.errors import AuditError
 from verifier.seal import (
     KEY_LENGTH,
@@ -35,6 +33,7 @@ from verifier.seal import (
     photo_info,
     session_info,
 )
+from verifier.secret_files import write_secret
 
 PUBLIC_FILE = "audit-key.pem"
 PRIVATE_FILE = "audit.key"
@@ -45,9 +44,7 @@ def open_or_make_key(private: Path, public: Path) -> X25519PrivateKey:
     path = private / PRIVATE_FILE
     if not path.exists():
         made = X25519PrivateKey.generate()
-        fresh = path.with_suffix(".new")
-        write_secret(fresh, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        fresh.replace(path)
+        write_secret(path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key = load_private_key(path)
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     if not (public / PUBLIC_FILE).exists():
@@ -68,15 +65,6 @@ def load_private_key(path: Path) -> X25519PrivateKey:
     return key
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A line of a log, opened: `record` is None for one that opens a session, or that a power cut left unfinished."""
-
-    line: Line
-    record: dict[str, Any] | None
-    sealed: bool
-
-
 class Opener:
     """Opens the lines of one log in order. Several sessions may run at once."""
 
@@ -84,20 +72,20 @@ class Opener:
         self._private, self._id = private, audit_key(private.public_key()).key_id
         self._sessions: dict[str, Ratchet] = {}
 
-    def open(self, line: Line) -> Opened:
+    def open(self, line: Line) -> Entry:
         """One line; AuditError names the number of one that was not sealed as it stands."""
         entry = line.entry
         if entry is None:
-            return Opened(line, None, sealed=False)
+            return Entry(line, None, sealed=False)
         if not is_sealed(entry):
-            return Opened(line, {name: value for name, value in entry.items() if name != "prev"}, sealed=False)
+            return Entry(line, {name: value for name, value in entry.items() if name != "prev"}, sealed=False)
         try:
             if entry.get("kind") == SESSION:
                 if entry["to"] != self._id:
                     raise AuditError(f"audit log: line {line.number} is sealed to another key")
                 self._begin(entry)
-                return Opened(line, None, sealed=True)
-            return Opened(line, self._record(entry), sealed=True)
+                return Entry(line, None, sealed=True)
+            return Entry(line, self._record(entry), sealed=True)
         except (InvalidTag, ValueError, KeyError, TypeError, RecursionError) as exc:
             raise AuditError(f"audit log: line {line.number} is not as it was sealed") from exc
 
@@ -120,13 +108,13 @@ class Opener:
         return record
 
 
-def open_log(path: Path, private: X25519PrivateKey) -> Iterator[Opened]:
+def open_log(path: Path, private: X25519PrivateKey) -> Iterator[Entry]:
     """The lines of a log, opened; AuditError names the first that does not follow or does not open."""
     opener = Opener(private)
     return (opener.open(line) for line in read_lines(path))
 
 
-def opened_lines(opened: Iterator[Opened]) -> Iterator[bytes]:
+def opened_lines(opened: Iterator[Entry]) -> Iterator[bytes]:
     """A plain log of the same records, in a chain of its own; `of` says which line each was."""
     previous = "0" * 64
     for one in opened:

@@ -32,7 +32,6 @@ from scripts.sandbox.keys import (
     save_keys,
     save_next_key,
     status_key,
-    write_secret,
 )
 from scripts.sandbox.publisher import Published, Publisher
 from scripts.sandbox.publisher_keys import PublisherKeys
@@ -49,11 +48,12 @@ from scripts.sandbox.tags import (
     tag_keys,
     unbind_tag,
 )
-from verifier.cache.swap import replace_file
 from verifier.clock import Clock
 from verifier.codec.hot import HotList
 from verifier.codec.status import pack
-from verifier.policy import Policy, dump_policy
+from verifier.durable import replace_file
+from verifier.policy import Policy, dump_policy, load_policy
+from verifier.secret_files import write_secret
 from verifier.types import SHANGHAI, Credential, KeyRole, KeyState, Month, Plate, PresentationMode, VehicleRecord
 
 STATUS_BITS = 2
@@ -87,16 +87,14 @@ class Authority:
         policy: Policy | None = None,
         registry: Registry | None = None,
         tag_keys: Mapping[str, SigningKey] | None = None,
-        sealed: bool = False,
     ) -> None:
-        """`sealed`: nights are published with their blocks encrypted under the epoch key, in every region."""
         today = made_from.began.astimezone(SHANGHAI).date()
         self.registry = registry or Registry(fleet(made_from.scale, made_from.seed, today), made_from.seed)
         self.made_from = made_from
         self.clock = clock
         self.issuer = issuer
         self.store = store
-        self.publisher = Publisher(store, clock, keys=publisher_keys, sealed=sealed)
+        self.publisher = Publisher(store, clock, keys=publisher_keys, sealed=True)
         self.epoch_key = epoch_key
         self.holder_seed = holder_seed or secrets.token_bytes(SEED_LENGTH)
         self.policy = policy or Policy()
@@ -205,6 +203,8 @@ class Authority:
             scope=region.scope,
             covers=region.covers,
             snapshot=snapshot,
+            # At the turn of a month a place's list grows by a month's vehicles, which is few of those of the place.
+            fleet=None if region.overdue is None else self._rows(region.overdue),
             accept_large=accept_large,
             fewer_keys=fewer_keys,
             progress=progress,
@@ -216,7 +216,7 @@ class Authority:
         rows = publisher.hot_changes(
             vehicles=self._records(region), epoch_key=self.epoch_key, key_epoch=KEY_EPOCH, progress=progress
         )
-        return publisher.publish_hot(rows)
+        return publisher.publish_hot(rows, self.epoch_key)
 
     def publish_trust(self, *, fewer_keys: bool = False) -> None:
         """Publish the trust list and the policy alone, between two nights; RegistryError before the first night."""
@@ -233,10 +233,16 @@ class Authority:
     def _publisher(self, region: Region) -> Publisher:
         return self.publisher if region == NATIONAL_REGION else self.publisher.of_region(region.name)
 
+    def _rows(self, prefix: str) -> int:
+        """How many rows all vehicles have whose plates begin so: one each, and two for a tag."""
+        vehicles = tuple(self.registry.vehicles.values())
+        return sum(1 if v.tid is None else 3 for v in vehicles if v.plate.text.startswith(prefix))
+
     def _records(self, region: Region) -> Iterator[tuple[VehicleRecord, str | None]]:
+        month = Month.at(self.clock())
         for vehicle in tuple(self.registry.vehicles.values()):  # another thread may carry out an event meanwhile
             record = vehicle.record()
-            if region.holds(record):
+            if region.holds(record, month):
                 yield record, vehicle.tid
 
 
@@ -289,6 +295,9 @@ KEY_EVENTS = {"rotate-key": KeyState.RETIRED, "compromise-key": KeyState.COMPROM
 STATUS_KEY = "status-key"
 """The event that a status server gets its key; whoever serves one records it, so it has no command."""
 
+POLICY = "policy"
+"""The event that there is another policy, which is in it."""
+
 
 def _plate(event: dict[str, Any]) -> Plate:
     return Plate(event["plate"], event["kind"])
@@ -310,32 +319,18 @@ class AuthorityFolder:
         """Whether an authority was made here."""
         return (self.private / "authority.json").is_file()
 
-    def create(self, *, clock: Clock, scale: int, seed: int, sealed: bool = False) -> Authority:
-        """Make a fresh authority and keep it here: all of it or nothing, so that an interruption costs nothing.
-
-        `sealed` as in `seal`.
-        """
+    def create(self, *, clock: Clock, scale: int, seed: int) -> Authority:
+        """Make a fresh authority and keep it here: all of it or nothing, so that an interruption costs nothing."""
         if self.folder.exists() and any(self.folder.iterdir()):
             raise RegistryError(f"{self.folder} is neither empty nor a sandbox authority")
         begun = AuthorityFolder(self.folder.with_name(f"{self.folder.name}.new"))
         shutil.rmtree(begun.folder, ignore_errors=True)
         authority = new_authority(FolderStore(begun.public), clock=clock, scale=scale, seed=seed)
-        begun._write(authority, sealed=sealed)
+        begun._write(authority)
         begun.folder.replace(self.folder)
         return self.open(clock=clock, registry=authority.registry)
 
-    def seal(self) -> None:
-        """From now on every night is published with sealed blocks; an authority that is open already learns nothing."""
-        self._write_state(self._state() | {"sealed": True})
-
-    def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = json.loads((self.private / "authority.json").read_text())
-        return state
-
-    def _write_state(self, state: dict[str, Any]) -> None:
-        replace_file(self.private / "authority.json", json.dumps(state).encode() + b"\n")
-
-    def _write(self, authority: Authority, *, sealed: bool) -> None:
+    def _write(self, authority: Authority) -> None:
         self.private.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.private / ".gitignore").write_text("*\n")  # wherever the folder stands, its keys are committed by nobody
         save_keys(self.private, [*authority.issuer.keys.values(), *authority.tag_keys.values()])
@@ -345,7 +340,7 @@ class AuthorityFolder:
         self.root_file.write_bytes(authority.publisher.root_bytes())
         made_from = authority.made_from
         facts = {"scale": made_from.scale, "seed": made_from.seed, "began": made_from.began.isoformat()}
-        self._write_state(facts | {"sealed": sealed})
+        replace_file(self.private / "authority.json", json.dumps(facts).encode() + b"\n")
 
     def open(self, *, clock: Clock, registry: Registry | None = None) -> Authority:
         """The authority kept here, with all events so far; RegistryError when there is none.
@@ -354,7 +349,7 @@ class AuthorityFolder:
         """
         if not self.exists():
             raise RegistryError(f"no sandbox authority in {self.folder}: make one with 'markcheck sandbox publish'")
-        state = self._state()
+        state = json.loads((self.private / "authority.json").read_text())
         made_from = Fleet(state["scale"], state["seed"], datetime.fromisoformat(state["began"]))
         authority = Authority(
             made_from,
@@ -366,7 +361,6 @@ class AuthorityFolder:
             holder_seed=self._holder_seed(),
             registry=registry,
             tag_keys=tag_keys(self.private, made_from.began),
-            sealed=state.get("sealed", False),  # not there in a folder from before it could be
         )
         for event in self._events():
             self.repeat(authority, event)
@@ -377,6 +371,8 @@ class AuthorityFolder:
         name = event["event"]
         if name == STATUS_KEY:
             authority.begin_status(self._status_key(event))
+        elif name == POLICY:
+            authority.policy = load_policy(json.dumps(event["policy"]).encode())
         elif name not in KEY_EVENTS:
             EVENTS[name](authority.registry, event)
         elif "stolen" in event:
@@ -413,6 +409,15 @@ class AuthorityFolder:
         new = status_key(NATIONAL, int(clock().timestamp()))
         save_next_key(self.private, new)  # before the event that needs it
         self._keep({"event": STATUS_KEY, "issuer": NATIONAL, "at": new.entry.not_before, "kid": new.entry.key_id})
+
+    def record_policy(self, authority: Authority, data: bytes) -> None:
+        """Carry out and keep that this is the policy from now on. PolicyError; RegistryError for no higher version."""
+        policy = load_policy(data)
+        if policy.version <= authority.policy.version:
+            raise RegistryError(f"policy: version {authority.policy.version} is in force: give it a higher one")
+        event = {"event": POLICY, "policy": json.loads(dump_policy(policy))}
+        self.repeat(authority, event)
+        self._keep(event)
 
     def record_stolen(self, authority: Authority, issuer: str, kid: str) -> None:
         """Carry out and keep that a key which signs no more was stolen; RegistryError, and then nothing is kept."""

@@ -30,9 +30,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from scripts.sandbox.keys import write_secret
 from verifier.clock import Clock
 from verifier.codec.device import DEVICE_ID
+from verifier.secret_files import write_secret
 
 ROOT_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=397)
@@ -88,17 +88,12 @@ class DeviceCa:
         if not key_file.exists():
             made = cls.generate(clock)
             root_file.write_text(made.root_pem, encoding="ascii")
-            made._save_key(key_file)  # last: with it the root is there
+            write_secret(key_file, _key_pem(made._private))  # last: with it the root is there
         key = load_pem_private_key(key_file.read_bytes(), None)
         root = x509.load_pem_x509_certificate(root_file.read_bytes())
         if not isinstance(key, EllipticCurvePrivateKey) or root.public_key() != key.public_key():
             raise ValueError(f"{root_file.name}: not the certificate of the key in {key_file.name}")
         return cls(key, root, clock)
-
-    def _save_key(self, path: Path) -> None:
-        fresh = path.with_suffix(".new")
-        write_secret(fresh, _key_pem(self._private))
-        fresh.replace(path)
 
     @property
     def root_pem(self) -> str:

@@ -6,9 +6,10 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from scripts.sandbox.nightly import PublicationError
 from verifier.errors import FetchError, NotFoundError, RejectedError
 from verifier.net import check_path
 
@@ -95,3 +96,20 @@ class MemoryFetcher:
             raise RejectedError(path, f"more than {max_length} bytes")
         for start in range(0, len(data), PIECE):
             yield data[start : start + PIECE]
+
+
+@contextmanager
+def alone(store: MutableMapping[str, bytes], *, wait: bool = False) -> Iterator[None]:
+    """One process at a time writes into a folder: what is put there has no reference yet, and numbers count up.
+
+    PublicationError when another is at work, unless it is waited for.
+    """
+    if not isinstance(store, FolderStore):
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(store.exclusive(wait=wait))
+        except BlockingIOError as exc:
+            raise PublicationError("another process is publishing into this folder or pruning it") from exc
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from scripts.sandbox.sm2_keys import Sm2PrivateKey, is_sm2_pem
 from verifier.codec.credential import HolderKey
+from verifier.secret_files import write_secret
 from verifier.signature import load_public_key
 from verifier.trust import ANY_REGION, TrustedKey, key_id
 from verifier.types import Algorithm, KeyRole, KeyState, Serial
@@ -152,14 +152,6 @@ def _with_entry(
         state=KeyState.ACTIVE,
     )
     return SigningKey(private, entry)
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def save_keys(folder: Path, keys: Iterable[SigningKey]) -> None:

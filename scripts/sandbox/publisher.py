@@ -8,9 +8,9 @@ timestamp; whoever reads in between sees the publication before.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -20,9 +20,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]
 
 from firmware.bundle import RELEASE_ROLE, RELEASE_TARGET
-from scripts.sandbox.folder_store import FolderStore
+from firmware.settings import SettingsError, read_centre_settings
+from scripts.sandbox.folder_store import alone
 from scripts.sandbox.hot import LIFE, HotRows, rows_between, sign_hot
-from scripts.sandbox.nightly import HISTORY, Change, PublicationError, State, changes_between, check_size, sign_off
+from scripts.sandbox.nightly import (
+    HISTORY,
+    Change,
+    PublicationError,
+    State,
+    changes_between,
+    check_size,
+    sign_off,
+    why_no_delta,
+)
 from scripts.sandbox.publisher_data import RegionData
 from scripts.sandbox.publisher_keys import PROVISIONING, PublisherKeys, hot_role, nightly_role
 from scripts.sandbox.publisher_metadata import SignedMetadata
@@ -31,13 +41,14 @@ from scripts.sandbox.release import Bundle
 from verifier.cache.build import build_base
 from verifier.cache.keys import KeyHasher
 from verifier.cache.schema import BaseMeta
+from verifier.cache.sealing import DELTA_BOX, close_box
 from verifier.clock import Clock
 from verifier.codec.delta import Delta, encode_delta
-from verifier.codec.hot import HotList, HotListError, decode_hot
+from verifier.codec.hot import HotList, HotListError, decode_hot, seal_rows
 from verifier.codec.index import (
     DELTA_CLIENT,
-    MAX_DELTA_ROWS,
     MAX_DELTAS,
+    SEALED_CLIENT,
     BaseEntry,
     DeltaEntry,
     HotEntry,
@@ -48,7 +59,7 @@ from verifier.codec.index import (
 )
 from verifier.download import delta_path, hot_path
 from verifier.errors import TrustListError
-from verifier.repository import ENTRIES_TARGET, POLICY_TARGET, index_target
+from verifier.repository import ENTRIES_TARGET, POLICY_TARGET, SETTINGS_TARGET, index_target
 from verifier.snapshot import LARGEST_SHRINK
 from verifier.trust import load_trust_list
 from verifier.types import Algorithm, Plate, Serial, VehicleRecord
@@ -107,8 +118,8 @@ class Publisher:
     """Signs and publishes for one region; begins a repository in an empty store or goes on with the one in it.
 
     To go on in another process, give it the `keys` that `save_keys` wrote. `nights` is how many deltas one base
-    gets at most; `sealed` encrypts the blocks under the epoch key. ValueError for a bad region name, and for keys
-    that are not those of the repository in the store.
+    gets at most; `sealed` encrypts bases, deltas and hot lists under the epoch key. ValueError for a bad region name,
+    and for keys that are not those of the repository in the store.
     """
 
     def __init__(
@@ -178,6 +189,7 @@ class Publisher:
         covers: tuple[str, ...] = ("*",),
         min_client: int = 1,
         snapshot: bool = False,
+        fleet: int | None = None,
         accept_large: bool = False,
         fewer_keys: bool = False,
         progress: Progress | None = None,
@@ -185,11 +197,12 @@ class Publisher:
         """Publish the register under the next sequence number, as a delta where that is possible, and sign anew.
 
         `status_list` is the packed array of two-bit statuses; `snapshot` asks for another base; `fewer_keys` says
-        that a much shorter trust list is meant. PublicationError when more has changed than a day's work does,
-        unless `accept_large`, or when the delta, replayed, does not give the register; then nothing was signed.
-        BuildError and PlateError as `build_base`.
+        that a much shorter trust list is meant; `fleet` is, of a list, how many rows all vehicles have that may come
+        to stand in it. PublicationError when more has changed than a day's work does, unless `accept_large`, or when
+        the delta, replayed, does not give the register; then nothing was signed. BuildError and PlateError as
+        `build_base`.
         """
-        with _alone(self._store):
+        with alone(self._store):
             issued_at = self._clock().replace(microsecond=0)  # the moment at which the register is read
             least = self._least(entries, fewer_keys)
             last = self._last()
@@ -197,12 +210,14 @@ class Publisher:
                 build_base, vehicles=vehicles, region=self._region, seq=last.seq + 1, epoch_key=epoch_key,
                 key_epoch=key_epoch, replated=replated, progress=progress, sealed=self._sealed,
             )  # fmt: skip
-            night = self._night(build, last, epoch_key, key_epoch, snapshot, accept_large)
+            night = self._night(
+                build, last, epoch_key, key_epoch, snapshot, None if accept_large else partial(_check_size, fleet)
+            )  # fmt: skip
             index = Index(
                 region=self._region, seq=last.seq + 1, issued_at=issued_at, scope=scope, covers=covers,
                 key_epoch=key_epoch, base=night.base, deltas=night.deltas,
                 tsl=self._data.put_status_list(status_list, status_list_number),
-                min_client=max(min_client, DELTA_CLIENT if night.deltas else 1), hot=self._hot_entry(),
+                min_client=max(min_client, self._least_client(night)), hot=self._hot_entry(),
             )  # fmt: skip
             index_bytes = encode_index(index)
             history = last.history if night.rows is None else (*last.history, night.rows)[-HISTORY:]
@@ -213,7 +228,7 @@ class Publisher:
             self._metadata.sign_nightly(self._region, target)
             self._sign()
             # The night includes what the list before said, and ends it; before the first night there was no list.
-            self._put_hot(HotRows(), index.seq, lost=bool(last.seq))
+            self._put_hot(HotRows(), index.seq, epoch_key, lost=bool(last.seq))
             return Published(
                 region=self._region, seq=index.seq, issued_at=issued_at, vehicles=night.vehicles,
                 base_length=night.base.length, base_sha256=night.base.sha256, chunks=len(night.base.hashes),
@@ -225,17 +240,37 @@ class Publisher:
         self, *, entries: bytes, trust_version: int, policy: bytes, policy_version: int, fewer_keys: bool = False
     ) -> None:
         """Publish another trust list or policy between two nights: the last index stays. PublicationError."""
-        with _alone(self._store, wait=True):  # a withdrawn key is not given up because somebody is at work
+        with alone(self._store, wait=True):  # a withdrawn key is not given up because somebody is at work
             files = self._small_files(entries, trust_version, policy, policy_version, self._least(entries, fewer_keys))
             self._metadata.sign_targets(files, self._region)
             self._sign()
+
+    def publish_settings(self, data: bytes) -> int:
+        """Publish settings for devices in service, until others take their place; their version.
+
+        PublicationError for what no device would take, and before the first night.
+        """
+        try:
+            version = read_centre_settings(data)[0].version
+        except SettingsError as exc:
+            raise PublicationError(f"not published: settings: {exc}") from exc
+        with alone(self._store, wait=True):
+            files = self._metadata.targets()
+            if not files:
+                raise PublicationError("not published: settings go beside a trust list, and there is none yet")
+            if (old := files.get(SETTINGS_TARGET)) is not None and int(old.custom["version"]) >= version:
+                raise PublicationError(f"not published: settings: version {old.custom['version']} is out already")
+            files[SETTINGS_TARGET] = self._metadata.target(SETTINGS_TARGET, data, {"version": version})
+            self._metadata.sign_targets(files, self._region)
+            self._sign()
+        return version
 
     def publish_release(self, bundle: Bundle, *, withdrawal: bool = False) -> None:
         """Publish this as the release on offer; `withdrawal` says that those above it are not to be used.
 
         PublicationError before the first night.
         """
-        with _alone(self._store, wait=True):
+        with alone(self._store, wait=True):
             if not self.begun:
                 raise PublicationError("not published: a release goes beside a night, and there is none yet")
             custom = {"version": bundle.version, "withdrawal": withdrawal}
@@ -248,7 +283,7 @@ class Publisher:
 
     def renew(self) -> None:
         """Sign timestamp and snapshot anew without other changes, so that they do not expire."""
-        with _alone(self._store, wait=True):  # two that count up at once would both write the same number
+        with alone(self._store, wait=True):  # two that count up at once would both write the same number
             self._sign()
 
     def _sign(self) -> None:
@@ -270,7 +305,7 @@ class Publisher:
         With `dry_run` they are only told. PublicationError when what is published cannot be read, or when a night is
         being published: nothing is removed then.
         """
-        with _alone(self._store):
+        with alone(self._store):
             paths = unreferenced(self._store, self._clock(), retention)
             for path in () if dry_run else paths:
                 del self._store[path]
@@ -282,7 +317,7 @@ class Publisher:
         self, *, vehicles: Vehicles, epoch_key: bytes, key_epoch: int, progress: Progress | None = None
     ) -> HotRows:
         """What has changed in the register since the last night. PublicationError when there is none to compare."""
-        index = self._last().index
+        index, read_at = self._last().index, self._clock().replace(microsecond=0)
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             old = self._data.read_back(index, folder, epoch_key, stack)
@@ -292,36 +327,44 @@ class Publisher:
                 folder / "new.db", vehicles, region=self._region, seq=index.seq, epoch_key=epoch_key,
                 key_epoch=key_epoch, progress=progress, scheme=old.meta.scheme, apart=old.exact_keys(),
             )  # fmt: skip
-            return rows_between(old, stack.enter_context(closing(State(folder / "new.db", None, epoch_key))))
+            rows = rows_between(old, stack.enter_context(closing(State(folder / "new.db", None, epoch_key))))
+            return replace(rows, read_at=read_at, nightly_seq=index.seq)
 
-    def publish_hot(self, rows: HotRows) -> HotList:
+    def publish_hot(self, rows: HotRows, epoch_key: bytes | None = None) -> HotList:
         """Sign and publish these changes since the last night, all of them; it takes the place of the list before.
 
-        PublicationError before the first night.
+        PublicationError before the first night, where another came since they were read, which has newer ones, and
+        where rows are sealed without the key for it.
         """
-        with _alone(self._store, wait=True):
+        with alone(self._store, wait=True):
             seq = self._last().seq
             if not seq:
                 raise PublicationError("not published: a hot list goes on top of a night, and there is none yet")
-            return self._put_hot(rows, seq, lost=True)
+            if rows.nightly_seq not in (None, seq):
+                raise PublicationError("not published: these changes are in the night that came meanwhile")
+            return self._put_hot(rows, seq, epoch_key, lost=True)
 
-    def _put_hot(self, rows: HotRows, seq: int, *, lost: bool) -> HotList:
+    def _put_hot(self, rows: HotRows, seq: int, epoch_key: bytes | None, *, lost: bool) -> HotList:
         """Sign and publish; `lost` says that where there is no list to go on from, there was one."""
         now, before = self._clock().replace(microsecond=0), self.hot()
         # The time in seconds is above every number that a lost list had.
         first = int(now.timestamp()) if lost else 1
         hot = HotList(
             region=self._region, nightly_seq=seq, hot_seq=first if before is None else before.hot_seq + 1,
-            issued_at=now, next_update=now + LIFE, rows=rows.rows, exact=rows.exact,
+            issued_at=rows.read_at or now, next_update=now + LIFE, rows=rows.rows, exact=rows.exact, sealed=rows.sealed,
         )  # fmt: skip
+        if self._sealed and hot.sealed is None:
+            if epoch_key is None:
+                raise PublicationError("not published: the rows of the hot list are to be sealed, and there is no key")
+            hot = seal_rows(hot, epoch_key)
         self._store[hot_path(self._region)] = sign_hot(hot, self._keys.private(hot_role(self._region)))
         return hot
 
     def renew_hot(self) -> None:
         """Sign the newest hot list anew, so that it does not expire; nothing before the first night."""
-        with _alone(self._store, wait=True):
+        with alone(self._store, wait=True):
             if (hot := self.hot()) is not None and hot.nightly_seq == self._last().seq:
-                self._put_hot(HotRows(hot.rows, hot.exact), hot.nightly_seq, lost=True)
+                self._put_hot(HotRows(hot.rows, hot.exact, hot.sealed), hot.nightly_seq, None, lost=True)
 
     def hot(self) -> HotList | None:
         """The hot list as it is published; None when there is none, or what there is cannot be read."""
@@ -368,8 +411,9 @@ class Publisher:
     # ------------------------------------------------------------------------------------------- data
 
     def _night(
-        self, build: Callable[..., BaseMeta], last: _Last, epoch_key: bytes, key_epoch: int, asked: bool, large: bool
-    ) -> _Night:
+        self, build: Callable[..., BaseMeta], last: _Last, epoch_key: bytes, key_epoch: int, asked: bool,
+        check: Callable[[_Last, Change | None, BaseMeta], None] | None,
+    ) -> _Night:  # fmt: skip
         """Build tonight's register, compare it with the last one, and store it as a delta or as another base."""
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -379,9 +423,9 @@ class Publisher:
             meta = build(folder / "new.db", **kept)
             new = stack.enter_context(closing(State(folder / "new.db", None, epoch_key)))
             change = changes_between(old, new) if old and old.meta.key_check == meta.key_check else None
-            if not large:
-                _check_size(last, change, meta)
-            if old is None or last.index is None or change is None or why or (why := _why_no_delta(old, new, change)):
+            if check is not None:
+                check(last, change, meta)
+            if old is None or last.index is None or change is None or why or (why := why_no_delta(old, new, change)):
                 base, deltas = self._data.put_base(folder / "new.db", last.seq + 1, meta.n), tuple[DeltaEntry, ...]()
             else:
                 base = last.index.base
@@ -392,6 +436,12 @@ class Publisher:
         key = self._keys.private(hot_role(self._region)).public_key()
         return HotEntry(key_alg=int(Algorithm.EDDSA), key=key.public_bytes_raw(), max_age_s=HOT_MAX_AGE)
 
+    def _least_client(self, night: _Night) -> int:
+        """The first program that can read all of it."""
+        if self._sealed:
+            return SEALED_CLIENT
+        return DELTA_CLIENT if night.deltas else 1
+
     def _put_delta(self, index: Index, old: State, new: State, change: Change, replayed: Path) -> DeltaEntry:
         """The change as a delta behind the last one; stored only when a device's replay of it gives the register."""
         delta = Delta(
@@ -400,6 +450,8 @@ class Publisher:
             replated=change.replated,
         )  # fmt: skip
         encoded = encode_delta(delta)
+        if self._sealed and new.epoch_key is not None:  # a register that is sealed was built under one
+            encoded = close_box(new.epoch_key, DELTA_BOX, encoded)
         entry = DeltaEntry(
             seq_from=delta.seq_from, seq_to=delta.seq_to, length=len(encoded),
             sha256=sha256(encoded).digest(), rows=len(change.keys),
@@ -416,7 +468,8 @@ class Publisher:
             self._metadata.target(ENTRIES_TARGET, entries, custom),
             self._metadata.target(POLICY_TARGET, policy, {"version": policy_version}),
         )
-        return {target.path: target for target in targets}
+        kept = {path: old for path, old in self._metadata.targets().items() if path == SETTINGS_TARGET}
+        return kept | {target.path: target for target in targets}
 
     def _least(self, entries: bytes, fewer_keys: bool) -> int:
         """The fewest keys that a trust list is meant to have from now on; it goes down only when that is asked for.
@@ -438,29 +491,13 @@ class Publisher:
         return count
 
 
-@contextmanager
-def _alone(store: MutableMapping[str, bytes], *, wait: bool = False) -> Iterator[None]:
-    """One process at a time writes into a folder: what is put there has no reference yet, and numbers count up."""
-    if not isinstance(store, FolderStore):
-        yield
-        return
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(store.exclusive(wait=wait))
-        except BlockingIOError as exc:
-            raise PublicationError("another process is publishing into this folder or pruning it") from exc
-        yield
+def _check_size(fleet: int | None, last: _Last, change: Change | None, meta: BaseMeta) -> None:
+    """PublicationError for a night that is too large; where nights cannot be compared, by the vehicles' number.
 
-
-def _why_no_delta(old: State, new: State, change: Change) -> str | None:
-    if old.meta.scheme != new.meta.scheme:
-        return "its values no longer fit"
-    return "more rows than a delta may have" if len(change.keys) > MAX_DELTA_ROWS else None
-
-
-def _check_size(last: _Last, change: Change | None, meta: BaseMeta) -> None:
-    """PublicationError for a night that is too large; where nights cannot be compared, by the vehicles' number."""
+    A list is measured by its `fleet`, because its own length and the nights before say little of it.
+    """
     if change is not None:
-        check_size(len(change), meta.keys - change.growth, last.history)
+        rows, history = (meta.keys - change.growth, last.history) if fleet is None else (fleet, ())
+        check_size(len(change), rows, history)
     elif last.index is not None:
-        check_size(abs(meta.n - last.index.base.n), last.index.base.n, ())
+        check_size(abs(meta.n - last.index.base.n), last.index.base.n if fleet is None else fleet, ())

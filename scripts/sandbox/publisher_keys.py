@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -13,6 +12,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
+
+from verifier.secret_files import write_secret
 
 ROLES = ("root", "targets", "snapshot", "timestamp")
 PROVISIONING = "provisioning"
@@ -86,13 +87,4 @@ class PublisherKeys:
 
 
 def _write(path: Path, key: Ed25519PrivateKey) -> None:
-    data = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    # The mode is given when the file is made: there is no moment at which others could read it.
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(path)
+    write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

@@ -84,6 +84,11 @@ class SignedMetadata:
         signed = self._latest(role)
         return signed.targets.get(path) if signed else None
 
+    def targets(self) -> dict[str, TargetFile]:
+        """What the role of the targets has signed, by path."""
+        signed = self._latest(Targets.type)
+        return dict(signed.targets) if signed else {}
+
     def bytes_of(self, target: TargetFile) -> bytes | None:
         """The stored bytes of a signed file; None when they are gone or damaged."""
         for path in target.get_prefixed_paths():

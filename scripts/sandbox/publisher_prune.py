@@ -25,10 +25,11 @@ from verifier.download import chunk_path, delta_path, status_list_path
 from verifier.errors import SyncError
 from verifier.repository import METADATA, TARGETS
 
-_METADATA = re.compile(rf"{METADATA}(\d+)\.(snapshot|targets|{RELEASE_ROLE}|nightly-[a-z0-9-]+)\.json", re.ASCII)
-_INDEX = re.compile(rf"{TARGETS}nightly/[a-z0-9-]+/[0-9a-f]{{64}}\.index\.cbor", re.ASCII)
+_METADATA = re.compile(rf"{METADATA}(\d+)\.(snapshot|targets|{RELEASE_ROLE}|nightly-[a-z0-9_]+)\.json", re.ASCII)
+_INDEX = re.compile(rf"{TARGETS}nightly/[a-z0-9_]+/[0-9a-f]{{64}}\.index\.cbor", re.ASCII)
 _KINDS = (
-    *(f"{TARGETS}{folder}/" for folder in ("nightly", "trust", "policy", RELEASE_ROLE)), "chunk/", "delta/", "tsl/",
+    *(f"{TARGETS}{folder}/" for folder in ("nightly", "trust", "policy", "settings", RELEASE_ROLE)),
+    "chunk/", "delta/", "tsl/",
 )  # fmt: skip
 
 

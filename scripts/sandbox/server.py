@@ -1,4 +1,4 @@
-"""A small web server, on the loopback address unless told otherwise, for the sandbox and for tests."""
+"""A web server with bounds, on the loopback address unless told otherwise: of the sandbox, the demo and the tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import unquote, urlsplit
+
+CONNECTIONS = 512  # at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +47,56 @@ def _file(store: Mapping[str, bytes], target: str) -> Answer:
 @contextmanager
 def serve_answers(respond: Respond, *, port: int = 0, bind: str = "127.0.0.1") -> Iterator[RunningServer]:
     """Answer GET and HEAD by `respond` on an IPv4 address until the context ends; port 0 takes a free one. OSError."""
-    server = _Server((bind, port), _handler(respond))
+    with running(BoundedServer((bind, port), _handler(respond), CONNECTIONS)) as server:
+        yield server
+
+
+class BoundedServer(ThreadingHTTPServer):
+    """A thread for each connection, as far as there are places: a further one is closed unheard."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], connections: int) -> None:
+        """Listens from now on; OSError."""
+        super().__init__(address, handler)
+        self._places = threading.BoundedSemaphore(connections)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In the thread that listens."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no more threads to be had
+            self._places.release()
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """In the connection's own thread: one that takes its time keeps nobody else waiting."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away in the middle of an answer is no news."""
+
+
+@contextmanager
+def running(server: BoundedServer, scheme: str = "http") -> Iterator[RunningServer]:
+    """Let a server answer, in a thread of its own, until the context ends."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        number = server.server_address[1]
-        host = "127.0.0.1" if bind == "0.0.0.0" else bind  # noqa: S104 - compared, not bound
-        yield RunningServer(f"http://{host}:{number}", number)
+        bound, port = str(server.server_address[0]), int(server.server_address[1])
+        host = "127.0.0.1" if bound == "0.0.0.0" else bound  # noqa: S104 - compared, not bound
+        yield RunningServer(f"{scheme}://{host}:{port}", port)
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    allow_reuse_address = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away in the middle of an answer is no news."""
 
 
 def _handler(respond: Respond) -> type[BaseHTTPRequestHandler]:

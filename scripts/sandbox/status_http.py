@@ -11,18 +11,17 @@ import json
 import socket
 import ssl
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from scripts.sandbox.server import Answer, RunningServer
+from scripts.sandbox.server import Answer, BoundedServer, RunningServer, running
 from verifier.codec.device import Refusal
 
 LINGER_S, LINGER_BYTES = 1.0, 4 << 20
@@ -113,49 +112,19 @@ def serve_https(
     limits: HttpLimits | None = None,
 ) -> Iterator[RunningServer]:
     """Answer by `respond` on an IPv4 address until the context ends; port 0 takes a free one. OSError."""
-    server = _Server((bind, port), respond, routes, context, limits or HttpLimits())
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        number = server.server_address[1]
-        host = "127.0.0.1" if bind == "0.0.0.0" else bind  # noqa: S104 - compared, not bound
-        yield RunningServer(f"https://{host}:{number}", number)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(_Server((bind, port), respond, routes, context, limits or HttpLimits()), "https") as server:
+        yield server
 
 
-class _Server(ThreadingHTTPServer):
-    allow_reuse_address = True
+class _Server(BoundedServer):
     request_queue_size = 256
-    daemon_threads = True
 
     def __init__(
         self, address: tuple[str, int], respond: Respond, routes: Routes, context: ssl.SSLContext, limits: HttpLimits
     ) -> None:
-        super().__init__(address, _Handler)
+        super().__init__(address, _Handler, limits.connections)
         self.respond, self.routes, self.limits = respond, routes, limits
         self._context = context
-        self._places = threading.BoundedSemaphore(limits.connections)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for each connection, as far as there are places."""
-        if not self._places.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:  # no more threads to be had
-            self._places.release()
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """In the connection's own thread: one that takes its time with the handshake keeps nobody else waiting."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """The handshake, under one deadline, and then the requests."""

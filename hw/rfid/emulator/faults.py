@@ -11,13 +11,13 @@ from enum import StrEnum
 
 
 class FaultKind(StrEnum):
-    """The faults. Those in `LASTING` hold from their beginning for `for_s`; the others happen `count` times."""
+    """The faults. Those marked as lasting hold from their beginning for `for_s`; the others happen `count` times."""
 
     # on the bytes to the host
-    BIT_FLIP = "bit_flip"  # `rate` per byte
-    BYTE_DROP = "byte_drop"  # `rate` per byte
-    BYTE_INSERT = "byte_insert"  # `rate` per byte
-    WRONG_BAUD = "wrong_baud"  # garbage in both directions
+    BIT_FLIP = "bit_flip"  # lasting; `rate` per byte
+    BYTE_DROP = "byte_drop"  # lasting; `rate` per byte
+    BYTE_INSERT = "byte_insert"  # lasting; `rate` per byte
+    WRONG_BAUD = "wrong_baud"  # lasting; garbage in both directions
     JUNK = "junk"  # `size` random bytes, as at boot
     OVERRUN = "overrun"  # the next `size` bytes are lost
     # on whole frames to the host
@@ -31,21 +31,9 @@ class FaultKind(StrEnum):
     # on the reader
     RESET = "reset"  # silent for `seconds`, then as after power-up: region and power are lost
     SLEEP = "sleep"  # the next byte wakes it and is lost, settings too
-    ANTENNA_MISSING = "antenna_missing"  # antenna number `antenna`; A0 and GX tell it
-    FHSS = "fhss"  # no free channel; M100 tells it
+    ANTENNA_MISSING = "antenna_missing"  # lasting; antenna number `antenna`; A0 and GX tell it
+    FHSS = "fhss"  # lasting; no free channel; M100 tells it
     UNPLUG = "unplug"  # back after `seconds`
-
-
-LASTING = frozenset(
-    {
-        FaultKind.BIT_FLIP,
-        FaultKind.BYTE_DROP,
-        FaultKind.BYTE_INSERT,
-        FaultKind.WRONG_BAUD,
-        FaultKind.ANTENNA_MISSING,
-        FaultKind.FHSS,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,11 +54,11 @@ class M100(Engine):
 
     def settings(self) -> None:
         """Region and power are volatile: a host has to set them again."""
-        self._region, self._power, self._channel, self._hopping = US, _MAX_POWER, 1, 0
+        self._region, self._power, self._channel = US, _MAX_POWER, 1
         self._query, self._mode = _QUERY, _NEVER
         self._selection: _Selection | None = None
         self._modem = bytes.fromhex("030601b0")
-        self._idle_minutes, self._rounds_left = 0, 0
+        self._rounds_left = 0
 
     def handler(self, command: Command) -> Callable[[bytes], bytes | None]:
         """The table of commands."""
@@ -253,7 +253,7 @@ class M100(Engine):
         return _DONE
 
     def _hop(self, data: bytes) -> bytes:
-        self._hopping = _one_of(data, (0x00, 0xFF))
+        _one_of(data, (0x00, 0xFF))
         return _DONE
 
     def _set_modem(self, data: bytes) -> bytes:
@@ -266,7 +266,7 @@ class M100(Engine):
         return self._modem
 
     def _set_idle(self, data: bytes) -> bytes:
-        self._idle_minutes = _one_of(data, range(31))
+        _one_of(data, range(31))
         return data
 
     def _set_baud(self, data: bytes) -> None:

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
 from typing import Any, Protocol
 
-from firmware.demo.feed import Feed
+from scripts.demonstration.feed import Feed
+from scripts.sandbox.server import BoundedServer, running
 
 MAX_ORDER = 1024  # bytes of JSON
 MAX_PICTURE = 4 * 1024 * 1024
@@ -76,54 +77,23 @@ class Page:
 def serve_page(stage: Stage, feed: Feed, *, port: int = 0, token: str | None = None) -> Iterator[Page]:
     """Serve until the context ends; port 0 takes a free one. OSError when the port is taken."""
     token = token or secrets.token_urlsafe(18)
-    server = _Server(("127.0.0.1", port), stage, feed, token)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="page", daemon=True)
-    thread.start()
-    number = int(server.server_address[1])
-    try:
-        yield Page(f"http://127.0.0.1:{number}/{token}/", number, token)
-    finally:
-        feed.close()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(_Server(("127.0.0.1", port), stage, feed, token)) as server:
+        try:
+            yield Page(f"{server.url}/{token}/", server.port, token)
+        finally:
+            feed.close()
 
 
-class _Server(ThreadingHTTPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-
+class _Server(BoundedServer):
     def __init__(self, address: tuple[str, int], stage: Stage, feed: Feed, token: str) -> None:
-        super().__init__(address, _Handler)
+        super().__init__(address, _Handler, MAX_CONNECTIONS)
         self.stage, self.feed, self.token = stage, feed, token
         self.hosts = {f"{name}:{self.server_address[1]}" for name in ("127.0.0.1", "localhost")}
         self.streams = threading.BoundedSemaphore(MAX_STREAMS)
-        self.page = files("firmware.demo").joinpath("page.html").read_bytes()
+        self.page = files("scripts.demonstration").joinpath("page.html").read_bytes()
         self.policy = content_policy(self.page)
-        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._listeners = 0
         self._lock = threading.Lock()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for each connection, as far as there are places."""
-        if not self._places.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:  # no more threads to be had
-            self._places.release()
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """In the connection's own thread."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away in the middle of an answer is no news."""
 
     @contextmanager
     def listening(self) -> Iterator[None]:

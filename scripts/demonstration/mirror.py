@@ -10,13 +10,13 @@ from datetime import datetime
 from PIL import Image
 
 from firmware.app import Panel
-from firmware.demo.feed import Feed
 from firmware.draw import draw, shown
 from firmware.machine import states as st
 from firmware.machine.states import Light, State
 from firmware.pages import demo_forms, page_view
 from firmware.views import result_view
 from hw.sound.patterns import Beat
+from scripts.demonstration.feed import Feed
 
 
 class MirroredPanel:

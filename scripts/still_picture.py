@@ -1,14 +1,12 @@
-"""From a frame to the payloads worth a check."""
+"""From one still picture to the payloads worth a check, here: the handheld has a process of its own for that."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from hw.interfaces import CodeDecoder, Frame
-from hw.qr.pipeline import decode_frame, marks
+from hw.qr.pipeline import STILL_BUDGET_S, decode_frame, marks
 from verifier.adapters import NOTHING_READ
-
-STILL_BUDGET_S = 1.0  # seconds for all stages on one still picture; a verdict is due within three
 
 
 def payloads(frame: Frame, decoders: Sequence[CodeDecoder], *, budget_s: float = STILL_BUDGET_S) -> list[bytes]:
