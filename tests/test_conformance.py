@@ -17,8 +17,12 @@ from tests.golden import GOLDEN, PATH, golden_trust, signed_list
 from verifier.codec import base45, cbor, cose
 from verifier.codec.credential import decode
 from verifier.errors import CodeError
-from verifier.signature import verify_raw
+from verifier.signature import load_public_key, verify_with
 from verifier.types import Algorithm, CodeFault
+
+
+def verify_raw(alg: int, key: bytes, message: bytes, signature: bytes) -> bool:
+    return verify_with(load_public_key(Algorithm(alg), key), message, signature)
 
 
 @pytest.fixture

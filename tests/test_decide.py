@@ -36,9 +36,10 @@ from verifier.types import (
     TagAuth,
     TagEvidence,
     VehicleRecord,
+    VinAnswer,
     WatchHit,
 )
-from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
+from verifier.verdict import Action, Finding, Grade, Reason, Tone, VerdictCode
 
 CASES = load_data("decision_cases.json")["cases"]
 POLICY = Policy()
@@ -258,6 +259,7 @@ def test_a_naive_time_is_refused():
         ({"qr": {"decode": "none", "trust_as_of": "2026-08-20"}}, "qr.trust_as_of"),
         ({"qr": {"decode": "none", "vin_matches": "no"}}, "qr.vin_matches"),
         ({"online": {"state": "ok"}}, "online.record"),
+        ({"online": {"state": "ok", "vin_answer": "mine"}}, "online.vin_answer"),
         ({"watch": [{"basis": "rumour"}]}, r"watch\[0\].basis"),
         ({"tag": []}, "tag: not an object"),
         ({"plate_seen": {"text": "京A12345", "plate_kind": "77", "confirmed": True}}, "plate_seen.plate_kind"),
@@ -927,3 +929,47 @@ def test_r1_a_vin_that_was_compared_need_not_be_checked_again(status, left):
     assert Action.CHECK_VIN not in after.actions
     assert (after.code, after.tone, after.grade) == (before.code, before.tone, before.grade)
     assert (Reason.VIN_CONFIRMED in after.reasons, left in after.actions) == (True, True)
+
+
+def by_the_centre(word, vehicle=None):
+    answer = StatusAnswer(vehicle=vehicle or record())
+    return OnlineEvidence(state=OnlineState.OK, answer=answer, server_time=NOW, vin=word)
+
+
+@pytest.mark.parametrize(
+    ("word", "reasons", "actions"),
+    [
+        (VinAnswer.OTHER, {Reason.VIN_MISMATCH}, {Action.CHECK_VIN}),
+        (VinAnswer.WANTED, {Reason.VIN_MISMATCH, Reason.VIN_WANTED}, {Action.CHECK_VIN, Action.CONFIRM_CENTRE}),
+        (VinAnswer.ABSENT, {Reason.VIN_NOT_FOUND}, {Action.CHECK_VIN}),
+    ],
+)
+def test_r1_a_vin_that_the_centre_has_elsewhere_is_a_caution_and_never_a_stop(word, reasons, actions):
+    found = verdict_of(plate_seen=SEEN, online=by_the_centre(word))
+    assert (found.code, found.tone, set(found.reasons)) == (VerdictCode.VALID, Tone.CAUTION, reasons)
+    assert actions <= set(found.actions)
+    assert Action.RELEASE not in found.actions
+
+
+def test_r1_a_vin_that_the_centre_has_on_the_plate_need_not_be_checked_again():
+    scrapped = by_the_centre(VinAnswer.SAME, record(status="E"))
+    found = verdict_of(plate_seen=SEEN, online=scrapped)
+    assert (found.code, found.actions) == (VerdictCode.DEREGISTERED, (Action.CONFIRM_CENTRE,))
+    assert found.findings == (Finding(Reason.VIN_CONFIRMED, Source.ONLINE),)
+
+
+@pytest.mark.parametrize(
+    ("matches", "word", "told"),
+    [
+        (False, VinAnswer.SAME, (Reason.VIN_MISMATCH, Source.CODE)),
+        (False, VinAnswer.ABSENT, (Reason.VIN_MISMATCH, Source.CODE)),
+        (True, VinAnswer.OTHER, (Reason.VIN_MISMATCH, Source.ONLINE)),
+        (True, VinAnswer.SAME, (Reason.VIN_CONFIRMED, Source.CODE)),
+        (True, VinAnswer.ABSENT, (Reason.VIN_NOT_FOUND, Source.ONLINE)),
+    ],
+)
+def test_r1_of_code_and_centre_the_one_that_doubts_a_vin_is_heard(matches, word, told):
+    found = verdict_of(code=code(vin_matches=matches), plate_seen=SEEN, online=by_the_centre(word))
+    assert [finding for finding in found.findings if "VIN" in finding.reason] == [told]
+    stop, doubt = matches is False, told[0] is not Reason.VIN_CONFIRMED
+    assert found.tone is (Tone.STOP if stop else Tone.CAUTION if doubt else Tone.PASS)

@@ -44,6 +44,7 @@ from verifier.types import (
     TagAuth,
     TagEvidence,
     VehicleRecord,
+    VinAnswer,
     WatchHit,
     same_plate,
 )
@@ -123,7 +124,8 @@ class Draw:
     def online(self):
         found = OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=self.record()), server_time=NOW)
         lost = OnlineEvidence(state=OnlineState.NOT_FOUND, server_time=NOW)
-        return self.one(self.failure(), self.failure(), found, lost)
+        answered = [replace(answer, vin=self.mostly(None, *VinAnswer)) for answer in (found, lost)]
+        return self.one(self.failure(), self.failure(), *answered)
 
     def credential(self):
         return Credential(
@@ -338,6 +340,26 @@ def a_vin_that_agrees_changes_no_verdict_and_one_that_differs_stops(example):
         assert same == other == silent
 
 
+IN_ORDER = VehicleRecord(
+    plate=PLATE, status=frozenset({StatusLetter.NORMAL}), inspection_valid_until=Month(2027, 8), ecred_issued=True
+)
+
+
+def what_the_centre_says_of_a_vin_makes_no_verdict_and_nothing_greener(example):
+    evidence, online = example.evidence, example.evidence.online
+    if online.state not in (OnlineState.OK, OnlineState.NOT_FOUND):
+        online = OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=IN_ORDER), server_time=NOW)
+    silent, *told = (decided(replace(evidence, online=replace(online, vin=word))) for word in (None, *VinAnswer))
+    for word, verdict in zip(VinAnswer, told, strict=True):
+        assert (verdict.code, verdict.grade, verdict.plate) == (silent.code, silent.grade, silent.plate)
+        assert verdict.tone in (silent.tone, Tone.CAUTION)
+        assert silent.tone in (Tone.PASS, Tone.NOTE) or verdict.tone is silent.tone
+        assert Action.RELEASE not in verdict.actions or Action.RELEASE in silent.actions
+        if word in (VinAnswer.OTHER, VinAnswer.WANTED):
+            assert verdict.tone in (Tone.CAUTION, Tone.STOP)
+            assert Action.CHECK_VIN in verdict.actions
+
+
 PROPERTIES = (
     no_stop_and_no_caution_releases,
     expired_takes_a_good_source_and_only_expired_is_handled,
@@ -352,6 +374,7 @@ PROPERTIES = (
     an_old_trust_list_makes_no_stop_no_pass_and_no_release,
     an_unknown_trust_list_age_is_no_age,
     a_vin_that_agrees_changes_no_verdict_and_one_that_differs_stops,
+    what_the_centre_says_of_a_vin_makes_no_verdict_and_nothing_greener,
 )
 
 

@@ -89,6 +89,9 @@ REASON_ACTIONS: dict[Reason, Action] = {
     R.QR_ISSUER_UNKNOWN: A.SYNC_NOW,
     R.CREDENTIAL_OUTDATED: A.ASK_OWNER_REFRESH,
     R.TRUST_LIST_OLD: A.SYNC_NOW,
+    R.VIN_MISMATCH: A.CHECK_VIN,
+    R.VIN_NOT_FOUND: A.CHECK_VIN,
+    R.VIN_WANTED: A.CONFIRM_CENTRE,
 }
 
 # R16: reasons that turn a pass into a note, and those that turn a pass or a note into a caution.
@@ -106,7 +109,9 @@ NOTE_REASONS = frozenset(
         R.TRUST_LIST_OLD,
     }
 )
-CAUTION_REASONS = frozenset({R.ID_UNCONFIRMED_MISMATCH, R.TAG_AUTH_FAILED})
+CAUTION_REASONS = frozenset(
+    {R.ID_UNCONFIRMED_MISMATCH, R.TAG_AUTH_FAILED, R.VIN_MISMATCH, R.VIN_NOT_FOUND, R.VIN_WANTED}
+)
 
 # Verdicts beside which "not shown: no penalty" is never said (R12).
 _NO_PENALTY_LINE = frozenset({V.WANTED, V.MISMATCH, V.DEREGISTERED, V.RESTRICTED})

@@ -30,6 +30,7 @@ from verifier.types import (
     TagLevel,
     TagRecord,
     VehicleRecord,
+    VinAnswer,
     same_plate,
 )
 from verifier.verdict import Finding, Grade, Reason
@@ -389,18 +390,34 @@ class Facts:
 
     def _consistency(self) -> None:
         """R1 and R2: do the identities, and the VIN that the credential is bound to, speak of one vehicle."""
-        code = self.evidence.code
-        # An unproven code could name any VIN: nothing that it says of one is evidence.
-        vin_matches = code.vin_matches if code is not None and self.credential is not None else None
-        self.vin_confirmed = vin_matches is True
-        if vin_matches is not None:
-            self.note(R.VIN_CONFIRMED if vin_matches else R.VIN_MISMATCH, Source.CODE)
-        self.mismatch = vin_matches is False or any(
+        self.mismatch = self._other_vin() or any(
             not self._same_vehicle(a, b) for i, (_, a) in enumerate(self.trusted) for _, b in self.trusted[i + 1 :]
         )
         for source, plate in self.weak:
             if self.subject is not None and not self._same_vehicle(self.subject, plate):
                 self.note(R.ID_UNCONFIRMED_MISMATCH, source)
+
+    def _other_vin(self) -> bool:
+        """R1: whether the proven credential is bound to another VIN than the typed one; notes whose VIN that is.
+
+        The centre's word on it is a doubt and no mismatch: unlike with the credential, nothing tells a slip in typing.
+        """
+        code, word = self.evidence.code, self.evidence.online.vin
+        # An unproven code could name any VIN: nothing that it says of one is evidence.
+        matches = code.vin_matches if code is not None and self.credential is not None else None
+        self.vin_confirmed = False
+        if matches is False:
+            self.note(R.VIN_MISMATCH, Source.CODE)
+        elif word in (VinAnswer.OTHER, VinAnswer.WANTED):
+            self.note(R.VIN_MISMATCH, Source.ONLINE)
+        elif word is VinAnswer.ABSENT:
+            self.note(R.VIN_NOT_FOUND, Source.ONLINE)
+        elif matches or word is VinAnswer.SAME:
+            self.vin_confirmed = True
+            self.note(R.VIN_CONFIRMED, Source.CODE if matches else Source.ONLINE)
+        if word is VinAnswer.WANTED:
+            self.note(R.VIN_WANTED, Source.ONLINE)
+        return matches is False
 
     # --------------------------------------------------------------------------- what the rules ask for
 

@@ -17,9 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from verifier.codec.cose import SIGNATURE_LENGTH
-from verifier.errors import CodeError
 from verifier.sm2 import Sm2PublicKey, check_point, libcrypto
-from verifier.types import Algorithm, CodeFault
+from verifier.types import Algorithm
 
 PublicKey = EllipticCurvePublicKey | Ed25519PublicKey | Sm2PublicKey
 
@@ -68,14 +67,3 @@ def verify_with(public: PublicKey, message: bytes, signature: bytes) -> bool:
     except InvalidSignature:
         return False
     return True
-
-
-def verify_raw(alg: int, key: bytes, message: bytes, signature: bytes) -> bool:
-    """`verify_with` from an algorithm number (COSE) and an encoded key.
-
-    ValueError for an unknown algorithm or a bad key, CodeError ALG_UNAVAILABLE for an algorithm absent here.
-    """
-    public = load_public_key(Algorithm(alg), key)
-    if public is None:
-        raise CodeError(CodeFault.ALG_UNAVAILABLE)
-    return verify_with(public, message, signature)

@@ -23,7 +23,7 @@ from tests.syncing import SPOIL, device_behind, first_night, index_of, publish_s
 from tests.torture.run import Run
 from verifier.errors import FetchError, SyncError
 from verifier.net import HttpFetcher
-from verifier.sync import SyncOutcome
+from verifier.sync_report import SyncOutcome
 
 STEPS = 40
 LONGEST_S, MOST_BYTES = 5.0, 8 << 20  # that an attack may cost

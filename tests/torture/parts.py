@@ -19,12 +19,12 @@ from firmware.machine import events as ev
 from firmware.machine.states import State
 from firmware.machine.steps import step
 from firmware.scanner import CodeEvent, FaultEvent, FaultReason, Scanner, ScanSource
-from firmware.screens import pages_ink
 from firmware.views import result_view
 from hw.buttons.keys import Key, KeyEvent
 from hw.rfid.emulator.faults import Fault, FaultKind
 from hw.rfid.types import GapReason
 from tests.conftest import ROOT
+from tests.screen_states import pages_ink
 from tests.test_check import World as CheckWorld
 from tests.test_check import seen_plate
 from tests.test_rfid_codec import PROTOCOLS, noise_gives_no_tag

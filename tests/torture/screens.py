@@ -120,7 +120,7 @@ class Screens(RuleBasedStateMachine):
         number = sorted(self.asked)[-1 - back % len(self.asked)]
         results = tuple(self._result(number, car, code, confirm, grade) for car in range(len(self.asked[number])))
         self.answers.setdefault(number, {}).update({result.check_id: result for result in results})
-        self.happens(ev.Checked(number=number, results=results, late=late))
+        self.happens(ev.Checked(number=number, results=results, late=late, seen=self.asked[number]))
 
     def _result(self, number: int, car: int, code: VerdictCode, confirm: bool, grade: Grade) -> CheckResult:
         actions = [Action.CONFIRM_PLATE] if confirm else [Action.RELEASE]
