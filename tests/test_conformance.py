@@ -59,6 +59,20 @@ def test_wycheproof_signatures(load, name):
     assert ours == by_id(cases, lambda c: c["result"] == "valid")
 
 
+def test_an_algorithm_or_a_key_of_no_known_kind_proves_nothing():
+    with pytest.raises(AssertionError):
+        load_public_key(-257, b"\x04" + bytes(64))
+    with pytest.raises(AssertionError):
+        verify_with(object(), b"", bytes(64))
+
+
+@pytest.mark.parametrize(("alg", "lengths"), [(Algorithm.ES256, {33, 65}), (Algorithm.EDDSA, {32})])
+def test_a_key_of_another_length_is_refused(alg, lengths):
+    for length in set(range(70)) - lengths:
+        with pytest.raises(ValueError, match="key: "):
+            load_public_key(alg, bytes(length))
+
+
 # -------------------------------------------------------------------------------------------- base45, CBOR
 
 

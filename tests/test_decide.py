@@ -35,6 +35,8 @@ from verifier.types import (
     StatusLetter,
     TagAuth,
     TagEvidence,
+    TagRecord,
+    TagSuspicion,
     VehicleRecord,
     VinAnswer,
     WatchHit,
@@ -973,3 +975,91 @@ def test_r1_of_code_and_centre_the_one_that_doubts_a_vin_is_heard(matches, word,
     assert [finding for finding in found.findings if "VIN" in finding.reason] == [told]
     stop, doubt = matches is False, told[0] is not Reason.VIN_CONFIRMED
     assert found.tone is (Tone.STOP if stop else Tone.CAUTION if doubt else Tone.PASS)
+
+
+# -------------------------------------------------------------------------- R1: the tag of a proven credential
+
+# 12 August 2025 in Shanghai began in the second that a credential was issued in.
+MIDNIGHT = datetime(2025, 8, 11, 16, tzinfo=UTC)
+FOREIGN_TAG = TagEvidence(auth=TagAuth.UNSUPPORTED, tid="E280", plate=PLATE, tid_matches=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, True),
+        ({"issued_on": date(2025, 8, 11)}, True),
+        ({"issued_on": date(2025, 8, 12)}, False),
+        ({"issued_on": date(2025, 8, 13)}, False),
+        ({"record": TagRecord.BOUND}, False),
+        ({"record": TagRecord.BOUND, "issued_on": date(2025, 8, 11)}, False),
+        ({"tid_matches": None}, False),
+        ({"tid_matches": True}, False),
+    ],
+)
+def test_r1_a_tag_that_a_proven_credential_is_not_bound_to_is_a_finding_unless_it_came_since(changes, failed):
+    tag = replace(FOREIGN_TAG, **changes)
+    found = verdict_of(code=code(issued_at=MIDNIGHT), tag=tag, plate_seen=SEEN, cache=cache(record()))
+    assert (Reason.TAG_AUTH_FAILED in found.reasons, found.tone is Tone.CAUTION) == (failed, failed)
+    unproven = code(issued_at=MIDNIGHT, signature=SignatureState.UNKNOWN_KEY)
+    assert Reason.TAG_AUTH_FAILED not in verdict_of(code=unproven, tag=tag, plate_seen=SEEN).reasons
+
+
+@pytest.mark.parametrize("sign", TagSuspicion)
+def test_r1_a_suspicion_of_a_copy_takes_the_trust_from_a_tag(sign):
+    tag = TagEvidence(auth=TagAuth.OK, tid="E280", plate=PLATE, suspicions=(sign,))
+    found = verdict_of(tag=tag, cache=cache(OVERDUE_RECORD))
+    assert (found.code, Reason.TAG_AUTH_FAILED in found.reasons) == (VerdictCode.EXPIRED_UNCONFIRMED, True)
+    honest = verdict_of(tag=replace(tag, suspicions=()), cache=cache(OVERDUE_RECORD))
+    assert (honest.code, Reason.TAG_AUTH_FAILED in honest.reasons) == (VerdictCode.EXPIRED, False)
+
+
+# ------------------------------------------------------------------------------ R3 and R8: one rule, one case
+
+
+def replated_record(**changes) -> CacheEvidence:
+    return cache(record(plate=OTHER, **changes), state=CredentialState.ACTIVE, new_plate=OTHER.text)
+
+
+def test_r3_the_record_of_the_new_plate_is_as_trusted_as_the_code_that_leads_to_it():
+    overdue = verdict_of(code=code(), cache=replated_record(inspection_valid_until=Month(2026, 5)))
+    assert (overdue.code, overdue.tone) == (VerdictCode.EXPIRED, Tone.STOP)
+    assert verdict_of(code=code(), cache=replated_record(status="C")).code is VerdictCode.WANTED
+
+
+@pytest.mark.parametrize("new_plate", [None, "京A99999"])
+def test_r3_the_state_of_a_document_opens_no_record_but_that_of_the_plate_it_names(new_plate):
+    stray = cache(record(plate=OTHER, status="C"), state=CredentialState.ACTIVE, new_plate=new_plate)
+    found = verdict_of(code=code(), cache=stray)
+    assert (found.code, Reason.NO_STATUS_DATA in found.reasons) == (VerdictCode.SIGNED_ONLY, True)
+
+
+@pytest.mark.parametrize(("seconds", "old"), [(0, False), (1, True)])
+def test_r8_a_hit_by_the_text_alone_is_old_after_seven_days(seconds, old):
+    as_of = NOW - timedelta(days=7, seconds=seconds)
+    watched = replace(cache(None, covers=False), watched=True, as_of=as_of)
+    found = verdict_of(plate_seen=replace(SEEN, plate=Plate(PLATE.text, None)), cache=watched)
+    assert (found.code, Reason.WATCH_STALE in found.reasons) == (VerdictCode.WATCH_CONFIRM, old)
+
+
+def test_r8_a_hit_by_the_text_of_a_plate_that_a_camera_read_is_a_question():
+    watched = replace(cache(None, covers=False), watched=True)
+    found = verdict_of(plate_seen=replace(ANPR, plate=Plate(PLATE.text, None)), cache=watched)
+    assert (found.code, Reason.WATCH_KIND in found.reasons) == (VerdictCode.WATCH_CONFIRM, True)
+
+
+def test_r5_a_suspect_clock_that_was_right_is_said_to_be_put_right():
+    online = OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=record()), server_time=NOW)
+    assert Reason.CLOCK_CORRECTED in verdict_of(plate_seen=SEEN, online=online, clock_trusted=False).reasons
+
+
+def test_r4_the_state_of_a_document_counts_though_its_vehicle_is_not_found_online():
+    withdrawn = StatusAnswer(vehicle=None, credential=CredentialStatus(state=CredentialState.REVOKED))
+    found = verdict_of(code=code(), online=OnlineEvidence(state=OnlineState.NOT_FOUND, answer=withdrawn))
+    assert found.code is VerdictCode.REVOKED
+
+
+def test_r4_an_online_word_on_the_document_alone_leaves_the_vehicle_to_the_cache():
+    silent = StatusAnswer(vehicle=None, credential=CredentialStatus(state=CredentialState.ACTIVE))
+    found = verdict_of(code=code(), cache=cache(record()), online=OnlineEvidence(state=OnlineState.OK, answer=silent))
+    assert (found.code, found.grade) == (VerdictCode.VALID, Grade.FRESH_CACHE)

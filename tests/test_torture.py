@@ -59,12 +59,14 @@ def test_each_promise_gets_its_line_with_seed_counts_and_time_and_a_broken_one_i
     assert results[0]["counts"]["throws"] in (1, 2)  # as many as there is time for, and no more than the figure
     assert "a mixture" in results[1]["reason"]
     assert any("a mixture" in line for line in results[1]["log"])
+    assert (results[1]["counts"], results[1]["notes"]) == ({"throws": 2}, ["the second throw was it"])
     assert "-6" in results[2]["reason"]
     assert results[3]["reason"] == "there is no card here"
     assert "nothing was tried" in results[4]["reason"]
     table = capsys.readouterr().out
     assert table.count("FAIL") == 3
     assert "there is no card here" in table
+    assert "the second throw was it" in table
 
 
 def test_what_holds_is_no_failure_and_the_same_seed_draws_the_same(tmp_path, capsys):

@@ -17,6 +17,9 @@ def kept(run: Run) -> None:
 
 def broken(run: Run) -> None:
     run.counts["throws"] += 1
+    run.tell(run)
+    run.counts["throws"] += 1
+    run.note("the second throw was it")
     raise AssertionError("a mixture")
 
 

@@ -88,7 +88,9 @@ class Facts:
     def _clock(self) -> None:
         """R5: a suspect clock, and its repair by a good online answer."""
         cache, online, skew = self.evidence.cache, self.evidence.online, self.policy.clock_skew
-        behind = cache.state is CacheState.OK and cache.as_of is not None and self.now < cache.as_of - skew
+        # The moment that the cached data describe; None where there are none, or they are corrupt (R4).
+        self.cache_as_of = cache.as_of if cache.state is CacheState.OK else None
+        behind = self.cache_as_of is not None and self.now < self.cache_as_of - skew
         self.clock_suspect = behind or not self.evidence.clock_trusted
         server = online.server_time if online.state in (OnlineState.OK, OnlineState.NOT_FOUND) else None
         if server is not None:
@@ -168,10 +170,10 @@ class Facts:
 
     def _cache_knows(self, code: Credential | None) -> bool:
         """Whether the cache is fresh by a good clock, and the credential no newer than what it can know of."""
-        cache = self.evidence.cache
-        if cache.state is not CacheState.OK or cache.as_of is None or self.clock_suspect:
+        as_of = self.cache_as_of
+        if as_of is None or self.clock_suspect:
             return False
-        return self.now - cache.as_of <= self.policy.fresh and not (code and self._issued_after(code, cache.as_of))
+        return self.now - as_of <= self.policy.fresh and not (code and self._issued_after(code, as_of))
 
     def _of_another_code(self, tag: TagEvidence) -> bool:
         """The proven credential is bound to another tag, and it is not that tag which is the older one."""
@@ -190,7 +192,7 @@ class Facts:
 
     def _status(self) -> None:
         """R4 and the grade: which source speaks, how old it is, and whether its record may be used (R1)."""
-        cache, online = self.evidence.cache, self.evidence.online
+        cache, online, cached = self.evidence.cache, self.evidence.online, self.cache_as_of
         self.record: VehicleRecord | None = None
         self.record_trusted = self.record_fresh = self.absence_proven = self.from_cache = False
         self.as_of: datetime | None = None
@@ -204,9 +206,9 @@ class Facts:
             self._use(online.answer, Grade.ONLINE, self.now)
         elif online.state is OnlineState.NOT_FOUND:
             self._use(StatusAnswer(vehicle=None), Grade.ONLINE, self.now)
-        elif cache.state is CacheState.OK and cache.covers and cache.as_of is not None and cache.answer is not None:
+        elif cached is not None and cache.covers and cache.answer is not None:
             self.from_cache = True
-            self._use(cache.answer, self._cache_grade(self.now - cache.as_of), cache.as_of)
+            self._use(cache.answer, self._cache_grade(self.now - cached), cached)
         elif self.subject is not None:
             self.note(R.NO_STATUS_DATA, Source.CACHE)
 
@@ -364,18 +366,18 @@ class Facts:
 
     def _watched_text(self) -> None:
         """R2 and R8: a wanted vehicle has the seen text, and nobody said of which kind the seen plate is."""
-        cache = self.evidence.cache
-        if cache.state is not CacheState.OK or not cache.watched or cache.as_of is None:
+        as_of = self.cache_as_of
+        if as_of is None or not self.evidence.cache.watched:
             return
         if not self.trusted and not self.hearsay():
             self.note(R.WATCH_LEAD, Source.CACHE)
             return
         self.watch_confirm = True
         self.note(R.WATCH_KIND, Source.CACHE)
-        if self.now - cache.as_of > self.policy.watch_stale:
+        if self.now - as_of > self.policy.watch_stale:
             self.note(R.WATCH_STALE, Source.CACHE)
         if self.as_of is None:
-            self.as_of = cache.as_of
+            self.as_of = as_of
 
     def _hit(self, trusted: bool, fresh: bool, source: Source) -> None:
         trusted = trusted and not self.code_alone

@@ -30,11 +30,14 @@ class Teller:
         os.dup2(2, 1)  # what the helpers of the tests print is no result
         self._last = 0.0
 
-    def __call__(self, run: Run, **more: Any) -> None:
-        now = time.monotonic()
-        if not more and now - self._last < _EVERY_S:
-            return
-        self._last = now
+    def __call__(self, run: Run) -> None:
+        """Unless something was said just now."""
+        if time.monotonic() - self._last >= _EVERY_S:
+            self.say(run)
+
+    def say(self, run: Run, **more: Any) -> None:
+        """At once."""
+        self._last = time.monotonic()
         line = {"counts": dict(run.counts), "notes": run.notes, **more}
         self._out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -48,10 +51,12 @@ def main(module: str, number: str, seed: str, seconds: str, folder: str) -> None
     try:
         promise.prove(run)
     except SKIPPED as exc:
-        tell(run, result="SKIP", reason=str(exc))
+        tell.say(run, result="SKIP", reason=str(exc))
         return
+    finally:
+        tell.say(run)  # what was counted and noted last stands beside a failure too
     assert run.counts, "nothing was tried"
-    tell(run, result="PASS", reason="")
+    tell.say(run, result="PASS", reason="")
 
 
 if __name__ == "__main__":

@@ -93,8 +93,11 @@ def _bandit(run: Run) -> None:
 
 # ------------------------------------------------------------------------------------------ the core's tests
 
-DECIDED = ("tests/test_decide.py", "tests/test_decide_properties.py")
-CODES = ("tests/test_credential.py", "tests/test_conformance.py", "tests/test_credential_mutations.py")
+DECIDED = ("tests/test_decide.py", "tests/test_tags.py", "tests/test_decide_properties.py")
+CODES = (
+    "tests/test_credential.py", "tests/test_credential_forms.py", "tests/test_conformance.py",
+    "tests/test_credential_mutations.py",
+)  # fmt: skip
 CORE: dict[str, tuple[str, ...]] = {
     "verifier/decide.py": DECIDED, "verifier/facts.py": DECIDED, "verifier/codec/credential.py": CODES,
     "verifier/codec/cose.py": CODES, "verifier/codec/cbor.py": CODES, "verifier/codec/base45.py": CODES,
@@ -109,6 +112,9 @@ def core_is_tested(run: Run) -> None:
     everything = [(module, what, text) for module in CORE for what, text in _mutants(module)]
     random.Random(run.seed).shuffle(everything)
     place, survivors = copy_tree(run.folder / "tree"), list[str]()
+    module = next(iter(CORE))
+    unchanged = (ROOT / module).read_text(encoding="utf-8")
+    assert not is_noticed(place, Path(module), unchanged, _core_tests()), "the tests fail though nothing was changed"
     for number, _ in enumerate(run.rounds("mutants")):
         if number == len(everything):
             break
@@ -140,10 +146,9 @@ def _coverage(run: Run) -> None:
     if command is None:
         run.note("coverage is not installed here: branches were not counted")
         return
-    names = sorted({name for tests in CORE.values() for name in tests})
     data = {**os.environ, "COVERAGE_FILE": str(run.folder / "coverage"), "MARKCHECK_VECTORS": str(_vectors())}
     options = ["--branch", f"--include={','.join(CORE)}"]
-    words = [*command, "run", *options, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names]
+    words = [*command, "run", *options, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_core_tests()]
     ran = subprocess.run(words, cwd=ROOT, env=data, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-1000:]
     report = run.folder / "coverage.json"
@@ -155,6 +160,10 @@ def _coverage(run: Run) -> None:
             lines = ", ".join(f"{a}->{b}" for a, b in file["missing_branches"][:10])
             run.note(f"{name}: {summary['missing_branches']} branches not taken: {lines}")
     run.counts["modules measured"] += len(CORE)
+
+
+def _core_tests() -> list[str]:
+    return sorted({name for tests in CORE.values() for name in tests})
 
 
 def _vectors() -> Path:

@@ -17,7 +17,6 @@ MAX_DEPTH = 6
 _LEAST, _MOST = -(2**64), 2**64 - 1
 _PLAIN = frozenset({bytes, str, bool})  # types of which every value is allowed
 _KEYS = frozenset({int, str})
-_SHORT = {number: bytes((number,)) for number in range(24)}  # the integers that are their own encoding
 
 
 def decode(data: bytes) -> Any:
@@ -71,9 +70,10 @@ def _check(value: Any, depth: int) -> None:
 def _check_map(value: dict[Any, Any], depth: int) -> None:
     if not _KEYS.issuperset(map(type, value)):
         raise CodeError(CodeFault.CBOR, "a map key that is not an integer or text")
-    keys = [_SHORT.get(key) or cbor2.dumps(key) for key in value]
+    keys = [cbor2.dumps(key) for key in value]
     if keys != sorted(keys):
         raise CodeError(CodeFault.CBOR, "map keys not in order")
-    for item in value.values():
+    for key, item in value.items():
+        _check(key, depth)  # a number beyond 64 bits is a tag in the bytes
         if type(item) not in _PLAIN:
             _check(item, depth + 1)

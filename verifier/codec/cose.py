@@ -74,7 +74,7 @@ def _header(protected: bytes, types: Collection[int]) -> tuple[int, bytes | None
     header = cbor.decode(protected)
     if type(header) is not dict:
         raise CodeError(CodeFault.HEADER, "protected header not a map")
-    alg, kid, typ = header.get(_ALG), header.get(_KID), header.get(_TYP)
+    alg, kid, typ = header.get(_ALG), header.get(_KID), header.get(_TYP, 0)
     if type(alg) is not int or typ not in types:
         raise CodeError(CodeFault.HEADER, "alg or typ missing or unknown")
     if kid is None:

@@ -57,7 +57,6 @@ MODE_NUMBERS: dict[PresentationMode, int] = {
     PresentationMode.TAG_LABEL: 4,
 }
 _MODES = {number: mode for mode, number in MODE_NUMBERS.items()}
-_UINT32 = range(2**32)
 _PLATE_CHARACTERS = frozenset(ALPHABET)
 
 
@@ -194,7 +193,7 @@ _LETTERS = re.compile("[A-Z]{1,3}")
 
 def _uint32(claims: dict[Any, Any], key: int) -> int:
     value = claims[key]
-    if type(value) is not int or value not in _UINT32:
+    if type(value) is not int or not 0 <= value < 2**32:
         raise CodeError(CodeFault.CLAIMS, f"claim {key}: not a 32-bit time")
     return value
 
@@ -234,7 +233,7 @@ def _month(value: Any) -> Month:
 
 
 def _day(value: Any) -> date:
-    if value in range(19000101, 99991232):
+    if type(value) is int and 19000101 <= value <= 99991231:
         try:
             return date(value // 10000, value // 100 % 100, value % 100)
         except ValueError:
@@ -249,7 +248,7 @@ def _mode(value: Any) -> PresentationMode:
 
 
 def _status(value: Any) -> tuple[int, int]:
-    if not (type(value) is list and len(value) == 2 and all(type(n) is int and n in _UINT32 for n in value)):
+    if not (type(value) is list and len(value) == 2 and all(type(n) is int and 0 <= n < 2**32 for n in value)):
         raise CodeError(CodeFault.CLAIMS, "status: not [list, index]")
     return value[0], value[1]
 
@@ -261,7 +260,8 @@ _KTY, _CRV, _X, _Y = 1, -1, -2, -3
 def _holder_key(value: Any) -> HolderKey:
     key = value.get(1) if type(value) is dict and set(value) == {1} else None
     if type(key) is dict and type(x := key.get(_X)) is bytes and len(x) == 32:
-        kind = (key.get(_KTY), key.get(_CRV), set(key))
+        numbers = key.get(_KTY), key.get(_CRV)
+        kind = None if bool in map(type, numbers) else (*numbers, set(key))  # true equals 1
         if kind == (2, 1, {_KTY, _CRV, _X, _Y}):
             y = key[_Y]
             if type(y) is bool:
