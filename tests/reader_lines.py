@@ -6,22 +6,22 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from hw.rfid.driver import Driver
-from hw.rfid.emulator import line
 from hw.rfid.emulator.device import EmulatedReader
 from hw.rfid.models import MODELS
 from hw.rfid.transport import Lost, Received
 from hw.rfid.types import Event, Gap, InventoryConfig, TagRead
+from scripts import emulated_line
 
 SERIAL = sorted(name for name, model in MODELS.items() if not model.in_network)  # whose frames are ours
 BEGAN = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
 
-class Clock(line.JumpingClock):
+class Clock(emulated_line.JumpingClock):
     def __init__(self) -> None:
         super().__init__(BEGAN, ns=1_000_000_000)
 
 
-class EmulatedLine(line.EmulatedLine):
+class EmulatedLine(emulated_line.EmulatedLine):
     """Keeps what went over it."""
 
     def __init__(self, reader: EmulatedReader, clock: Clock) -> None:

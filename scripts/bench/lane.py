@@ -28,13 +28,13 @@ from firmware.machine.events import Alarm, Event, PartFault
 from firmware.tags import TC1_WORDS, Field, TagThread
 from hw.rfid.driver import Driver
 from hw.rfid.emulator.device import EmulatedReader
-from hw.rfid.emulator.line import EmulatedLine, JumpingClock
 from hw.rfid.emulator.scene import Identity, Radio, Scene, lane_scene
 from hw.rfid.models import MODELS
 from hw.rfid.session import Wait
 from hw.rfid.transport import Connect
 from hw.rfid.types import RadioConfig
 from scripts.bench.figures import Figure
+from scripts.emulated_line import EmulatedLine, JumpingClock
 from scripts.sandbox.authority import Authority, new_authority
 from scripts.sandbox.fleet import Vehicle
 from scripts.sandbox.folder_store import MemoryFetcher
