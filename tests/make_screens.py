@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from unittest.mock import patch
 
@@ -108,12 +109,18 @@ def _place(number: int, size: tuple[int, int]) -> tuple[int, int]:
 
 def stored_picture(name: str, size: tuple[int, int], language: Language) -> Image.Image | None:
     """The picture on the contact sheet; None for a new screen."""
-    names = list(json.loads(STORED.read_text(encoding="utf-8"))[sheet_name(size, language)])
+    names, sheet = _stored_sheet(size, language)
     if name not in names:
         return None
     left, top = _place(names.index(name), size)
+    return sheet.crop((left, top, left + size[0], top + size[1]))
+
+
+@cache
+def _stored_sheet(size: tuple[int, int], language: Language) -> tuple[list[str], Image.Image]:
+    names = list(json.loads(STORED.read_text(encoding="utf-8"))[sheet_name(size, language)])
     with Image.open(IMAGES / f"{sheet_name(size, language)}.png") as sheet:
-        return sheet.convert("RGB").crop((left, top, left + size[0], top + size[1]))
+        return names, sheet.convert("RGB")
 
 
 # ------------------------------------------------------------------------------------------------- strips

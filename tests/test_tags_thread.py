@@ -312,7 +312,7 @@ def test_a_reader_that_gives_no_memory_still_tells_the_tags(world, protocol, ref
     tags = [world.tag(vehicle, TagForm.TC0) for vehicle in world.tagged[:2]]
     bench = Bench(world, protocol, scene(*(standing(tag) for tag in tags)))
     silenced = no_memory(bench, refused=refused)
-    bench.read(30.0)
+    bench.read(15.0)
     assert bench.faults == []
     assert (bench.made, 1 <= len(silenced) <= 2 * TRIES) == (1, True)
     late = bench.lists[len(bench.lists) // 2 :]
