@@ -350,7 +350,7 @@ def bench_all_command(parts: tuple[str, ...], quick: bool, target: Path | None, 
     Examples:
       markcheck bench all --quick                     some minutes
       markcheck bench all --only decide,audit
-      markcheck bench all --write docs/benchmarks     about 20 minutes, better on a machine that does nothing else
+      markcheck bench all --write docs/benchmarks     about ten minutes, better on a machine that does nothing else
     """
     found: everything.Found = {}
     only = "" if parts == tuple(everything.PARTS) else f" --only {','.join(parts)}"
