@@ -196,23 +196,20 @@ class Publisher:
     ) -> Published:
         """Publish the register under the next sequence number, as a delta where that is possible, and sign anew.
 
-        `status_list` is the packed array of two-bit statuses; `snapshot` asks for another base; `fewer_keys` says
-        that a much shorter trust list is meant; `fleet` is, of a list, how many rows all vehicles have that may come
-        to stand in it. PublicationError when more has changed than a day's work does, unless `accept_large`, or when
-        the delta, replayed, does not give the register; then nothing was signed. BuildError and PlateError as
-        `build_base`.
+        `status_list` is the packed array of two-bit statuses; `snapshot` asks for another base; `fewer_keys` means a
+        much shorter trust list; `fleet` is, of a list, how many rows all vehicles have that may come to stand in it.
+        PublicationError when more has changed than a day's work does, unless `accept_large`, or when the delta,
+        replayed, does not give the register; then nothing was signed. BuildError and PlateError as `build_base`.
         """
         with alone(self._store):
             issued_at = self._clock().replace(microsecond=0)  # the moment at which the register is read
-            least = self._least(entries, fewer_keys)
-            last = self._last()
+            least, last = self._least(entries, fewer_keys), self._last()
             build = partial(
                 build_base, vehicles=vehicles, region=self._region, seq=last.seq + 1, epoch_key=epoch_key,
                 key_epoch=key_epoch, replated=replated, progress=progress, sealed=self._sealed,
             )  # fmt: skip
-            night = self._night(
-                build, last, epoch_key, key_epoch, snapshot, None if accept_large else partial(_check_size, fleet)
-            )  # fmt: skip
+            check = None if accept_large else partial(_check_size, fleet)
+            night = self._night(build, last, epoch_key, key_epoch, snapshot, check)
             index = Index(
                 region=self._region, seq=last.seq + 1, issued_at=issued_at, scope=scope, covers=covers,
                 key_epoch=key_epoch, base=night.base, deltas=night.deltas,
