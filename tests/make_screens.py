@@ -109,7 +109,7 @@ def _place(number: int, size: tuple[int, int]) -> tuple[int, int]:
 
 def stored_picture(name: str, size: tuple[int, int], language: Language) -> Image.Image | None:
     """The picture on the contact sheet; None for a new screen."""
-    names, sheet = _stored_sheet(size, language)
+    names, sheet = _stored_sheet(STORED, IMAGES, sheet_name(size, language))
     if name not in names:
         return None
     left, top = _place(names.index(name), size)
@@ -117,10 +117,10 @@ def stored_picture(name: str, size: tuple[int, int], language: Language) -> Imag
 
 
 @cache
-def _stored_sheet(size: tuple[int, int], language: Language) -> tuple[list[str], Image.Image]:
-    names = list(json.loads(STORED.read_text(encoding="utf-8"))[sheet_name(size, language)])
-    with Image.open(IMAGES / f"{sheet_name(size, language)}.png") as sheet:
-        return names, sheet.convert("RGB")
+def _stored_sheet(stored: Path, images: Path, sheet: str) -> tuple[list[str], Image.Image]:
+    names = list(json.loads(stored.read_text(encoding="utf-8"))[sheet])
+    with Image.open(images / f"{sheet}.png") as picture:
+        return names, picture.convert("RGB")
 
 
 # ------------------------------------------------------------------------------------------------- strips
