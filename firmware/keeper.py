@@ -148,7 +148,25 @@ def finish_wipe(home: Home, clock: Clock, run: Path | None) -> str:
         wiper.resume()
     except (OSError, SyncBusyError) as exc:
         return f"this device is being erased, and that could not be finished: {exc}"
-    return "" if home.device_key.exists() or home.epoch_key.exists() else ERASED
+    return "" if _has_keys(home) else ERASED
+
+
+def wipe_once_more(home: Home, clock: Clock, run: Path | None) -> Callable[[], None]:
+    """What a program calls when it has ended: if the device was erased in its lifetime, what it wrote since goes too,
+    as a queue that was open or a note of how it is. Nothing goes of a device that was enrolled anew meanwhile."""
+    wiper = Wiper(wipe_files(home, run), clock)
+    before = wiper.record()
+
+    def ended() -> None:
+        with suppress(OSError, SyncBusyError):  # the start that follows finishes it
+            if wiper.record() != before and not _has_keys(home):
+                wiper.again()
+
+    return ended
+
+
+def _has_keys(home: Home) -> bool:
+    return home.device_key.exists() or home.epoch_key.exists()
 
 
 # ------------------------------------------------------------------------------------------------------- keeper

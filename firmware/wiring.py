@@ -28,7 +28,7 @@ from firmware.ending import DONE, Ending, power_off, watched
 from firmware.eyes import CAMERA, ENGINE, IDLE_S, Eyes, Trigger
 from firmware.in_use import HOT_S, DeviceInUse, FetchHot, HotThread
 from firmware.jobs import Running, SyncProcess
-from firmware.keeper import default_run, wipe_files
+from firmware.keeper import default_run, wipe_files, wipe_once_more
 from firmware.login import LoginDesk
 from firmware.logs import LogRing, fault_notes
 from firmware.machine import states as st
@@ -183,6 +183,7 @@ def build_program(
     ending.stops(program)
     with ExitStack() as stack:  # what is there already is let go when the rest cannot be made
         stack.callback(notifier.close)
+        stack.callback(wipe_once_more(house, inputs.clock, default_run()))  # when no part writes any more
         stack.callback(lambda: choices.keep(program.state))  # of the last second
         builder = _Builder(
             settings, inputs, program, watchdog, stack, house, file_finder(config.parent, house), ring, choices

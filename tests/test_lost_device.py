@@ -170,6 +170,29 @@ def test_a_lost_device_without_an_order_keeps_what_it_has_and_is_told_nothing(
     assert not officer.program.over
 
 
+def test_what_a_program_writes_between_the_erasing_and_its_end_goes_too(field: Field, officer: Officer) -> None:
+    """As the queue of a check that was under way, or the note of how the program is."""
+    plate = lawful(field)
+    field.world.store.set_state(NAME, DeviceState.LOST, wipe=True)
+    assert upload(field) == 1
+    for path in (field.home.rechecks, field.home.vitals, field.home.audit):
+        path.write_text(plate.text, encoding="utf-8")
+    officer.until(lambda: officer.program.over)
+    officer.close()
+    assert_erased(field, plate)
+
+
+def test_a_device_that_is_enrolled_anew_before_the_program_has_ended_keeps_what_it_was_given(
+    field: Field, officer: Officer
+) -> None:
+    assert main(["device", "wipe", "--yes", "--home", str(field.home.folder)]) == 0
+    field.enrolled()
+    given = field.home.device_key.read_bytes()
+    officer.until(lambda: officer.program.over)
+    officer.close()
+    assert field.home.device_key.read_bytes() == given
+
+
 def test_a_wipe_by_hand_ends_a_running_program_too(field: Field, officer: Officer) -> None:
     assert main(["device", "wipe", "--yes", "--home", str(field.home.folder)]) == 0
     officer.until(lambda: officer.program.over)

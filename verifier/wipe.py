@@ -97,6 +97,11 @@ class Wiper:
         before = self.record()
         return None if before is None or before.done else self._carry_out(before)
 
+    def again(self) -> WipeRecord | None:
+        """Carry out the last wipe once more, for what was written since; None when there was none."""
+        before = self.record()
+        return None if before is None else self._carry_out(replace(before, done=False))
+
     def _carry_out(self, record: WipeRecord) -> WipeRecord:
         files = self._files
         files.record.parent.mkdir(parents=True, exist_ok=True)
