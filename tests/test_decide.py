@@ -35,6 +35,7 @@ from verifier.types import (
     StatusLetter,
     TagAuth,
     TagEvidence,
+    TagLevel,
     TagRecord,
     TagSuspicion,
     VehicleRecord,
@@ -1005,6 +1006,15 @@ def test_r1_a_tag_that_a_proven_credential_is_not_bound_to_is_a_finding_unless_i
     assert Reason.TAG_AUTH_FAILED not in verdict_of(code=unproven, tag=tag, plate_seen=SEEN).reasons
 
 
+@pytest.mark.parametrize("level", [TagLevel.CERTIFIED, TagLevel.AUTHENTICATED])
+def test_r3_a_tag_of_before_a_re_plating_is_no_mismatch_beside_the_new_plates_code(level):
+    tag = TagEvidence(auth=TagAuth.OK, tid="E280", plate=PLATE, level=level)
+    found = verdict_of(code=code(plate=OTHER), tag=tag)
+    assert (found.code is VerdictCode.MISMATCH, found.tone) == (False, Tone.CAUTION)
+    bound = replace(tag, record=TagRecord.BOUND)
+    assert verdict_of(code=code(plate=OTHER), tag=bound, cache=cache(None)).code is VerdictCode.MISMATCH
+
+
 @pytest.mark.parametrize("sign", TagSuspicion)
 def test_r1_a_suspicion_of_a_copy_takes_the_trust_from_a_tag(sign):
     tag = TagEvidence(auth=TagAuth.OK, tid="E280", plate=PLATE, suspicions=(sign,))
@@ -1040,6 +1050,25 @@ def test_r8_a_hit_by_the_text_alone_is_old_after_seven_days(seconds, old):
     watched = replace(cache(None, covers=False), watched=True, as_of=as_of)
     found = verdict_of(plate_seen=replace(SEEN, plate=Plate(PLATE.text, None)), cache=watched)
     assert (found.code, Reason.WATCH_STALE in found.reasons) == (VerdictCode.WATCH_CONFIRM, old)
+
+
+@pytest.mark.parametrize(("days_behind", "code_"), [(0, VerdictCode.WANTED), (30, VerdictCode.WATCH_CONFIRM)])
+@pytest.mark.parametrize("listed", [False, True])
+def test_r8_by_a_clock_that_is_behind_the_data_no_hit_is_known_to_be_fresh(days_behind, code_, listed):
+    data = replace(cache(record(status="A" if listed else "C")), as_of=NOW + timedelta(days=days_behind))
+    hits = (WatchHit(basis=Source.PLATE_SEEN, kind="stolen", as_of=data.as_of),) if listed else ()
+    assert verdict_of(plate_seen=SEEN, cache=data, watch=hits, clock_trusted=False).code is code_
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_r2_where_the_centre_has_several_vehicles_of_one_text_no_cached_one_is_taken_for_it(wanted):
+    online = OnlineEvidence(state=OnlineState.SEVERAL, watched=wanted, server_time=NOW)
+    found = verdict_of(plate_seen=replace(SEEN, plate=Plate(PLATE.text, None)), cache=cache(record()), online=online)
+    assert found.code is (VerdictCode.WATCH_CONFIRM if wanted else VerdictCode.UNDECIDED)
+    assert (Reason.WATCH_KIND in found.reasons, Action.RELEASE in found.actions) == (True, False)
+    lead = verdict_of(code=code(signature=SignatureState.UNKNOWN_KEY), online=online)
+    assert Reason.WATCH_KIND not in lead.reasons
+    assert (Reason.WATCH_LEAD in lead.reasons) is wanted
 
 
 def test_r8_a_hit_by_the_text_of_a_plate_that_a_camera_read_is_a_question():

@@ -53,7 +53,8 @@ from verifier.verdict import Action, Grade, Reason, Tone, Verdict, VerdictCode
 COUNT, LONG_COUNT = 400, 200_000
 
 HOURS = [8.0] * 8 + [50.0] * 6 + [-2.0, 0.0, 25.9, 26.0, 168.0, 200.0, 900.0]
-FAILURES = [state for state in OnlineState if state not in (OnlineState.OK, OnlineState.NOT_FOUND)]
+ANSWERS = (OnlineState.OK, OnlineState.NOT_FOUND, OnlineState.SEVERAL)
+FAILURES = [state for state in OnlineState if state not in ANSWERS]
 OLD_LIST = NOW - timedelta(days=31)
 UNREAD = [CodeEvidence(reading=reading) for reading in CodeReading if reading is not CodeReading.OK]
 
@@ -124,7 +125,8 @@ class Draw:
     def online(self):
         found = OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=self.record()), server_time=NOW)
         lost = OnlineEvidence(state=OnlineState.NOT_FOUND, server_time=NOW)
-        answered = [replace(answer, vin=self.mostly(None, *VinAnswer)) for answer in (found, lost)]
+        unclear = OnlineEvidence(state=OnlineState.SEVERAL, server_time=NOW, watched=self.mostly(False, True))
+        answered = [replace(answer, vin=self.mostly(None, *VinAnswer)) for answer in (found, lost, unclear)]
         return self.one(self.failure(), self.failure(), *answered)
 
     def credential(self):
@@ -347,7 +349,7 @@ IN_ORDER = VehicleRecord(
 
 def what_the_centre_says_of_a_vin_makes_no_verdict_and_nothing_greener(example):
     evidence, online = example.evidence, example.evidence.online
-    if online.state not in (OnlineState.OK, OnlineState.NOT_FOUND):
+    if online.state not in ANSWERS:
         online = OnlineEvidence(state=OnlineState.OK, answer=StatusAnswer(vehicle=IN_ORDER), server_time=NOW)
     silent, *told = (decided(replace(evidence, online=replace(online, vin=word))) for word in (None, *VinAnswer))
     for word, verdict in zip(VinAnswer, told, strict=True):

@@ -42,6 +42,7 @@ from verifier.types import (
     SignatureState,
     Source,
     StatusAnswer,
+    StatusLetter,
     TagAuth,
     TagEvidence,
     VinAnswer,
@@ -196,7 +197,27 @@ def test_two_vehicles_of_one_text_are_nobody_without_a_kind(world, home, url):
     late = hand.check(Plate(vehicle.plate.text, None))[-1]
     hand.close()
     del world.authority.registry.vehicles[twin.plate]
-    assert late.evidence.online.state is OnlineState.UNREACHABLE
+    assert (late.verdict.code, late.verdict.tone) == (V.UNDECIDED, Tone.CAUTION)
+    assert Reason.WATCH_KIND in late.verdict.reasons
+    assert Reason.ONLINE_UNREACHABLE not in late.verdict.reasons
+    assert replay(list(read_log(hand.audit))[-1])[1]
+
+
+def test_a_hit_is_not_lost_where_the_centre_has_two_vehicles_of_one_text_and_one_is_stolen(world, home, url):
+    """The device's old data know the other one alone."""
+    vehicle = world.vehicle()
+    other = next(kind for kind in kinds_of(vehicle.plate.text) if kind != vehicle.plate.kind)
+    stolen = replace(vehicle, plate=Plate(vehicle.plate.text, other), status=frozenset({StatusLetter.STOLEN}))
+    world.authority.registry.register(stolen)
+    world.now = START + OLD
+    hand = Handset(world, home, url)
+    local, late = hand.check(Plate(vehicle.plate.text, None))
+    told = hand.check(stolen.plate, fresh=True)[-1]
+    hand.close()
+    del world.authority.registry.vehicles[stolen.plate]
+    assert local.verdict.code is V.VALID_STALE
+    assert (late.verdict.code, Action.RELEASE in late.verdict.actions) == (V.WATCH_CONFIRM, False)
+    assert told.verdict.code is V.WANTED
 
 
 # ------------------------------------------------------------------------------- the VIN, by the centre's register
@@ -625,7 +646,8 @@ def test_a_centre_that_lags_behind_the_set_on_the_device_clears_no_stolen_car(tm
     assert found.verdict.code is V.VALID  # a copy of now does
 
 
-def test_a_centre_that_lags_behind_the_hot_list_on_the_device_clears_no_stolen_car(tmp_path):
+@pytest.mark.parametrize("lag", [timedelta(minutes=10), timedelta(seconds=1)])
+def test_a_centre_that_lags_behind_the_hot_list_on_the_device_clears_no_stolen_car(tmp_path, lag):
     world = OnlineWorld()
     vehicle = world.vehicle()
     world.sync(tmp_path)
@@ -637,7 +659,7 @@ def test_a_centre_that_lags_behind_the_hot_list_on_the_device_clears_no_stolen_c
             tmp_path / "cache", MemoryFetcher(world.store), world.clock, world.authority.publisher.root_bytes(), REGION
         ).refresh_hot()
         world.authority.registry.set_status(vehicle.plate, "A")  # as the centre's copy still has it
-        before = world.now - timedelta(minutes=10)
+        before = world.now - lag
         world.spoil = lambda answer: replace(answer, rows=tuple(replace(row, as_of=before) for row in answer.rows))
         hand = Handset(world, tmp_path, url)
         shown = hand.check(vehicle.plate)

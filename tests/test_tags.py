@@ -464,6 +464,54 @@ def test_a_proven_tag_that_fresh_data_have_on_another_car_is_a_mismatch(world):
     assert (verdict.code, verdict.tone) == (VerdictCode.MISMATCH, Tone.STOP)
 
 
+def test_beside_a_proven_code_the_plate_of_an_old_tag_is_not_what_is_looked_up(tmp_path):
+    """Re-plated: its tag, taken off in the register, names the plate of a car that is impounded."""
+    new = Plate("京A88A66", "02")
+
+    def replate(world):
+        old = world.tagged[0]
+        world.kept = seen_of(world.tag(old), auth=TagAuth.OK)
+        world.authority.registry.replate(old.plate, new)
+        vehicles = world.authority.registry.vehicles
+        vehicles[new] = replace(vehicles[new], tid=None)
+        vehicles[old.plate] = replace(world.bare[0], plate=old.plate, status=frozenset({StatusLetter.IMPOUNDED}))
+
+    world = World(tmp_path, replate)
+    code = world.authority.text(new, PresentationMode.STORED, NOW - timedelta(days=2)).encode()
+    result = world.check(world.kept, code=code)
+    assert result.plates[0] == new  # and asked about first, where the centre is asked
+    assert (result.verdict.code, result.verdict.tone, result.verdict.plate) == (VerdictCode.VALID, Tone.CAUTION, new)
+    world.device.store.close()
+
+
+def test_a_tag_of_another_car_beside_its_proven_code_hides_no_theft(tmp_path):
+    def steal(world):
+        stolen = world.tagged[1]
+        world.code_ = world.code(stolen)
+        world.authority.registry.vehicles[stolen.plate] = replace(stolen, status=frozenset({StatusLetter.STOLEN}))
+
+    world = World(tmp_path, steal)
+    other = seen_of(world.tag(world.tagged[0]), auth=TagAuth.OK)
+    world.now += timedelta(days=2)
+    assert world.check(code=world.code_).verdict.code is VerdictCode.WATCH_CONFIRM
+    assert world.check(other, code=world.code_).verdict.code is VerdictCode.WATCH_CONFIRM
+    world.device.store.close()
+
+
+def test_a_code_that_proves_nothing_hides_no_theft_that_a_tag_leads_to(tmp_path):
+    def steal(world):
+        stolen = world.tagged[0]
+        world.authority.registry.vehicles[stolen.plate] = replace(stolen, status=frozenset({StatusLetter.STOLEN}))
+
+    world = World(tmp_path, steal)
+    forged = bytearray(world.code(world.tagged[1]))
+    forged[-3] ^= 1
+    verdict = world.check(world.tag(world.tagged[0]), code=bytes(forged)).verdict
+    assert verdict.code in (VerdictCode.FORGED, VerdictCode.WATCH_CONFIRM)
+    assert Reason.WATCH_UNCONFIRMED in verdict.reasons
+    world.device.store.close()
+
+
 @pytest.mark.parametrize("auth", [TagAuth.OK, TagAuth.UNSUPPORTED])
 def test_data_from_before_a_tag_was_written_do_not_make_it_the_tag_of_the_car_that_it_left(world, auth):
     before, after = world.tagged[0], world.bare[0]
@@ -725,6 +773,22 @@ def test_a_tag_counts_as_newer_than_the_data_for_as_long_as_a_change_takes_to_re
     assert failed(replace(OF_TODAY, record=TagRecord.UNKNOWN, issued_on=issued)) is believed
 
 
+def test_without_the_date_of_the_data_nothing_is_held_against_a_tag():
+    tag = replace(OF_TODAY, record=TagRecord.UNKNOWN)
+    assert Reason.TAG_AUTH_FAILED not in decide(Evidence(tag=tag), Policy(), NOW).reasons
+
+
+def test_an_authenticated_tag_alone_is_proof_of_the_vehicle_it_names():
+    overdue = VehicleRecord(
+        plate=Plate("京A12345", "02"), status=ORDINARY | {"Q"}, inspection_valid_until=Month.at(NOW).plus(-6),
+        ecred_issued=True,
+    )  # fmt: skip
+    cache = CacheEvidence(state=CacheState.OK, as_of=NOW, covers=True, answer=StatusAnswer(vehicle=overdue))
+    assert decide(Evidence(tag=OF_TODAY, cache=cache), Policy(), NOW).code is VerdictCode.EXPIRED
+    camera = replace(ANOTHER, confirmed=False)  # what nobody confirmed takes no trust away
+    assert decide(Evidence(tag=OF_TODAY, plate_seen=camera, cache=cache), Policy(), NOW).code is VerdictCode.EXPIRED
+
+
 ANOTHER = PlateSeen(plate=Plate("京A54321", "02"), confirmed=True)
 
 
@@ -748,6 +812,13 @@ def test_the_register_makes_a_mismatch_of_a_tag_while_it_is_fresh_and_not_a_seco
 
 def test_by_a_clock_under_suspicion_no_data_are_fresh_enough_to_make_a_mismatch_of_a_tag():
     verdict = beside_another_plate(replace(OF_TODAY, record=TagRecord.BOUND), clock_trusted=False)
+    assert (verdict.code is VerdictCode.MISMATCH, verdict.tone) == (False, Tone.CAUTION)
+
+
+def test_data_that_are_corrupt_make_no_mismatch_of_a_tag():
+    cache = CacheEvidence(state=CacheState.CORRUPT, as_of=NOW)
+    tag = replace(OF_TODAY, record=TagRecord.BOUND)
+    verdict = decide(Evidence(tag=tag, plate_seen=ANOTHER, cache=cache), Policy(), NOW)
     assert (verdict.code is VerdictCode.MISMATCH, verdict.tone) == (False, Tone.CAUTION)
 
 

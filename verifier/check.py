@@ -51,6 +51,7 @@ from verifier.types import (
     TagLevel,
     TagRecord,
     TagSeen,
+    TagSuspicion,
     WatchHit,
     same_plate,
 )
@@ -248,8 +249,11 @@ class Verifier:
         known = evidence.tag is not None and evidence.tag.record is TagRecord.BOUND
         if not seen.card or known or plate is None or (verdict.tone in _LOUD and _has_record(cache)):
             return evidence, verdict
+        # Where the data could have given it, the doubt stays in the evidence: the centre is not asked about cards.
+        doubt = TagEvidence(auth=TagAuth.UNSUPPORTED, tid="", plate=None, suspicions=(TagSuspicion.OTHER_CARD,))
         unknown = replace(
-            evidence, plate_seen=replace(plate, confirmed=False), cache=replace(cache, covers=False, answer=None)
+            evidence, plate_seen=replace(plate, confirmed=False), cache=replace(cache, covers=False, answer=None),
+            tag=evidence.tag or (doubt if cache.state is CacheState.OK and cache.covers else None),
         )  # fmt: skip
         return unknown, decide(unknown, self._rules.policy, now)
 
@@ -429,14 +433,17 @@ def _proven(code: CodeEvidence | None) -> Credential | None:
 
 def _identities(seen: Observation | Evidence, code: CodeEvidence | None) -> list[Plate]:
     """The plates that were seen, proven ones first; the first is the vehicle to look up."""
-    claims = code.credential if code else None
+    proven, claims = _proven(code), code.credential if code else None
     ranked: list[tuple[bool, Plate]] = []
     if seen.plate_seen is not None:
         ranked.append((seen.plate_seen.confirmed, seen.plate_seen.plate))
+    # Before the tag, whose certificate may name the plate of before a re-plating: whether that is so, `Facts` says.
+    if proven is not None:
+        ranked.append((True, proven.plate))
     if seen.tag is not None and seen.tag.plate is not None:
         ranked.append((seen.tag.auth is TagAuth.OK, seen.tag.plate))
-    if claims is not None:
-        ranked.append((_proven(code) is not None, claims.plate))
+    if proven is None and claims is not None:
+        ranked.append((False, claims.plate))
     plates = [plate for _, plate in sorted(ranked, key=lambda pair: not pair[0])]
     return [_with_kind(plate, plates) for plate in plates]
 

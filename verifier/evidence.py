@@ -53,6 +53,7 @@ _PRESENTED_AS = {
 _PRESENTED_NAMES = {mode: name for name, mode in _PRESENTED_AS.items()}
 _BASES = {"plate_seen": Source.PLATE_SEEN, "credential": Source.CODE, "tag": Source.TAG}
 _BASIS_NAMES = {source: name for name, source in _BASES.items()}
+_NO_VEHICLE = frozenset({OnlineState.NOT_FOUND, OnlineState.SEVERAL})  # answers, of the document at most
 _REQUIRED = object()
 
 T = TypeVar("T")
@@ -271,19 +272,20 @@ def _online(online: _Fields | None) -> OnlineEvidence:
         return OnlineEvidence(state=OnlineState.DISABLED)
     state = online.get("state", OnlineState)
     answer, vin = None, None
-    if state in (OnlineState.OK, OnlineState.NOT_FOUND):
+    if state is OnlineState.OK or state in _NO_VEHICLE:
         vin = online.get("vin_answer", VinAnswer, None)
     if state is OnlineState.OK:
         answer = _answer(online)
         if answer.vehicle is None and answer.credential is None and vin is None:
             raise EvidenceError("online.record: missing")
-    elif state is OnlineState.NOT_FOUND and (document := _document(online.child("presented"))) is not None:
-        answer = StatusAnswer(vehicle=None, credential=document)  # the vehicle is not there, its document is
+    elif state in _NO_VEHICLE and (document := _document(online.child("presented"))) is not None:
+        answer = StatusAnswer(vehicle=None, credential=document)  # no vehicle can be named, its document can
     return OnlineEvidence(
         state=state,
         answer=answer,
         server_time=online.get("server_time", _time, None),
         vin=vin,
+        watched=state is OnlineState.SEVERAL and online.get("watched", _bool, False),
     )
 
 
@@ -319,6 +321,7 @@ def evidence_to_json(evidence: Evidence, now: datetime) -> dict[str, Any]:
             "state": evidence.online.state.value,
             "server_time": _iso(evidence.online.server_time),
             "vin_answer": evidence.online.vin and evidence.online.vin.value,
+            "watched": evidence.online.watched,
             **_answer_json(evidence.online.answer),
         },
         "watch": [

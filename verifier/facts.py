@@ -45,6 +45,7 @@ NOTE_LETTERS = frozenset({L.TRANSFERRED_OUT, L.OPEN_VIOLATIONS, L.CUSTOMS, L.OPE
 GOOD_GRADES = frozenset({Grade.ONLINE, Grade.FRESH_CACHE})
 RECORD_GRADES = GOOD_GRADES | {Grade.STALE_CACHE}
 
+_ANSWERS = frozenset({OnlineState.OK, OnlineState.NOT_FOUND, OnlineState.SEVERAL})
 _NO_ANSWER = {
     OnlineState.DENIED: R.ONLINE_DENIED,
     OnlineState.TIMEOUT: R.ONLINE_TIMEOUT,
@@ -92,7 +93,7 @@ class Facts:
         self.cache_as_of = cache.as_of if cache.state is CacheState.OK else None
         behind = self.cache_as_of is not None and self.now < self.cache_as_of - skew
         self.clock_suspect = behind or not self.evidence.clock_trusted
-        server = online.server_time if online.state in (OnlineState.OK, OnlineState.NOT_FOUND) else None
+        server = online.server_time if online.state in _ANSWERS else None
         if server is not None:
             if self.clock_suspect or abs(server - self.now) > skew:
                 self.note(R.CLOCK_CORRECTED, Source.ONLINE)
@@ -127,15 +128,17 @@ class Facts:
         self.weak: list[tuple[Source, Plate]] = []
         if seen is not None:
             (self.trusted if seen.confirmed else self.weak).append((Source.PLATE_SEEN, seen.plate))
+        if self.credential is not None:
+            self.trusted.append((Source.CODE, self.credential.plate))
         if tag is not None:
             failed = self._tag_failed(tag)
             if tag.plate is not None:
-                trusted = tag.auth is TagAuth.OK and not failed and not self._outlived(tag)
+                trusted = tag.auth is TagAuth.OK and not failed and not self._outlived(tag, tag.plate)
                 (self.trusted if trusted else self.weak).append((Source.TAG, tag.plate))
             if failed:
                 self.note(R.TAG_AUTH_FAILED, Source.TAG)
-        if code is not None and code.credential is not None:
-            (self.weak if self.credential is None else self.trusted).append((Source.CODE, code.credential.plate))
+        if code is not None and code.credential is not None and self.credential is None:
+            self.weak.append((Source.CODE, code.credential.plate))
         self.subject = next((plate for _, plate in self.trusted + self.weak), None)
 
     def _tag_failed(self, tag: TagEvidence) -> bool:
@@ -153,9 +156,9 @@ class Facts:
             return False
         known_by = (as_of - self.policy.propagation).astimezone(SHANGHAI).date()
         newer = tag.issued_on is not None and tag.issued_on >= known_by
-        return not newer and self.now - as_of <= self.policy.fresh
+        return not newer and self._within(as_of, self.policy.fresh)
 
-    def _outlived(self, tag: TagEvidence) -> bool:
+    def _outlived(self, tag: TagEvidence, named: Plate) -> bool:
         """R3: another trusted identity tells another plate than the tag's certificate.
 
         A certificate names the plate of the day it was written, which may be before a re-plating: it is believed
@@ -164,7 +167,7 @@ class Facts:
         seen, code = self.evidence.plate_seen, self.credential
         others = [seen.plate] if seen is not None and seen.confirmed else []
         others += [code.plate] if code is not None else []
-        if tag.level < TagLevel.CERTIFIED or tag.plate is None or all(same_plate(tag.plate, plate) for plate in others):
+        if tag.level < TagLevel.CERTIFIED or all(same_plate(named, plate) for plate in others):
             return False
         return not (tag.record is TagRecord.BOUND and self._cache_knows(code))
 
@@ -173,7 +176,7 @@ class Facts:
         as_of = self.cache_as_of
         if as_of is None or self.clock_suspect:
             return False
-        return self.now - as_of <= self.policy.fresh and not (code and self._issued_after(code, as_of))
+        return self._within(as_of, self.policy.fresh) and not (code and self._issued_after(code, as_of))
 
     def _of_another_code(self, tag: TagEvidence) -> bool:
         """The proven credential is bound to another tag, and it is not that tag which is the older one."""
@@ -206,6 +209,8 @@ class Facts:
             self._use(online.answer, Grade.ONLINE, self.now)
         elif online.state is OnlineState.NOT_FOUND:
             self._use(StatusAnswer(vehicle=None), Grade.ONLINE, self.now)
+        elif online.state is OnlineState.SEVERAL:
+            pass  # the one that the cache has may not be the one that stands there (R2)
         elif cached is not None and cache.covers and cache.answer is not None:
             self.from_cache = True
             self._use(cache.answer, self._cache_grade(self.now - cached), cached)
@@ -224,13 +229,17 @@ class Facts:
             return
         if cache.answer is not None:
             self.document = cache.answer.credential
-        if online.state in (OnlineState.OK, OnlineState.NOT_FOUND) and online.answer is not None:
+        if online.state in _ANSWERS and online.answer is not None:
             self.document = online.answer.credential or self.document
 
     def _cache_grade(self, age: timedelta) -> Grade:
         if age <= self.policy.fresh:
             return Grade.FRESH_CACHE
         return Grade.STALE_CACHE if age <= self.policy.stale else Grade.SIGNATURE_ONLY
+
+    def _within(self, as_of: datetime, age: timedelta) -> bool:
+        """Whether data of this moment are at most so old; by a clock that is behind them nobody can tell (R5)."""
+        return -self.policy.clock_skew <= self.now - as_of <= age
 
     def _use(self, answer: StatusAnswer, grade: Grade, as_of: datetime) -> None:
         record = answer.vehicle
@@ -248,7 +257,7 @@ class Facts:
             self.note(R.NO_STATUS_DATA, Source.RECORD)
             return
         self.record, self.grade, self.as_of = record, grade, as_of
-        self.record_fresh = grade in GOOD_GRADES
+        self.record_fresh = grade in GOOD_GRADES and self._within(as_of, self.policy.fresh)
         if not self.record_fresh:
             self.note(R.DATA_STALE, Source.CACHE)
         if self.code_alone:
@@ -358,26 +367,30 @@ class Facts:
             if hit.basis is Source.CODE and hit.basis not in trusted:
                 self.note(R.WATCH_LEAD, Source.WATCH_LIST)
             else:
-                fresh = self.now - hit.as_of <= self.policy.watch_stale
+                fresh = self._within(hit.as_of, self.policy.watch_stale)
                 self._hit(hit.basis in trusted, fresh, Source.WATCH_LIST)
         if self.record is not None and self.record.status & WATCH_LETTERS:
             self._hit(self.record_trusted, self.record_fresh, Source.RECORD)
-        self._watched_text()
+        online, cache = self.evidence.online, self.evidence.cache
+        if online.state is OnlineState.SEVERAL:
+            self._kind_unknown(Source.ONLINE, self.now if online.watched else None)
+        elif cache.watched and self.cache_as_of is not None:
+            self._kind_unknown(Source.CACHE, self.cache_as_of)
 
-    def _watched_text(self) -> None:
-        """R2 and R8: a wanted vehicle has the seen text, and nobody said of which kind the seen plate is."""
-        as_of = self.cache_as_of
-        if as_of is None or not self.evidence.cache.watched:
-            return
+    def _kind_unknown(self, source: Source, wanted: datetime | None) -> None:
+        """R2 and R8: vehicles of several kinds have the seen text, nobody said which kind it is, and at that moment one
+        of them was wanted; None where none is."""
         if not self.trusted and not self.hearsay():
-            self.note(R.WATCH_LEAD, Source.CACHE)
+            self.note(R.WATCH_LEAD if wanted is not None else R.NO_STATUS_DATA, source)
+            return
+        self.note(R.WATCH_KIND, source)
+        if wanted is None:
             return
         self.watch_confirm = True
-        self.note(R.WATCH_KIND, Source.CACHE)
-        if self.now - as_of > self.policy.watch_stale:
-            self.note(R.WATCH_STALE, Source.CACHE)
+        if not self._within(wanted, self.policy.watch_stale):
+            self.note(R.WATCH_STALE, source)
         if self.as_of is None:
-            self.as_of = as_of
+            self.as_of = wanted
 
     def _hit(self, trusted: bool, fresh: bool, source: Source) -> None:
         trusted = trusted and not self.code_alone

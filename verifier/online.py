@@ -131,7 +131,7 @@ class Outcome:
         """Whether it says anything of the vehicle (R4); a word on its document alone leaves the question open."""
         answer = self.evidence.answer
         known = self.evidence.state is OnlineState.OK and answer is not None and answer.vehicle is not None
-        return known or self.evidence.state is OnlineState.NOT_FOUND
+        return known or self.evidence.state in (OnlineState.NOT_FOUND, OnlineState.SEVERAL)
 
     @property
     def sources(self) -> dict[str, Any]:
@@ -188,8 +188,8 @@ def meaning(inquiry: Inquiry, exchange: Exchange, hasher: KeyHasher, now: int) -
     if not all(exchange.key.covers(plate.text) for plate in inquiry.plates[:1]):
         return OnlineEvidence(state=OnlineState.BAD_SIGNATURE)
     asked = set(questions(inquiry, hasher))
-    # A register that lags behind the set on the device does not know what that says: of a theft, for one.
-    oldest = max(exchange.issued_at - OLDEST_ROW, inquiry.standing.as_of - SKEW)
+    # A register that lags behind the set on the device, by whatever time, does not know what that says: of a theft.
+    oldest = max(exchange.issued_at - OLDEST_ROW, inquiry.standing.as_of)
     rows = {
         one: row
         for one, row in zip(exchange.ids, exchange.rows, strict=True)
@@ -201,10 +201,15 @@ def meaning(inquiry: Inquiry, exchange: Exchange, hasher: KeyHasher, now: int) -
     # Where more than one kind carries the text, nobody has said which of them stands there.
     told = bool(vehicles) and all(one in rows for one in vehicles) and len(found) <= 1
     vin = _whose_vin(rows, vehicles, told=told, gone=told and not found)
+    server_time = exchange.issued_at + timedelta(milliseconds=max(0, now - exchange.at))
+    if len(found) > 1:
+        return OnlineEvidence(
+            state=OnlineState.SEVERAL, answer=StatusAnswer(vehicle=None, credential=document) if document else None,
+            server_time=server_time, vin=vin, watched=any(record.status & WATCH_LETTERS for record in found),
+        )  # fmt: skip
     if not told and document is None and vin is None:
         return OnlineEvidence(state=OnlineState.UNREACHABLE)  # the register behind the centre, or the officer's word
     vehicle = found[0] if told and found else None
-    server_time = exchange.issued_at + timedelta(milliseconds=max(0, now - exchange.at))
     evidence = online_evidence(StatusAnswer(vehicle=vehicle, credential=document), server_time, complete=told)
     return replace(evidence, vin=vin)
 

@@ -190,6 +190,7 @@ class TagSuspicion(Code):
     TWO_EPCS = "two_epcs"  # one TID with two EPCs
     TWO_TAGS = "two_tags"  # one plate on two tags
     TWO_PLACES = "two_places"  # strong on two antennas that no car passes together
+    OTHER_CARD = "other_card"  # the number typed from its card is not that of the tag on the typed plate's vehicle
 
 
 class StatusLetter(Code):
@@ -230,10 +231,11 @@ class CacheState(Code):
 
 
 class OnlineState(Code):
-    """Outcome of the online look-up; only OK and NOT_FOUND are answers."""
+    """Outcome of the online look-up; the first three are answers."""
 
     OK = "ok"
     NOT_FOUND = "not_found"
+    SEVERAL = "several"  # vehicles of more than one plate kind carry the text, and nobody said which stands there
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
     DENIED = "denied"
@@ -358,12 +360,16 @@ class CacheEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnlineEvidence:
-    """The online look-up's contribution. `vin` is None where none was asked for, or the centre cannot say."""
+    """The online look-up's contribution. `vin` is None where none was asked for, or the centre cannot say.
+
+    `watched`, with SEVERAL, says that one of the vehicles that carry the plate's text is wanted.
+    """
 
     state: OnlineState
     answer: StatusAnswer | None = None
     server_time: datetime | None = None
     vin: VinAnswer | None = None
+    watched: bool = False
 
 
 # ----------------------------------------------------------------------------------------- what was seen
