@@ -189,7 +189,8 @@ def meaning(inquiry: Inquiry, exchange: Exchange, hasher: KeyHasher, now: int) -
         return OnlineEvidence(state=OnlineState.BAD_SIGNATURE)
     asked = set(questions(inquiry, hasher))
     # A register that lags behind the set on the device, by whatever time, does not know what that says: of a theft.
-    oldest = max(exchange.issued_at - OLDEST_ROW, inquiry.standing.as_of)
+    known = inquiry.standing.as_of.replace(microsecond=0)  # rows count whole seconds
+    oldest = max(exchange.issued_at - OLDEST_ROW, known)
     rows = {
         one: row
         for one, row in zip(exchange.ids, exchange.rows, strict=True)
