@@ -33,7 +33,7 @@ from firmware.machine.effects import (
     UseNetwork,
     Watch,
 )
-from firmware.machine.states import Light, Network, State
+from firmware.machine.states import Answer, Checking, Light, Network, Page, Shown, State
 from firmware.machine.steps import step
 from firmware.sheet import LayoutError
 from hw.buttons.keys import Key
@@ -102,6 +102,10 @@ class Checks(Protocol):
 
     def run(self, number: int, seen: tuple[Observation, ...]) -> None:
         """Begin a check."""
+        ...
+
+    def left(self, number: int) -> None:
+        """The officer has gone on from this check: what is before the camera now is another car."""
         ...
 
     def use_network(self, network: Network) -> None:
@@ -268,8 +272,11 @@ class Program:
         self._touches.edge(item.key, item.closed, item.at_ms)
 
     def _step(self, event: ev.Event, now_ms: int) -> None:
+        number = _check_at(self.state.page)
         self.state, effects = step(self.state, event, now_ms)
         if self._parts is not None:
+            if number is not None and number != _check_at(self.state.page):
+                self._parts.checks.left(number)
             for effect in effects:
                 self._do(effect, self._parts)
 
@@ -367,6 +374,16 @@ class Program:
         if (problem or picture_problem) != self._told:
             self._told = problem or picture_problem
             self.post(ev.PartFault(PANEL, self._told))
+
+
+def _check_at(page: Page) -> int | None:
+    """The number of the check that the officer waits for or looks at."""
+    match page:
+        case Checking() | Answer():
+            return page.number
+        case Shown():
+            return page.outcome.number
+    return None
 
 
 def _level(light: Light, brightness: int) -> int:

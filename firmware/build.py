@@ -130,7 +130,7 @@ def build_device(
         return Device(store, verifier, (*warnings, f"{exc}; the centre is not asked"))
     if settings is None or key is None:
         return Device(store, verifier, warnings)
-    return Device(store, verifier, warnings, _online(settings, home, key, verifier, clock, keeper, hot_hint))
+    return Device(store, verifier, warnings, _online(settings, home, key, verifier, clock, time, keeper, hot_hint))
 
 
 def _online(
@@ -139,6 +139,7 @@ def _online(
     key: bytes,
     verifier: Verifier,
     clock: Clock,
+    time: TrustedTime,
     keeper: Keeper | None,
     hot_hint: Callable[[int], None] | None,
 ) -> Online:
@@ -146,7 +147,7 @@ def _online(
     asked = poster if hot_hint is None else HintingPoster(poster, hot_hint)
     centre = Centre(asked, KeyHasher(key), mode=settings.mode)
     queue = RecheckQueue(home.rechecks, key)
-    rechecker = Rechecker(queue, centre, verifier, clock)
+    rechecker = Rechecker(queue, centre, verifier, clock, time)
     if keeper is None:
         upkeep = Upkeep(centre, verifier, rechecker)
     else:

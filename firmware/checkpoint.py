@@ -18,7 +18,7 @@ from hw.rfid.tracker import CAP, HOLD_OFF_S, Arrived, Key, Left, Tracker
 from hw.rfid.types import TagRead
 from verifier.check import CheckResult, Observation
 from verifier.types import Plate, Purpose, TagAuth, TagEvidence, TagSeen, TagSuspicion, WatchHit
-from verifier.verdict import Reason, Tone, VerdictCode
+from verifier.verdict import LOUD, Reason, VerdictCode
 
 Check = Callable[[Observation], CheckResult]
 LookAt = Callable[[TagSeen], TagEvidence]
@@ -32,7 +32,6 @@ LEARNT = 32  # passings, until it is known what is usual
 STRONG_READS = 2  # on each of two antennas: one alone may be a damaged frame
 MEMORIES = 8  # different ones of one EPC that are counted, where one read alone may be damaged
 
-_LOUD = frozenset({Tone.CAUTION, Tone.STOP})
 _FINDINGS = frozenset({Reason.TAG_AUTH_FAILED, Reason.WATCH_LEAD})  # that count whatever else is not known
 
 Memory = tuple[bytes | None, bytes | None]  # TID and user bank, None where it was not read
@@ -232,7 +231,7 @@ class Checkpoint:
         if TagSuspicion.TWO_TAGS not in known.suspicions and self._plate_twice(key, result.evidence.tag, now_ns):
             known.suspicions += (TagSuspicion.TWO_TAGS,)
             result = self._check(self._observation(key, known))
-        before, known.unchecked = known.unchecked, result.verdict.tone in _LOUD and not self._is_loud(result)
+        before, known.unchecked = known.unchecked, result.verdict.tone in LOUD and not self._is_loud(result)
         self.counts.unchecked += known.unchecked - before
         return result
 
@@ -240,7 +239,7 @@ class Checkpoint:
         """Whether a check is worth an alarm: that our data, or this reader, cannot say anything is none."""
         verdict = result.verdict
         if verdict.code is not VerdictCode.UNDECIDED or not _FINDINGS.isdisjoint(verdict.reasons):
-            return verdict.tone in _LOUD
+            return verdict.tone in LOUD
         return self._with_memory and not result.plates
 
     def _observation(self, key: Key, known: _Known) -> Observation:

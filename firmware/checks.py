@@ -54,7 +54,7 @@ class RunChecks:
         self._lock = threading.Lock()
         self._centre: Centre | None = None
         self._network: Network | None = None  # as the officer chose
-        self._number = 0
+        self._number = self._left = 0
         self._numbers: OrderedDict[str, int] = OrderedDict()  # by check id
         self._asked: queue.SimpleQueue[Check | Missed | Told | Dispute | _Use | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="checks", daemon=True)
@@ -76,6 +76,10 @@ class RunChecks:
     def run(self, number: int, seen: tuple[Observation, ...]) -> None:
         """Begin a check: its local verdict is posted, and perhaps a late answer under the same number."""
         self._asked.put(Check(number=number, seen=seen))
+
+    def left(self, number: int) -> None:
+        """The officer has gone on from this check: what is before the camera now is another car. From one thread."""
+        self._left = max(self._left, number)
 
     def use_network(self, network: Network) -> None:
         """Follow the network and try at once, or keep off it."""
@@ -138,9 +142,10 @@ class RunChecks:
         self._number, self._seen = number, seen
         if len(seen) == 2:
             results = self._verifier.check_pair(*seen)
+            here = self._is_here(number)
             self._post(Checked(number=number, results=results, seen=seen))
-            for one, result in zip(seen, results, strict=True):
-                self._judged(one, result, settled=True)
+            self._judged(seen[0], results[0], settled=True, here=False)  # the officer has gone on to the second car
+            self._judged(seen[1], results[1], settled=True, here=here)
         elif self._late is not None:
             self._late.check(seen[0])
         else:
@@ -154,15 +159,22 @@ class RunChecks:
             number = self._numbers[result.check_id] = self._number
             if len(self._numbers) > _REMEMBERED:
                 self._numbers.popitem(last=False)
+        here = self._is_here(number)  # before the officer can answer to what is posted
         self._post(Checked(number=number, results=(result,), late=late, seen=() if late else self._seen))
         if not late:
-            self._judged(self._seen[0], result, settled=self._late is None or not wants_centre(result, self._ask))
+            settled = self._late is None or not wants_centre(result, self._ask)
+            self._judged(self._seen[0], result, settled=settled, here=here)
         elif self._photos is not None:
-            self._photos.late(result, on_screen=True)
+            self._photos.late(result, here=here)
 
-    def _judged(self, seen: Observation, result: CheckResult, *, settled: bool) -> None:
+    def _is_here(self, number: int) -> bool:
+        """Whether the car of this check is before the camera still. Numbers only grow: who has gone on from one has
+        gone on from those before it, and looks at them in the history at most."""
+        return number > self._left
+
+    def _judged(self, seen: Observation, result: CheckResult, *, settled: bool, here: bool) -> None:
         if self._photos is not None:
-            self._photos.judged(seen, result, settled=settled)
+            self._photos.judged(seen, result, settled=settled, here=here)
 
     def _settled(self, result: CheckResult) -> None:
         """Called by another thread with a check of earlier that the centre has spoken of since."""
@@ -170,4 +182,4 @@ class RunChecks:
         if number is not None:
             self._post(Checked(number=number, results=(result,), late=True))
             if self._photos is not None:
-                self._photos.late(result, on_screen=False)
+                self._photos.late(result, here=False)

@@ -10,14 +10,12 @@ from typing import Any
 
 from firmware.console_link import SOCKET, LinkError, NoProgramError, ask
 from firmware.console_session import Command, Row, Session, UsageError, plain, record
+from firmware.parts import NAMES
 
 RING = "log.jsonl"
 FAILURES = "failures.log"
 EXPORT = "export"
-PARTS = (
-    "camera", "barcode", "reader", "panel", "keys", "sound", "cache", "trust", "clock", "network", "battery", "disk",
-    "audit",
-)  # fmt: skip
+PARTS = tuple(NAMES)
 _KEPT_EXPORTS = 3
 _ERASE = "ERASE"
 _SYNC_WORDS = {
@@ -118,14 +116,14 @@ def _data(session: Session) -> Row:
 
 def _selftest(session: Session, arguments: list[str]) -> Iterator[Row]:
     """By the program, which holds the parts; without one by itself."""
-    from firmware.diagnostics import State  # noqa: PLC0415
+    from firmware.diagnostics import Ended  # noqa: PLC0415
     from firmware.logs import masked  # noqa: PLC0415
 
     if not set(arguments) <= set(PARTS):
         raise UsageError(f"selftest [{' '.join(PARTS)}]")
     failed = tested = 0
     for report in _reports(session, list(dict.fromkeys(arguments))):
-        tested, failed = tested + 1, failed + (report.state is State.FAIL)
+        tested, failed = tested + 1, failed + (report.state is Ended.FAIL)
         text = f"{report.state.value:5} {report.part:9} {report.ms:5} ms  {masked(report.detail)}"
         yield Row(text, {**asdict(report), "detail": masked(report.detail)})
     yield Row(f"FAILED {failed} of {tested}" if failed else "OK", {"result": "FAILED" if failed else "OK",
@@ -148,19 +146,19 @@ def _reports(session: Session, named: list[str]) -> Iterator[Any]:
 
 
 def _absent(part: str) -> Any:
-    from firmware.diagnostics import PartReport, State  # noqa: PLC0415
+    from firmware.diagnostics import Ended, PartReport  # noqa: PLC0415
 
-    return PartReport(part, State.NOTE, 0, "none is set")
+    return PartReport(part, Ended.NOTE, 0, "none is set")
 
 
 def _asked(session: Session, part: str) -> Any:
-    from firmware.diagnostics import PartReport, State, limit_of  # noqa: PLC0415
+    from firmware.diagnostics import Ended, PartReport, limit_of  # noqa: PLC0415
 
     try:
         told = _ask(session, "selftest", limit_of(part) + 2, part=part)
-        return PartReport(part, State(told["state"]), int(told["ms"]), str(told["detail"]))
+        return PartReport(part, Ended(told["state"]), int(told["ms"]), str(told["detail"]))
     except (LinkError, KeyError, ValueError, TypeError):
-        return PartReport(part, State.FAIL, 0, "the program did not answer")
+        return PartReport(part, Ended.FAIL, 0, "the program did not answer")
 
 
 def _login(session: Session, arguments: list[str]) -> Iterator[Row]:

@@ -33,7 +33,7 @@ _PURPOSE = b"markcheck console login 1"
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: none that is taken for another
 _LENGTH = 16  # letters of a nonce and of a typed answer: 80 bits (RFC 2104 clause 5)
 _SECRET = 32  # bytes
-_NAME = re.compile(r"[a-z0-9-]{1,20}")
+NAME = re.compile(r"[a-z0-9-]{1,20}")
 _SAME = str.maketrans("OILU", "011V", "- ")
 
 
@@ -81,6 +81,14 @@ class Challenge:
 def new_challenge(device: str) -> Challenge:
     """With a nonce of 80 bits."""
     return Challenge(device, "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH)))
+
+
+def read_nonce(text: str) -> str:
+    """The nonce as somebody typed it off a console, letters taken for others as in an answer; ValueError."""
+    nonce = text.upper().translate(_SAME)
+    if len(nonce) != _LENGTH or not set(nonce) <= set(_LETTERS):
+        raise ValueError(f"not the {_LENGTH} letters that a console shows")
+    return nonce
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,7 @@ def _key(number: int, words: list[str]) -> ConsoleKey:
         key = ConsoleKey(name, KeyKind(kind), base64.b64decode(text, validate=True))
     except ValueError as exc:
         raise ConsoleKeyError(f"console keys: line {number}: not a kind, a name and a key") from exc
-    if _NAME.fullmatch(name) is None or len(key.key) != _SECRET:
+    if NAME.fullmatch(name) is None or len(key.key) != _SECRET:
         raise ConsoleKeyError(f"console keys: line {number}: a name of a-z, 0-9 and -, and a key of {_SECRET} bytes")
     return key
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from firmware import diagnostics
 from firmware.build import open_store, trusted_time
 from firmware.config import ConfigError, Home, file_finder, load_online
-from firmware.diagnostics import Answer, PartReport, State, Test, limit_of, report_of
+from firmware.diagnostics import Answer, Ended, PartReport, Test, limit_of, report_of
 from firmware.settings import Settings
 from hw.errors import HardwareError, one_line
 from verifier.cache.store import StatusStore
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hw.sound.gpio import GpioOutputs
 
 _CONNECT_S = 2.0
-_NOT_SET = State.NOTE, "none is set"
+_NOT_SET = Ended.NOTE, "none is set"
 
 Ask = Callable[[str], PartReport]
 
@@ -75,10 +75,10 @@ def _camera(settings: Settings, file: Callable[[str], Path]) -> Answer:
         while time.monotonic() < end_s:
             for event in scanner.poll(0.2):
                 if isinstance(event, FaultEvent):
-                    return State.FAIL, one_line(f"{event.reason.value} {event.component}: {event.problem}")
+                    return Ended.FAIL, one_line(f"{event.reason.value} {event.component}: {event.problem}")
                 if isinstance(event, Heartbeat):
-                    return State.PASS, f"{settings.camera.kind}, a frame read in {event.ms:.0f} ms"
-    return State.FAIL, "no frame came"
+                    return Ended.PASS, f"{settings.camera.kind}, a frame read in {event.ms:.0f} ms"
+    return Ended.FAIL, "no frame came"
 
 
 def own_look(settings: Settings, beside: Path, home: Home) -> dict[str, Any]:
@@ -143,19 +143,19 @@ def _barcode(settings: Settings) -> Answer:
     from hw.barcode import serial_port  # noqa: PLC0415
 
     serial_port(Path(settings.barcode.port), settings.barcode.baud)().close()
-    return State.PASS, "the port can be opened; engines do not answer"
+    return Ended.PASS, "the port can be opened; engines do not answer"
 
 
 def _reader(settings: Settings) -> Answer:
     """Who is there, and whether it takes the lawful band and power."""
     reader = settings.reader
     if not reader.port:
-        return _NOT_SET if not reader.scene else (State.NOTE, "an emulated one: it exists in the program only")
+        return _NOT_SET if not reader.scene else (Ended.NOTE, "an emulated one: it exists in the program only")
     from firmware.readers import driver_at  # noqa: PLC0415
 
     with closing(driver_at(reader, reader.port)()) as driver:
         caps = driver.open()
-    return State.PASS, one_line(f"{reader.protocol} {caps.model} {caps.firmware}")
+    return Ended.PASS, one_line(f"{reader.protocol} {caps.model} {caps.firmware}")
 
 
 def _panel(settings: Settings) -> Answer:
@@ -166,7 +166,7 @@ def _panel(settings: Settings) -> Answer:
 
     with closing(PanelAtHand(settings.panel)) as panel:
         panel.show(Image.new("1", panel.size, 1))
-    return State.PASS, f"{settings.panel.model} on {settings.panel.bus} took a picture"
+    return Ended.PASS, f"{settings.panel.model} on {settings.panel.bus} took a picture"
 
 
 def _keys(settings: Settings) -> Answer:
@@ -179,13 +179,13 @@ def _keys(settings: Settings) -> Answer:
     closed: set[Key] = set()
     with closing(GpioKeys(pins, lambda key, down: closed.add(key) if down else None)):
         pass
-    return State.PASS, f"{len(pins)} pins"
+    return Ended.PASS, f"{len(pins)} pins"
 
 
 def _sound(settings: Settings) -> Answer:
     with closing(_outputs(settings)):
         pass
-    return State.PASS, "4 pins"
+    return Ended.PASS, "4 pins"
 
 
 def _outputs(settings: Settings) -> GpioOutputs:
@@ -200,13 +200,13 @@ def _network(home: Home) -> Answer:
     try:
         online = load_online(home)
     except ConfigError as exc:
-        return State.FAIL, one_line(str(exc))
+        return Ended.FAIL, one_line(str(exc))
     if online is None:
-        return State.NOTE, "no centre is set"
+        return Ended.NOTE, "no centre is set"
     address = urlsplit(online.url)
     port = address.port or (443 if address.scheme == "https" else 80)
     try:
         socket.create_connection((address.hostname or "", port), _CONNECT_S).close()
     except OSError as exc:
-        return State.NOTE, f"the centre is not reached: {one_line(exc.strerror or 'no address')}"
-    return State.PASS, "the centre takes connections"
+        return Ended.NOTE, f"the centre is not reached: {one_line(exc.strerror or 'no address')}"
+    return Ended.PASS, "the centre takes connections"

@@ -194,6 +194,11 @@ class Sounding(Protocol):
         ...
 
 
+def _is_looked_at(state: State) -> bool:
+    """Whether a verdict is on the panel, or may come at any moment."""
+    return state.mode is st.Mode.CHECKPOINT or isinstance(state.page, st.Checking | st.Shown | st.Answer)
+
+
 class Trials:
     """What the program answers; a part that is not there is None."""
 
@@ -237,6 +242,8 @@ class Trials:
     def _test(self, asked: Mapping[str, Any]) -> Facts:
         what = str(asked.get("what"))[:20]
         if what == "panel":
+            if _is_looked_at(self._state()):
+                raise ValueError("busy: a check, a verdict or a checkpoint is on the panel")
             try:
                 self._panel.test()
             except HardwareError as exc:

@@ -6,12 +6,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from firmware.parts import LOW_BATTERY, NAMES
 from firmware.probes import Doubting
 from hw.errors import HardwareError, one_line
 from hw.power.sysfs import read_power
@@ -23,43 +23,27 @@ from verifier.online import Centre
 from verifier.trust import load_trust_list
 from verifier.wording import Language, Text
 
-LIMIT_S = 10.0  # for one part
 # Seconds; together less than the minute that a technician waits. A camera's process loads its libraries first.
 _LIMITS = {"camera": 20.0, "reader": 6.0, "audit": 6.0, "cache": 4.0}
 _USUAL_LIMIT = 2.5
 LOW_DISK = 64 << 20  # bytes free
-LOW_BATTERY = 10  # percent
 _EXPECTED = (VerifierError, HardwareError, OSError, sqlite3.Error)
 _COLUMNS = 20
+_BEGINS = threading.Lock()  # of two who ask for the same part, one begins
 
-NAMES: dict[str, Text] = {
-    "camera": Text("相机", "CAMERA"),
-    "barcode": Text("扫码器", "ENGINE"),
-    "reader": Text("读写器", "READER"),
-    "panel": Text("显示屏", "PANEL"),
-    "keys": Text("按键", "KEYS"),
-    "sound": Text("声音", "SOUND"),
-    "cache": Text("缓存", "CACHE"),
-    "trust": Text("信任表", "TRUST"),
-    "clock": Text("时钟", "CLOCK"),
-    "network": Text("网络", "NETWORK"),
-    "battery": Text("电池", "BATTERY"),
-    "disk": Text("磁盘", "DISK"),
-    "audit": Text("记录", "AUDIT"),
-}
 _ALL_WELL = Text("{}项全部正常", "{} PARTS WELL")
 _FAILED = Text("故障{} 正常{}", "FAIL {} PASS {}")
 
 
-class State(StrEnum):
-    """How a part's test ended."""
+class Ended(StrEnum):
+    """How the test of a part, or of a section of an installation, ended."""
 
     PASS = "PASS"  # noqa: S105 - no password
     NOTE = "NOTE"  # works, with something missing
     FAIL = "FAIL"
 
 
-Answer = tuple[State, str]
+Answer = tuple[Ended, str]
 Test = Callable[[], Answer]
 
 
@@ -68,14 +52,14 @@ class PartReport:
     """One part: how its test ended, in how many milliseconds, and what was found, for a technician."""
 
     part: str
-    state: State
+    state: Ended
     ms: int
     detail: str
 
 
-def self_test(tests: Mapping[str, Test], limit_s: float = LIMIT_S) -> list[PartReport]:
+def self_test(tests: Mapping[str, Test]) -> list[PartReport]:
     """Test the parts one after the other. One that does not come back within its time has failed, and is left alone."""
-    return [_tested(part, test, limit_s) for part, test in tests.items()]
+    return [report_of(part, test) for part, test in tests.items()]
 
 
 def limit_of(part: str) -> float:
@@ -83,36 +67,52 @@ def limit_of(part: str) -> float:
     return _LIMITS.get(part, _USUAL_LIMIT)
 
 
+class _Running(threading.Thread):
+    """A test of one part, for all who ask while it runs: the panel and the console may ask at the same time."""
+
+    def __init__(self, part: str, test: Test) -> None:
+        super().__init__(name=f"test {part}", daemon=True)
+        self._test, self.began = test, time.monotonic()
+        self.answer: Answer | None = None
+
+    def run(self) -> None:
+        """Once, in this thread."""
+        self.answer = _guarded(self._test)
+
+
 def report_of(part: str, test: Test) -> PartReport:
     """Of one part. While a test of it has not come back, no other begins: threads that hang must not add up."""
-    if any(thread.name == f"test {part}" for thread in threading.enumerate()):
-        return PartReport(part, State.FAIL, 0, "another test of it has not come back")
-    return _tested(part, test, limit_of(part))
-
-
-def _tested(part: str, test: Test, limit_s: float) -> PartReport:
-    answers: deque[Answer] = deque(maxlen=1)
-    began = time.monotonic()
-    thread = threading.Thread(target=lambda: answers.append(_guarded(test)), name=f"test {part}", daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    state, detail = answers[0] if answers else (State.FAIL, f"no answer within {limit_s:g} s")
-    return PartReport(part, state, round((time.monotonic() - began) * 1000), detail)
+    asked, limit_s = time.monotonic(), limit_of(part)
+    with _BEGINS:
+        of_it = (one for one in threading.enumerate() if isinstance(one, _Running) and one.name == f"test {part}")
+        running = next(of_it, None)
+        if mine := running is None:
+            running = _Running(part, test)
+            running.start()
+    running.join(max(0.0, running.began + limit_s - time.monotonic()))  # one that hangs is not waited for again
+    late = f"no answer within {limit_s:g} s" if mine else "another test of it has not come back"
+    state, detail = running.answer or (Ended.FAIL, late)
+    return PartReport(part, state, round((time.monotonic() - asked) * 1000), detail)
 
 
 def _guarded(test: Test) -> Answer:
     try:
         return test()
     except ImportError as exc:
-        return State.FAIL, one_line(f"a library is missing: {exc.name}")
+        return Ended.FAIL, one_line(f"a library is missing: {exc.name}")
     except _EXPECTED as exc:
-        return State.FAIL, exc.strerror or "error" if isinstance(exc, OSError) else str(exc)
+        return Ended.FAIL, exc.strerror or "error" if isinstance(exc, OSError) else str(exc)
+
+
+def _name(part: str, language: Language) -> str:
+    """A part that was forgotten in the table is told under the name it has in the program: a test must never end it."""
+    return NAMES[part].in_(language) if part in NAMES else part.upper()
 
 
 def panel_lines(tested: Iterable[PartReport], language: Language) -> tuple[str, ...]:
     """The sum, then the parts that failed, in lines of at most 20 columns."""
-    failed = [NAMES[one.part].in_(language) for one in tested if one.state is State.FAIL]
-    well = sum(1 for one in tested if one.state is not State.FAIL)
+    failed = [_name(one.part, language) for one in tested if one.state is Ended.FAIL]
+    well = sum(1 for one in tested if one.state is not Ended.FAIL)
     if not failed:
         return (_ALL_WELL.in_(language).format(well),)
     lines = [_FAILED.in_(language).format(len(failed), well)]
@@ -131,7 +131,7 @@ def standing(part: str, faults: Callable[[], Mapping[str, str]]) -> Test:
 
     def test() -> Answer:
         problem = faults().get(part, "")
-        return (State.FAIL, problem) if problem else (State.PASS, "no fault stands")
+        return (Ended.FAIL, problem) if problem else (Ended.PASS, "no fault stands")
 
     return test
 
@@ -142,9 +142,9 @@ def camera(frame_s: Callable[[], float | None], clock: Callable[[], float], olde
     def test() -> Answer:
         last = frame_s()
         if last is None:
-            return State.FAIL, "no frame yet"
+            return Ended.FAIL, "no frame yet"
         age_s = clock() - last
-        return State.PASS if age_s <= oldest_s else State.FAIL, f"last frame {age_s:.1f} s ago"
+        return Ended.PASS if age_s <= oldest_s else Ended.FAIL, f"last frame {age_s:.1f} s ago"
 
     return test
 
@@ -155,7 +155,7 @@ def cache(store: StatusStore) -> Test:
     def test() -> Answer:
         info = store.info()
         told = "; ".join([f"no. {info.seq} of {info.as_of.isoformat(timespec='minutes')}", *info.notes])
-        return State.NOTE if info.notes else State.PASS, told
+        return Ended.NOTE if info.notes else Ended.PASS, told
 
     return test
 
@@ -165,7 +165,7 @@ def trust(store: StatusStore) -> Test:
 
     def test() -> Answer:
         keys = len(load_trust_list(store.trust_entries()).keys)
-        return State.PASS if keys else State.FAIL, f"{keys} keys"
+        return Ended.PASS if keys else Ended.FAIL, f"{keys} keys"
 
     return test
 
@@ -175,7 +175,7 @@ def clock(time: Doubting, now: Clock) -> Test:
 
     def test() -> Answer:
         doubts = time.doubts(now())
-        return State.FAIL if doubts else State.PASS, "; ".join(map(str, doubts)) or "believed"
+        return Ended.FAIL if doubts else Ended.PASS, "; ".join(map(str, doubts)) or "believed"
 
     return test
 
@@ -185,9 +185,9 @@ def network(centre: Centre | None) -> Test:
 
     def test() -> Answer:
         if centre is None:
-            return State.NOTE, "no centre is set"
+            return Ended.NOTE, "no centre is set"
         reason = centre.link.reason
-        return State.PASS if reason is None else State.NOTE, "no failure" if reason is None else reason.value
+        return Ended.PASS if reason is None else Ended.NOTE, "no failure" if reason is None else reason.value
 
     return test
 
@@ -198,9 +198,9 @@ def battery(sysfs: Path) -> Test:
     def test() -> Answer:
         reading = read_power(sysfs)
         if reading.percent is None:
-            return State.NOTE, "none, or on mains"
+            return Ended.NOTE, "none, or on mains"
         low = reading.percent <= LOW_BATTERY and not reading.charging
-        return State.FAIL if low else State.PASS, f"{reading.percent} %"
+        return Ended.FAIL if low else Ended.PASS, f"{reading.percent} %"
 
     return test
 
@@ -218,7 +218,7 @@ def disk(folder: Path) -> Test:
         (folder / ".selftest").unlink()
         free = os.statvfs(folder)
         room = free.f_bavail * free.f_frsize
-        return State.FAIL if room < LOW_DISK else State.PASS, f"{room >> 20} MiB free"
+        return Ended.FAIL if room < LOW_DISK else Ended.PASS, f"{room >> 20} MiB free"
 
     return test
 
@@ -228,8 +228,8 @@ def audit(path: Path) -> Test:
 
     def test() -> Answer:
         if not path.exists():
-            return State.PASS, "no record yet"
+            return Ended.PASS, "no record yet"
         records = sum(1 for _ in read_log(path))
-        return State.PASS, f"{records} records in one chain"
+        return Ended.PASS, f"{records} records in one chain"
 
     return test

@@ -15,10 +15,10 @@ from firmware.fonts import in_black_and_white
 from firmware.machine import states as st
 from firmware.machine.states import Light, State
 from firmware.page_screens import page_view_ink, rows_of
-from firmware.pages import CARS, CARS_SHORT, demo_forms, mode_forms, page_view
+from firmware.pages import CARS_SHORT, demo_forms, mode_forms, page_view
 from firmware.screens import PANEL, Around, band, page_ink, verdict_ink
 from firmware.sheet import Box, LayoutError
-from firmware.views import VerdictView, result_view
+from firmware.views import CARS, VerdictView, result_view
 from verifier.verdict import Tone, VerdictCode
 
 CHECKING_MS = 250  # a check that is quicker is not announced

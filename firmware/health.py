@@ -23,20 +23,17 @@ _LOADED_LATE = (
     "firmware.wiring", "firmware.scan_worker", "hw.display.panel", "verifier.check", "verifier.device_http",
     "verifier.online_http", "verifier.sync",
 )  # fmt: skip
+_OF_BUS = {"spi": ("hw.display.bus", "spidev"), "i2c": ("smbus2",), "simulated": ()}
 
 
 def problems(config: Path, home: Path) -> list[str]:
     """What keeps this release from working with these settings and this home, in words; empty when nothing does."""
-    found = []
-    for name in _LOADED_LATE:
-        try:
-            import_module(name)
-        except (ImportError, OSError) as exc:
-            found.append(f"{name}: {exc}")
+    found = _not_loaded(_LOADED_LATE)
     try:
         settings = _settings(config, home)
     except SettingsError as exc:
         return [*found, f"settings: {exc}"]
+    found += _not_loaded(_OF_BUS[settings.panel.bus])
     if settings.camera.kind != "none" and not available_decoders():
         found.append("no decoder of codes works")
     try:
@@ -44,6 +41,16 @@ def problems(config: Path, home: Path) -> list[str]:
     except FontMissingError as exc:
         found.append(str(exc))
     return found + _data(Home(Path(settings.paths.home) if settings.paths.home else home))
+
+
+def _not_loaded(names: tuple[str, ...]) -> list[str]:
+    found = []
+    for name in names:
+        try:
+            import_module(name)
+        except (ImportError, OSError) as exc:
+            found.append(f"{name}: {exc}")
+    return found
 
 
 def _settings(config: Path, home: Path) -> Settings:

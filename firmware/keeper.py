@@ -288,12 +288,15 @@ class Keeper:
             self._hold(key)
         return key
 
-    def end_shift(self) -> None:
-        """Destroy the key in memory and the wrapped one. OSError."""
+    def end_shift(self) -> bool:
+        """Destroy the key in memory and the wrapped one; whether there was either. OSError."""
         with self._lock:
-            wrap_files(self._home).destroy()
-            if (path := held_file(self._home, self._run)) is not None:
+            path, files = held_file(self._home, self._run), wrap_files(self._home)
+            was_one = files.wrapped.exists() or (path is not None and path.exists())
+            files.destroy()
+            if path is not None:
                 destroy(path)
+        return was_one
 
     def moment(self) -> Moment:
         """The present, by what the device knows of the time."""
@@ -427,8 +430,7 @@ class DeviceUpkeep(Upkeep):
 
     def step(self) -> None:
         """What is due now; waits for the network, and asks nobody in offline mode."""
-        with suppress(OSError, VerifierError):  # what re-checks fail of keeps no certificate from being renewed
-            super().step()
+        self.outlive(super().step)  # what re-checks fail of keeps no certificate from being renewed
         link, now = self._link.link, boottime_ms()
         if now < self._keep_due:
             return

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hw.display.sizes import SIZES
 from verifier.clock import Clock
 from verifier.plates import PROVINCES
 
@@ -55,15 +56,17 @@ _NUMBERS = (
     rf"(?=(?:[^0-9]{{0,6}}[0-9]){{4}})(?<![0-9A-Z]){_spread('[0-9A-HJ-NPR-Z]', 17, 17)}(?![0-9A-Z])",  # a VIN
     r"(?:[0-9A-F]{2}[:\- ]){5,}[0-9A-F]{2}",  # bytes apart
     r"(?<![0-9A-Z])[0-9A-F]{12,}(?![0-9A-Z])",  # serials, TIDs and keys in hex
+    r"(?<![0-9A-F])(?=[A-F]*[0-9])[0-9A-F]{4}(?:[ \-][0-9A-F]{4}){2,}(?![0-9A-Z])",  # such as people write them
     r"(?=(?:[A-Z]*[0-9]){4})[0-9A-Z]{9,}",  # VINs with a slip, telephone and identity numbers
     r"(?=[A-Z+/=_\-]*[0-9])[0-9A-Z+/_\-]{20,}={0,2}",  # base 64, 32 and long names with numbers
     r"(?<=//)[^\s/@]+@",  # who asks, in an address
     r"\?[^\s]+",  # what is asked, in an address
 )
 _MASKED = re.compile("|".join((*_NUMBERS, *_PLATES)), re.IGNORECASE | re.DOTALL)
-# Moments, and parts that are named like plates, but not behind a province. Panel and sensor names: add yours.
+# Moments, and parts that are named like plates, but not behind a province. A camera's sensor: add yours.
+_SENSORS = ("imx[0-9]{3}", "ov5647", "ov9281", "ov64a40")  # of Raspberry Pi's camera modules, and usual others
 _KEPT = re.compile(
-    rf"(?<![0-9A-Za-z{PROVINCES}])(?<![{PROVINCES}][\s·\-])(?:ssd1[0-9]{{3}}|sh1106|imx[0-9]{{3}})(?![0-9A-Za-z{_MARKS}])"
+    rf"(?<![0-9A-Za-z{PROVINCES}])(?<![{PROVINCES}][\s·\-])(?:{'|'.join((*SIZES, *_SENSORS))})(?![0-9A-Za-z{_MARKS}])"
     r"|\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d)?(?:\.\d{1,6})?(?:Z|\+\d\d:\d\d)?"
 )
 

@@ -17,9 +17,10 @@ from firmware.machine import states as st
 from firmware.machine.modes import PURPOSES as PURPOSE_KEYS
 from firmware.machine.modes import takes_card
 from firmware.machine.states import MenuItem, Mode, Network, State
+from firmware.parts import LOW_BATTERY
 from firmware.plate_entry import PLACES, Group, choices, ends
 from firmware.rows import Row
-from firmware.views import LIST_COLUMNS, age_words, headline_of, printable, text_of
+from firmware.views import CARS, LIST_COLUMNS, age_words, headline_of, printable, text_of
 from verifier.cache.keys import CARD_DIGITS
 from verifier.plates import PLATE_KINDS, display_text
 from verifier.roles import Duty
@@ -29,7 +30,6 @@ from verifier.wording import AIM_AGAIN, HINTS, PURPOSES, TAG_LEVELS, VERDICTS, T
 
 ROW_COLUMNS = LIST_COLUMNS
 ROWS = 3  # that every panel has room for
-LOW_BATTERY = 10  # percent: a banner
 
 MODES: dict[Mode, Text] = {
     Mode.ROADSIDE: Text("路检", "ROADSIDE"),
@@ -103,7 +103,6 @@ _CARD, _CARD_KEYS = Text("卡号", "CARD"), Text("卡号 确认:核查", "CARD  
 _NO_TAG, _TAG = Text("未读到标识", "NO TAG"), Text("{}个标识", "{} TAGS")
 _PASSED, _ALARMS = Text("已通过{}", "CARS {}"), Text("报警{}", "ALARM {}")
 _WATCHING, _LANE = Text("持续读取中", "READING"), Text("{}车道", "LANE {}")
-CARS = (Text("甲车", "CAR A"), Text("乙车", "CAR B"))
 CARS_SHORT = (Text("甲", "A"), Text("乙", "B"))
 _SEEN, _MISSING, _NOW_SCAN = (
     Text("已采集", "DONE"),

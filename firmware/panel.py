@@ -4,11 +4,12 @@ program does not."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from firmware.settings import PanelSettings
 from hw.display.sizes import SIZES
-from hw.errors import DeviceNotFoundError
+from hw.errors import DeviceNotFoundError, HardwareError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,7 +48,13 @@ class PanelAtHand:
         if self._panel is None:
             from hw.display.panel import open_panel  # noqa: PLC0415 - loads luma
 
-            self._panel = open_panel(self._settings.model, self._open_bus(self._settings))
+            bus = self._open_bus(self._settings)
+            try:
+                self._panel = open_panel(self._settings.model, bus)
+            except HardwareError:
+                with suppress(OSError):
+                    bus.cleanup()  # or the next try finds its own pins taken
+                raise
         return self._panel
 
 
@@ -74,9 +81,14 @@ def _bus(settings: PanelSettings) -> Any:
 
         return SIMULATED[settings.model]()
     from luma.core.error import Error  # noqa: PLC0415
-    from luma.core.interface import serial  # noqa: PLC0415
 
     try:
-        return serial.spi() if settings.bus == "spi" else serial.i2c()
+        if settings.bus == "spi":
+            from hw.display.bus import SpiBus  # noqa: PLC0415 - loads gpiozero
+
+            return SpiBus(dc=settings.dc, reset=settings.reset)
+        from luma.core.interface import serial  # noqa: PLC0415
+
+        return serial.i2c()
     except (OSError, ImportError, RuntimeError, Error) as exc:
         raise DeviceNotFoundError("panel", f"no {settings.bus} bus ({type(exc).__name__})") from exc

@@ -44,10 +44,12 @@ class DeviceSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanelSettings:
-    """The panel; `bus` simulated: its glass is a picture in memory."""
+    """The panel; `bus` simulated: its glass is a picture in memory. `dc` and `reset`: GPIO numbers (BCM), on SPI."""
 
     model: Literal["ssd1309", "ssd1306", "sh1106", "ssd1322", "ssd1351"] = "ssd1309"
     bus: Literal["spi", "i2c", "simulated"] = "spi"
+    dc: int = 24
+    reset: int = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +72,8 @@ class SoundSettings:
     source: Literal["gpio", "none"] = "gpio"
     buzzer: int = 12
     green: int = 23
-    red: int = 24
-    motor: int = 25
+    red: int = 22
+    motor: int = 27
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,17 +275,40 @@ def _shown(name: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in name[:40])
 
 
+_KEY_NAMES, _SOUND_NAMES = ("up", "left", "ok", "right", "down", "back"), ("buzzer", "green", "red", "motor")
+_BUS_PINS = {"spi": range(7, 12), "i2c": range(2, 4), "simulated": range(0)}  # SPI0 with both its selects, I2C1
+
+
+def _pins(settings: Settings) -> list[tuple[str, int]]:
+    """Each pin that the settings name, with its place in the file."""
+    return [
+        *((f"panel.{name}", getattr(settings.panel, name)) for name in ("dc", "reset")),
+        *((f"keys.{name}", getattr(settings.keys, name)) for name in _KEY_NAMES),
+        *((f"sound.{name}", getattr(settings.sound, name)) for name in _SOUND_NAMES),
+    ]
+
+
+def _collision(settings: Settings) -> str:
+    """Two parts that are in use on one GPIO, "" for none."""
+    bus = settings.panel.bus
+    in_use = {"panel": bus == "spi", "keys": settings.keys.source == "gpio", "sound": settings.sound.source == "gpio"}
+    taken = dict.fromkeys(_BUS_PINS[bus], f"the panel's {bus}")
+    for place, pin in _pins(settings):
+        if not in_use[place.partition(".")[0]]:
+            continue
+        if pin in taken:
+            return f"{place}: two parts on one GPIO, {pin} is {taken[pin]} too"
+        taken[pin] = place
+    return ""
+
+
 def _check(settings: Settings) -> None:
     """What a type cannot say."""
-    pins = [
-        *(getattr(settings.keys, name) for name in ("up", "left", "ok", "right", "down", "back")),
-        *(getattr(settings.sound, name) for name in ("buzzer", "green", "red", "motor")),
-    ]
     rules = (
         (0 <= settings.version <= MAX_VERSION, f"version: 0 to {MAX_VERSION}"),
         (settings.device.province in tuple(PROVINCES), "device.province: no province of a plate"),
-        (all(0 <= pin <= 27 for pin in pins), "keys, sound: GPIO numbers are 0 to 27"),
-        (len(set(pins)) == len(pins), "keys, sound: two parts on one GPIO"),
+        (all(0 <= pin <= 27 for _, pin in _pins(settings)), "panel, keys, sound: GPIO numbers are 0 to 27"),
+        (settings.panel.dc != 0, "panel.dc: 1 to 27"),  # luma takes 0 for no line
         (0 <= settings.reader.power_dbm <= 33, "reader.power_dbm: 0 to 33"),
         (1 <= settings.reader.antennas <= 8, "reader.antennas: 1 to 8"),
         (
@@ -293,7 +318,7 @@ def _check(settings: Settings) -> None:
         (_reachable(settings.reader), "reader.port: HOST or HOST:PORT is needed for llrp"),
         (1 <= settings.officers.lock_minutes <= 60, "officers.lock_minutes: 1 to 60"),
     )
-    for holds, problem in rules:
+    for holds, problem in (*rules, (not (collision := _collision(settings)), collision)):
         if not holds:
             raise SettingsError(problem)
 

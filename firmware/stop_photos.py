@@ -83,7 +83,7 @@ class _Asked(NamedTuple):
     check_id: str
     photo: bytes  # empty: of the scene
     at_s: float
-    scene: bool = True  # the car is before the camera still
+    here: bool = True  # the car is before the camera still
 
 
 class StopPhotos:
@@ -112,13 +112,14 @@ class StopPhotos:
         self._thread = threading.Thread(target=self._work, name="photos", daemon=True)
         self._thread.start()
 
-    def judged(self, seen: Observation, result: CheckResult, *, settled: bool) -> None:
-        """A check has its verdict; with `settled` no other is to come. Does not wait.
+    def judged(self, seen: Observation, result: CheckResult, *, settled: bool, here: bool = True) -> None:
+        """A check has its verdict; with `settled` no other is to come, with `here` its car is before the camera still.
 
-        The frame of a stop stays at hand for a while: with the plate confirmed the same code is checked once more.
+        Does not wait. The frame of a stop stays at hand for a while: with the plate confirmed the same code is checked
+        once more.
         """
         if result.verdict.tone is Tone.STOP:
-            self._keep(result.check_id, self._held.photo(seen.code))
+            self._keep(result.check_id, self._held.photo(seen.code), here=here)
         elif settled:
             self._held.drop(seen.code)
         else:
@@ -126,8 +127,8 @@ class StopPhotos:
             for oldest in list(self._open)[:-HELD]:  # of as many as there are frames
                 self._open.pop(oldest, None)
 
-    def late(self, result: CheckResult, *, on_screen: bool) -> None:
-        """The centre has answered for a check. Does not wait.
+    def late(self, result: CheckResult, *, here: bool) -> None:
+        """The centre has answered for a check; `here` as in `judged`. Does not wait.
 
         Once the officer has left its screen, what is before the camera has nothing to do with it any more.
         """
@@ -137,7 +138,7 @@ class StopPhotos:
         if result.verdict.tone is not Tone.STOP:
             self._held.drop(code)
         else:
-            self._keep(result.check_id, self._held.photo(code), scene=on_screen)
+            self._keep(result.check_id, self._held.photo(code), here=here)
 
     def of_alarms(self, post: Callable[[Event], None]) -> Callable[[Event], None]:
         """The same way for events, on which a stop at a checkpoint gets its photo too."""
@@ -155,9 +156,9 @@ class StopPhotos:
             self._asked.put_nowait(None)
         self._thread.join(_END_S)
 
-    def _keep(self, check_id: str, photo: bytes, *, scene: bool = True) -> None:
+    def _keep(self, check_id: str, photo: bytes, *, here: bool) -> None:
         try:
-            self._asked.put_nowait(_Asked(check_id, photo, self._now_s(), scene))
+            self._asked.put_nowait(_Asked(check_id, photo, self._now_s(), here))
         except queue.Full:
             self._missed.append(check_id)
             self._told("the card is too slow")
@@ -203,7 +204,7 @@ class StopPhotos:
 
     def _scene(self, asked: _Asked) -> bytes:
         """What is before the camera, if that is the car of the stop still: never the one that came after it."""
-        if self._photograph is None or not asked.scene or self._now_s() - asked.at_s > SCENE_S:
+        if self._photograph is None or not asked.here or self._now_s() - asked.at_s > SCENE_S:
             return b""
         photo = self._photograph()
         return photo if self._now_s() - asked.at_s <= SCENE_S else b""

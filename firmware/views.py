@@ -24,6 +24,7 @@ PLATE_COLUMNS = 12  # 川X·1234应急, the longest there is
 LIST_COLUMNS = 20  # of a line on the pages with reasons, actions and the vehicle
 LISTED = 3  # lines on one such page
 
+CARS = (Text("甲车", "CAR A"), Text("乙车", "CAR B"))  # of an accident
 _NO_PLATE = "--·-----"
 _UNKNOWN = "--"
 

@@ -34,12 +34,12 @@ from firmware.logs import LogRing, fault_notes
 from firmware.machine import states as st
 from firmware.machine.events import Event, Kept, LookedUp, PartFault
 from firmware.machine.states import State, Status
+from firmware.pins import OnPins, OutputsOnPins
 from firmware.probes import Probing
 from firmware.scanner import Scanner, ScanSource
 from firmware.settings import KeySettings, Settings, SoundSettings
 from firmware.stop_photos import HeldPhotos, StopPhotos, fault_frames
 from hw.buttons.keys import Key
-from hw.errors import HardwareError
 from hw.interfaces import CameraSettings
 from verifier.audit import CheckContext
 from verifier.cache import schema
@@ -221,6 +221,7 @@ class _Builder:
     for_tags: Verifier | None = None  # of the device in use
     held: HeldPhotos = field(default_factory=HeldPhotos)
     player: Sounding | None = None
+    on_pins: list[probes.Probe] = field(default_factory=list)
 
     def build(self, panel: Panel) -> tuple[Parts, Probing]:
         """Eyes first: their process takes longest until it is ready."""
@@ -232,9 +233,9 @@ class _Builder:
         self._engine()
         tags = self._reader(photos.of_alarms(heard.post))
         play = self._sound()
+        self._keys()
         probing = self._probing(in_use, time_known, checks)
         self._disk()
-        self._keys()
         self._tests(in_use, time_known)
         self._listen(eyes, tags, heard, shared)
         clock = self.inputs.clock
@@ -361,12 +362,11 @@ class _Builder:
         from hw.sound.player import Player  # noqa: PLC0415
 
         self._watch("sound")
-        try:
-            outputs = GpioOutputs(_sound_pins(sound), self.inputs.pins)
-        except HardwareError as exc:
-            self.program.post(PartFault("sound", exc.problem))
-            return self.inputs.play or (lambda signal: None)
-        self.player = player = Player(outputs, failed=lambda problem: self.program.post(PartFault("sound", problem)))
+        outputs = OnPins("sound", lambda: GpioOutputs(_sound_pins(sound), self.inputs.pins), self.inputs.now_ms)
+        self.on_pins.append(outputs.probe)
+        self.player = player = Player(
+            OutputsOnPins(outputs), failed=lambda problem: self.program.post(PartFault("sound", problem))
+        )
         self.stack.callback(player.close)
         return player.play
 
@@ -378,16 +378,15 @@ class _Builder:
         from hw.buttons.gpio import GpioKeys  # noqa: PLC0415 - loads gpiozero
 
         self._watch("keys")
-        try:
-            keys = GpioKeys(_key_pins(self.settings.keys), self.program.edge, self.inputs.pins)
-        except HardwareError as exc:
-            self.program.post(PartFault("keys", exc.problem))
-        else:
-            self.stack.callback(keys.close)
+        pins = _key_pins(self.settings.keys)
+        keys = OnPins("keys", lambda: GpioKeys(pins, self.program.edge, self.inputs.pins), self.inputs.now_ms)
+        self.on_pins.append(keys.probe)
+        self.stack.callback(keys.close)
 
     def _probing(self, in_use: DeviceInUse, time_known: TrustedTime, checks: RunChecks) -> Probing:
         clock = self.inputs.clock
         asked: tuple[probes.Probe, ...] = (
+            *self.on_pins,
             probes.erased(Wiper(wipe_files(self.home, default_run()), clock).record, self.program.stop),
             fault_notes(self.ring, lambda: self.program.state.faults),
             lambda: self.choices.keep(self.program.state),

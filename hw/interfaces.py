@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from hw.errors import FrameError
 from verifier.types import CodeSeen
@@ -14,19 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
-
-    from hw.rfid.types import (
-        AuthResult,
-        Bank,
-        Caps,
-        Event,
-        Health,
-        InventoryConfig,
-        MemoryRead,
-        Selector,
-        TagRead,
-        Unsupported,
-    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # two arrays have no single truth value to compare by
@@ -56,64 +42,6 @@ class CameraSettings:
     torch: bool = False
     exposure_ev: int = 0  # -1, 0 or +1 stop
     zoom: bool = False  # the middle of the picture, twice as large
-
-
-class AdjustableCamera(FrameSource, Protocol):
-    """A frame source whose light can be changed; files and videos are none."""
-
-    def adjust(self, settings: CameraSettings) -> None:
-        """Take the next frames so, as far as the part can; HardwareError when it does not answer."""
-        ...
-
-
-class TagScan(Protocol):
-    """A running inventory; iterate it, or poll it."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def __iter__(self) -> Iterator[Event]: ...
-
-    def poll(self, timeout: float) -> Event | None:
-        """The next read, round end or gap; None when there is none within so many seconds."""
-        ...
-
-
-class TagReader(Protocol):
-    """A reader of in-car tags. It has no method that changes a tag."""
-
-    def open(self) -> Caps:
-        """Who is there; afterwards band and power are set and confirmed. HardwareError."""
-        ...
-
-    def close(self) -> None:
-        """Stop and let go of the line; harmless twice."""
-        ...
-
-    def inventory(self, config: InventoryConfig | None = None) -> TagScan:
-        """Scans while it is entered."""
-        ...
-
-    def read_once(self, timeout: float, config: InventoryConfig | None = None) -> list[TagRead]:
-        """The tags in the field, each once; empty when there is none. HardwareError."""
-        ...
-
-    def read_memory(
-        self, selector: Selector, bank: Bank, word: int, count: int, access_password: bytes = ...
-    ) -> MemoryRead:
-        """Words of one tag's bank; TagError."""
-        ...
-
-    def authenticate(self, selector: Selector, method: str, challenge: bytes) -> AuthResult | Unsupported:
-        """What the reader says of the tag's proof; Unsupported when it cannot ask for one. TagError."""
-        ...
-
-    def health(self) -> Health:
-        """Counters."""
-        ...
 
 
 class CodeDecoder(Protocol):

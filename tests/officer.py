@@ -18,6 +18,7 @@ from PIL import Image
 
 from firmware.app import monotonic_ms
 from firmware.machine import states as st
+from firmware.machine.checking import CONFIRM_MS, too_soon
 from firmware.machine.states import State
 from firmware.panel import PanelAtHand
 from firmware.settings import read_settings
@@ -56,7 +57,15 @@ def home_of(world: OnlineWorld, folder: Path) -> Path:
 class Officer:
     """Holds a handheld that runs as long as somebody turns it."""
 
-    def __init__(self, world: OnlineWorld, folder: Path, settings: str = SETTINGS, *, home: Path | None = None) -> None:
+    def __init__(
+        self,
+        world: OnlineWorld,
+        folder: Path,
+        settings: str = SETTINGS,
+        *,
+        home: Path | None = None,
+        pins: MockFactory | None = None,
+    ) -> None:
         """`folder` has the settings, and is the home unless another is named."""
         self.world, self.home = world, home or folder
         self.skipped_ms = 0
@@ -65,7 +74,7 @@ class Officer:
         self.seen_when_heard: list[bytes] = []  # what was on the glass when each signal began
         self.glass = SimulatedPanel()
         self.panel = PanelAtHand(read_settings("").panel, lambda _: self.glass)
-        self.pins = MockFactory(pin_class=MockPWMPin)
+        self.pins = pins or MockFactory(pin_class=MockPWMPin)
         config = folder / "markcheck.toml"
         config.write_text(settings, encoding="utf-8")
         inputs = Inputs(pins=self.pins, play=self._hear, clock=world.clock, now_ms=self.now_ms, notified={})
@@ -121,8 +130,9 @@ class Officer:
     # ------------------------------------------------------------------------------------------------ hands
 
     def press(self, *keys: str) -> Officer:
-        """Keys, pressed and let go as a finger does."""
+        """Keys, pressed and let go as a finger does that leaves a warning the moment it takes to be seen."""
         for key in keys:
+            self._looks()
             pin = self.pins.pin(PINS[key])
             pin.drive_low()
             self.wait(0.03)
@@ -130,7 +140,12 @@ class Officer:
             self.wait(0.03)
         return self
 
+    def _looks(self) -> None:
+        if too_soon(self.state, self.now_ms()):
+            self.skip(CONFIRM_MS / 1000)
+
     def hold(self, key: str) -> Officer:
+        self._looks()
         pin = self.pins.pin(PINS[key])
         pin.drive_low()
         self.wait(0.03).skip(1.5)

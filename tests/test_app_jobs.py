@@ -16,10 +16,12 @@ import pytest
 from firmware import diagnostics, probes
 from firmware.build import trusted_time
 from firmware.config import Home
-from firmware.diagnostics import NAMES, PartReport, State, panel_lines, self_test
+from firmware.console_commands import _SYNC_WORDS
+from firmware.diagnostics import Ended, PartReport, panel_lines, self_test
 from firmware.jobs import _KINDS, Running, SyncProcess, sync_lines
 from firmware.machine.events import Counted, DataRead, Event, NetworkRead, PartFault, PowerRead, Reported
 from firmware.machine.states import MenuItem
+from firmware.parts import NAMES
 from firmware.probes import Probing, Tally
 from firmware.views import columns
 from hw.power.fake import write_power
@@ -82,6 +84,7 @@ def test_without_a_source_the_officer_is_told_so() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_outcome_of_a_sync_fits_the_panel(language: str) -> None:
+    assert set(_KINDS) == set(_SYNC_WORDS)  # the console knows the same
     for kind in [*_KINDS, "what is that"]:
         for line in sync_lines({"kind": kind, "as_of": START.isoformat()}, language):
             assert columns(line) <= 20
@@ -109,30 +112,92 @@ def test_a_job_runs_once_however_often_it_is_asked_for_and_reports_under_its_own
 # ---------------------------------------------------------------------------------------------- the self-test
 
 
-def test_every_part_that_fails_is_named_and_one_that_hangs_has_failed() -> None:
+def test_every_part_that_fails_is_named_and_one_that_hangs_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("firmware.diagnostics._USUAL_LIMIT", 0.1)
+    go = threading.Event()
+
     def broken() -> diagnostics.Answer:
         raise CacheMissingError("no data")
 
     def hangs() -> diagnostics.Answer:
-        threading.Event().wait(5)
-        return State.PASS, ""
+        go.wait(30)
+        return Ended.PASS, ""
 
-    tested = self_test({"cache": broken, "camera": hangs, "keys": lambda: (State.PASS, "")}, limit_s=0.1)
+    tested = self_test({"cache": broken, "sound": hangs, "keys": lambda: (Ended.PASS, "")})
+    go.set()
     assert [(one.part, one.state, one.detail) for one in tested] == [
-        ("cache", State.FAIL, "no data"),
-        ("camera", State.FAIL, "no answer within 0.1 s"),
-        ("keys", State.PASS, ""),
+        ("cache", Ended.FAIL, "no data"),
+        ("sound", Ended.FAIL, "no answer within 0.1 s"),
+        ("keys", Ended.PASS, ""),
     ]
-    assert panel_lines(tested, "zh") == ("故障2 正常1", "缓存 相机")
+    assert panel_lines(tested, "zh") == ("故障2 正常1", "缓存 声音")
+
+
+def test_self_tests_of_a_part_that_hangs_do_not_add_up_and_only_the_first_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("firmware.diagnostics._USUAL_LIMIT", 0.05)
+    go, begun = threading.Event(), []
+
+    def hangs() -> diagnostics.Answer:
+        begun.append(1)
+        go.wait(30)
+        return Ended.PASS, ""
+
+    tested = [self_test({"keys": hangs})[0] for _ in range(4)]
+    go.set()
+    assert begun == [1]
+    assert {one.state for one in tested} == {Ended.FAIL}
+    assert [one.ms >= 50 for one in tested] == [True, False, False, False]
+
+
+def test_a_part_that_two_ask_for_at_the_same_time_is_tested_once_and_both_are_told_that_it_is_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("firmware.diagnostics._USUAL_LIMIT", 30.0)
+    both, begun, told = threading.Event(), [], []
+
+    class Gate:
+        """The lock under which one of two begins; tells when the second has been through."""
+
+        def __init__(self) -> None:
+            self.lock, self.through = threading.Lock(), 0
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.through += 1
+            if self.through == 2:
+                both.set()
+            self.lock.release()
+
+    def slow() -> diagnostics.Answer:
+        begun.append(1)
+        both.wait(30)
+        return Ended.PASS, "well"
+
+    monkeypatch.setattr("firmware.diagnostics._BEGINS", Gate())
+    askers = [threading.Thread(target=lambda: told.extend(self_test({"disk": slow}))) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert begun == [1]
+    assert [(one.state, one.detail) for one in told] == [(Ended.PASS, "well")] * 2
+
+
+def test_a_part_without_a_name_of_its_own_is_told_all_the_same() -> None:
+    assert panel_lines([PartReport("lamp", Ended.FAIL, 0, "")], "zh") == ("故障1 正常0", "LAMP")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_lines_of_a_self_test_fit_the_panel_whatever_has_failed(language: str) -> None:
-    tested = [PartReport(part, State.FAIL, 0, "") for part in NAMES]
+    tested = [PartReport(part, Ended.FAIL, 0, "") for part in NAMES]
     lines = panel_lines(tested, language)
     assert all(columns(line) <= 20 for line in lines)
     assert all(name.in_(language) in " ".join(lines) for name in NAMES.values())
-    assert len(panel_lines([PartReport("cache", State.PASS, 0, "")], language)) == 1
+    assert len(panel_lines([PartReport("cache", Ended.PASS, 0, "")], language)) == 1
 
 
 def test_the_tests_find_a_good_device_good_and_a_bad_one_bad(world: OnlineWorld, tmp_path: Path) -> None:
@@ -145,13 +210,13 @@ def test_the_tests_find_a_good_device_good_and_a_bad_one_bad(world: OnlineWorld,
             "battery": diagnostics.battery(home.folder / "sys"), "network": diagnostics.network(None),
         }  # fmt: skip
         good = {one.part: one.state for one in self_test(tests)}
-    assert good == dict.fromkeys(tests, State.PASS) | {"battery": State.NOTE, "network": State.NOTE}
+    assert good == dict.fromkeys(tests, Ended.PASS) | {"battery": Ended.NOTE, "network": Ended.NOTE}
     home.audit.write_bytes(b'{"prev":"x"}\n')
     write_power(home.folder / "sys", 5)
     tests |= {"disk": diagnostics.disk(tmp_path / "gone")}
     with closing(StatusStore(tmp_path, world.authority.epoch_key)) as store:
         tests |= {"cache": diagnostics.cache(store), "trust": diagnostics.trust(store)}
-        bad = {one.part for one in self_test(tests) if one.state is State.FAIL}
+        bad = {one.part for one in self_test(tests) if one.state is Ended.FAIL}
     assert bad == {"cache", "trust", "disk", "audit", "battery"}
 
 

@@ -339,7 +339,7 @@ def test_the_four_tones_are_told_apart_on_the_pins_by_motor_and_light(world: Onl
     officer = Officer(world, home_of(world, tmp_path / "home"), NO_CAMERA.replace('[sound]\nsource = "none"\n', sound))
     told = set()
     try:
-        outputs = [officer.pins.pin(number) for number in (12, 23, 24, 25)]
+        outputs = [officer.pins.pin(number) for number in (12, 23, 22, 27)]
         for tone in ("pass", "note", "caution", "stop"):
             for pin in outputs:
                 pin.clear_states()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
+from types import ModuleType
 
 import pytest
 from gpiozero import Device
+from gpiozero.pins import PinInfo
 from gpiozero.pins.mock import MockFactory, MockPin
 
 from hw.buttons.gpio import GpioKeys
@@ -130,3 +132,38 @@ def test_a_pin_library_that_is_not_there_is_a_named_fault(monkeypatch: pytest.Mo
     monkeypatch.setattr(Device, "pin_factory", None)
     with pytest.raises(HardwareError, match="keys"):
         GpioKeys(PINS, lambda key, closed: None)
+
+
+class LgpioError(Exception):
+    """As lgpio's own: neither an OSError nor gpiozero's."""
+
+
+@pytest.fixture
+def lgpio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library has wheels for the device only; of it, what it raises."""
+    library = ModuleType("lgpio")
+    library.error = LgpioError  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lgpio", library)
+
+
+class BusyPin(HeldPin):
+    """Every key is down, and another program holds the pin of the last."""
+
+    def __init__(self, factory: MockFactory, info: PinInfo) -> None:
+        if info.name == f"GPIO{max(PINS.values())}":
+            raise LgpioError("'GPIO busy'")
+        super().__init__(factory, info)
+
+
+@pytest.mark.usefixtures("lgpio")
+def test_what_the_pin_library_itself_raises_is_a_named_fault() -> None:
+    with pytest.raises(HardwareError, match="keys: pin 10: 'GPIO busy'"):
+        GpioKeys(PINS, lambda key, closed: None, MockFactory(pin_class=BusyPin))
+
+
+@pytest.mark.usefixtures("lgpio")
+def test_a_key_that_was_told_as_down_before_another_pin_failed_is_let_go() -> None:
+    touches, now_ms = Touches(), 0
+    with pytest.raises(HardwareError):
+        GpioKeys(PINS, lambda key, closed: touches.edge(key, closed, now_ms), MockFactory(pin_class=BusyPin))
+    assert until(touches, now_ms, 3_000) == []

@@ -309,6 +309,25 @@ def test_what_does_not_go_together_is_wrong_usage_or_refused(
     assert not (home / "cache").exists()
 
 
+def test_a_folder_that_is_not_there_is_named(home: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sync", "--from", "no such folder", "--root", str(root)]) == 2
+    assert "--from: no such folder: no such folder, and not an http or https address" in capsys.readouterr().err
+
+
+def test_a_sync_that_needs_the_epoch_key_says_how_it_comes(
+    home: Path, sandbox: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public = str(sandbox / "public")
+    assert main(["sync", "--from", public, "--root", str(sandbox / "root.json")]) == 0
+    lapse(sandbox, 0)
+    assert main(["sandbox", "publish", "--folder", str(sandbox)]) == 0
+    capsys.readouterr()
+    assert main(["sync", "--from", public]) == 1
+    how = "they were made under: run 'markcheck shift begin' (sandbox: --epoch-key FILE)"
+    assert capsys.readouterr().err.endswith(f"{how}\n")
+    assert str(run("sync", "--from", public, capsys=capsys, status=1)["error"]).endswith(how)
+
+
 @pytest.mark.parametrize(
     "words",
     ["--trust-only --hot", "--trust-only --snapshot", "--hot --accept-large", "--region tibet", "--hot --scale 99"],

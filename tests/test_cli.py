@@ -26,7 +26,7 @@ from scripts.sandbox.server import serve
 from tests.conftest import DATA, ROOT, load_data
 from verifier.clock import system_clock
 from verifier.plates import confusable_plates
-from verifier.types import SHANGHAI, Month, StatusLetter
+from verifier.types import SHANGHAI, Month, Plate, StatusLetter
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,21 @@ def test_wrong_usage_is_2_with_a_sentence(line, home, capsys):
     assert "Error: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("line", "next_step"),
+    [
+        ("update --config nowhere/markcheck.toml", "nowhere/markcheck.toml: cannot be read"),
+        ("check --plate 京A12345 --online", "run 'markcheck enrol', then 'markcheck shift begin'"),
+    ],
+)
+def test_what_is_missing_is_named_with_the_next_step(line, next_step, home, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    told = capsys.readouterr().err
+    assert next_step in told
+    assert "update" not in line or str(tmp_path) in told, "the whole path"
+
+
 # -------------------------------------------------------------------------------------------- main road
 
 
@@ -182,6 +197,39 @@ def test_a_folder_of_pictures_gives_a_verdict_each(synced, sandbox, tmp_path, ca
     capsys.readouterr()
     assert main(["check", str(folder), "--json"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_what_is_drawn_is_found_valid_and_named_with_its_vin(synced, sandbox, tmp_path, capsys):
+    authority = AuthorityFolder(sandbox).open(clock=system_clock)
+    revoked = good_vehicle(sandbox, 2).plate.text
+    main(["sandbox", "event", "revoke", "--folder", str(sandbox), "--plate", revoked])
+    capsys.readouterr()
+    assert main(["sandbox", "issue", "--folder", str(sandbox), "--count", "40", "--json"]) == 0
+    drawn = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(drawn) == 40
+    assert revoked not in {one["plate"] for one in drawn}
+    for one in drawn:
+        assert authority.registry.vehicle(Plate(one["plate"], one["kind"])).vin == one["vin"]
+        assert main(["check", "--plate", one["plate"], "--kind", one["kind"], "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["verdict"] == "VALID", one
+    picture = issue(sandbox, tmp_path / "code.png", "--plate", drawn[0]["plate"], "--kind", drawn[0]["kind"])
+    assert f"VIN {drawn[0]['vin']}" in capsys.readouterr().err
+    assert main(["check", str(picture), "--vin", drawn[0]["vin"], "--json"]) == 0
+    assert "VIN_CONFIRMED" in json.loads(capsys.readouterr().out)["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        ("revoke", "publishes it, and then a sync brings it"),
+        ("status --letters C", "a running 'serve' does so itself"),
+        ("lost-paper", "it changes nothing"),
+    ],
+)
+def test_an_event_says_when_devices_will_know(event, told, sandbox, capsys):
+    plate = good_vehicle(sandbox, 1).plate.text
+    assert main(["sandbox", "event", *event.split(), "--folder", str(sandbox), "--plate", plate]) == 0
+    assert told in capsys.readouterr().err
 
 
 def test_an_event_is_published_with_the_next_publication(synced, server, sandbox, tmp_path, capsys):

@@ -8,7 +8,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,15 @@ import pytest
 from firmware.config import Home
 from firmware.console_link import SOCKET, ConsoleLink, LinkError, NoProgramError, ask, listen, program_requests
 from firmware.console_parts import own_tests, reports
-from firmware.diagnostics import State as Ended
-from firmware.diagnostics import Test, limit_of, report_of
+from firmware.diagnostics import Ended, Test, limit_of, report_of
 from firmware.machine.states import Ready, State
+from firmware.pages import PARTS as PART_BANNERS
+from firmware.parts import NAMES
 from firmware.settings import read_settings
 from scripts.sandbox.codes import any_qr_picture
+from tests.centres import OnlineWorld
+from tests.officer import SETTINGS as OFFICERS
+from tests.officer import Officer, home_of
 from tests.test_console import SETTINGS, console
 from verifier.clock import system_clock
 
@@ -190,10 +194,28 @@ def test_every_part_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pyte
     assert failed >= {"camera", "reader", "barcode", "panel", "keys", "sound", "cache", "trust", "disk"}
 
 
-def test_the_limits_of_all_parts_together_are_less_than_a_minute(tmp_path: Path) -> None:
-    tests = own_tests(read_settings(FAULTY), Home(tmp_path), system_clock, tmp_path)
-    assert len(tests) == 13
-    assert sum(map(limit_of, tests)) <= 60
+def test_the_limits_of_all_parts_together_are_less_than_a_minute() -> None:
+    assert sum(map(limit_of, NAMES)) <= 60
+
+
+WHOLE = """
+[barcode]
+port = "/dev/none"
+[reader]
+port = "/dev/none"
+"""
+
+
+def test_program_and_console_test_all_parts_that_have_a_name_and_a_watched_one_has_its_banner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(own_tests(read_settings(FAULTY), Home(tmp_path), system_clock, tmp_path)) == list(NAMES)
+    monkeypatch.setenv("MARKCHECK_RUN", str(tmp_path / "run"))
+    world = OnlineWorld()
+    settings = OFFICERS.replace('[sound]\nsource = "none"\n', "") + WHOLE
+    with closing(Officer(world, home_of(world, tmp_path / "device"), settings)):
+        assert set(ask(tmp_path / "run" / SOCKET, "parts")["parts"]) == set(NAMES)
+    assert set(PART_BANNERS) >= {"camera", "barcode", "reader", "panel", "keys", "sound"}
 
 
 def test_a_test_that_hangs_is_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:

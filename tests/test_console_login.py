@@ -262,9 +262,41 @@ def test_a_technician_makes_a_key_and_answers_with_it(
 
 def test_a_file_that_is_no_key_answers_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "half").write_text("what is that")
-    words = ["console", "answer", "--key", str(tmp_path / "half"), "--device", "x", "--challenge", "y"]
-    assert main(words) == 1
+    words = ["console", "answer", "--key", str(tmp_path / "half"), "--device", "x"]
+    assert main([*words, "--challenge", new_challenge("x").nonce]) == 1
     assert "of no kind" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a b", "Field", "", "x" * 21, "a\n#"])
+def test_a_name_that_no_device_could_read_makes_no_key(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = tmp_path / "half"
+    assert main(["console", "key", "--name", name, "--out", str(half)]) == 2
+    assert "a-z, 0-9 and -" in capsys.readouterr().err
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("challenge", ["xyz", "", "0123456789ABCDE", "0123456789ABCDEFG", "0123456789ABCDE!"])
+def test_what_is_no_challenge_is_not_answered(
+    tmp_path: Path, challenge: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = tmp_path / "half"
+    main(["console", "key", "--name", "new", "--out", str(half)])
+    capsys.readouterr()
+    words = ["console", "answer", "--key", str(half), "--device", "x", "--challenge", challenge]
+    assert main(words) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_challenge_may_be_typed_as_an_answer_may(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half = tmp_path / "half"
+    main(["console", "key", "--name", "new", "--out", str(half)])
+    capsys.readouterr()
+    for challenge in ("0123456789ABCDEF", "o123-4567 89ab-cdef"):
+        main(["console", "answer", "--key", str(half), "--device", "x", "--challenge", challenge])
+    first, second = capsys.readouterr().out.split()
+    assert first == second
 
 
 def test_starting_the_console_loads_no_database_cipher_or_picture() -> None:

@@ -41,6 +41,7 @@ from tests.test_appliance import NO_CAMERA, code_of
 from tests.test_console import KEYS, SECRET, Line, console, events, home
 from tests.test_console import SETTINGS as NO_PARTS
 from verifier.audit import read_log
+from verifier.roles import limited_answer
 
 __all__ = ["home"]
 EPC, TID = bytes(range(12)), bytes.fromhex("e28011052000000000000001")
@@ -114,11 +115,35 @@ def test_a_checkpoint_is_not_disturbed(officer: Officer, run: Path) -> None:
         ask(run, "tags", limit_s=20)
 
 
-@pytest.mark.parametrize(("what", "pins"), [("led", (23, 24)), ("motor", (25,))])
+def test_no_test_picture_takes_the_place_of_a_verdict_of_a_check_or_of_a_checkpoint(
+    world: OnlineWorld, officer: Officer, run: Path
+) -> None:
+    shown = officer.scans(code_of(world)).shown
+    result = shown.outcome.result
+    pages = (
+        shown,
+        st.Checking(number=1, since_ms=0, seen=(shown.outcome.seen,), behind=st.Ready()),
+        st.Answer(number=1, answer=limited_answer(result.evidence, result.policy, result.now), since_ms=0),
+        st.Checkpoint(),
+        st.Menu(behind=st.Checkpoint()),
+        st.Login(behind=st.Checkpoint()),
+    )
+    seen = officer.sees()
+    for page in pages:
+        mode = st.Mode.CHECKPOINT if st.Checkpoint() in (page, getattr(page, "behind", None)) else st.Mode.ROADSIDE
+        officer.program.state = st.State(page=page, mode=mode)
+        with pytest.raises(LinkError, match="busy: a check, a verdict or a checkpoint is on the panel"):
+            ask(run, "test", what="panel")
+        assert officer.sees() == seen
+    officer.program.state = st.State(page=st.Ready())
+    assert ask(run, "test", what="panel", limit_s=20) == {"test": "panel"}
+
+
+@pytest.mark.parametrize(("what", "pins"), [("led", (23, 22)), ("motor", (27,))])
 def test_each_output_is_tried_by_itself_on_the_pins_that_the_program_holds(
     officer: Officer, run: Path, what: str, pins: tuple[int, ...]
 ) -> None:
-    mocks = {number: officer.pins.pin(number) for number in (12, 23, 24, 25)}
+    mocks = {number: officer.pins.pin(number) for number in (12, 22, 23, 27)}
     for pin in mocks.values():
         pin.clear_states()
     assert ask(run, "test", what=what) == {"test": what}

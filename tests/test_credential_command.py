@@ -161,7 +161,11 @@ def test_a_picture_is_no_text(inspect, tmp_path):
     picture = tmp_path / "code.png"
     qr_picture(STORED).save(picture)
     status, out, _ = inspect(str(picture), "--json")
-    assert (status, json.loads(out)["code"]) == (1, "NOT_A_MARK")
+    told = json.loads(out)
+    assert (status, told["code"]) == (1, "NOT_A_MARK")
+    assert "use 'markcheck check'" in told["detail"]
+    assert json.loads(inspect(f"{picture}x", "--json")[1])["detail"] == ""
+    assert inspect("x" * 5000, "--json")[0] == 1
 
 
 def test_without_a_file_the_keys_of_the_device_count(tmp_path, monkeypatch, capsys):

@@ -235,6 +235,7 @@ RUN = (
     "sandbox reports",
     "sandbox reports --json",
     "officers list",
+    "reader decode --protocol m100 bb02220011c83400e20010710000529b0940b402163dd37e",
     "console key --name field-3 --out field-3.key",
     "console answer --key field-3.key --device MC-0001 --challenge 0123456789ABCDEF",
 )

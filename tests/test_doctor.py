@@ -111,6 +111,19 @@ def test_the_age_of_the_data_is_told(home: Path) -> None:
     assert "behind" in section.detail
 
 
+def test_the_age_of_the_data_is_judged_by_the_policy_that_was_published_with_them(home: Path) -> None:
+    store: dict[str, bytes] = {}
+    strict = Policy(name="strict", fresh=timedelta(hours=12), stale=timedelta(hours=48))
+    authority = new_authority(store, clock=lambda: NOW, scale=200, seed=3, policy=strict)
+    authority.publish()
+    device = Home(home)
+    SyncClient(device.cache, MemoryFetcher(store), lambda: NOW, authority.publisher.root_bytes(), REGION).refresh()
+    as_of = datetime.fromisoformat(doctor._data(device, lambda: NOW).facts["as_of"])
+    assert "older than 12 hours" in doctor._data(device, lambda: as_of + timedelta(hours=13)).facts["remarks"]
+    late = doctor._data(device, lambda: as_of + timedelta(hours=49)).facts["remarks"]
+    assert "older than 2 days: verdicts are limited" in late
+
+
 @pytest.mark.parametrize(("border", "state"), [(4, "PASS"), (1, "NOTE")])
 def test_how_a_code_is_made_is_told_and_a_narrow_quiet_zone_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], border: int, state: str

@@ -19,7 +19,7 @@ from firmware import syncjob
 from firmware.build import EPOCH_KEY_IN_A_FILE, KEY_IS_WRAPPED, NO_EPOCH_KEY, build_device, epoch_key
 from firmware.config import REGION, Home
 from firmware.jobs import sync_lines
-from firmware.keeper import OTHER_EPOCH, default_run, wrap_files
+from firmware.keeper import ERASED, OTHER_EPOCH, default_run, wrap_files
 from scripts.cli.enrol import shift
 from scripts.cli.main import main
 from scripts.sandbox import authority as authority_module
@@ -49,7 +49,7 @@ from verifier.epoch_key import (
     wrap,
 )
 from verifier.errors import EpochKeyError
-from verifier.identity import IdentityError, Why
+from verifier.identity import REASONS, IdentityError, Why
 from verifier.secret_files import destroy, write_secret
 from verifier.types import PlateSeen
 from verifier.verdict import Reason
@@ -512,3 +512,41 @@ def test_begin_unlock_and_end_by_command(field: Field, monkeypatch, capsys):
     assert main(["shift", "end", *home]) == 0
     assert not memory_file(field.run, field.home.folder).exists()
     assert gone(wrap_files(field.home))
+
+
+def test_the_end_of_a_shift_says_which_key_is_gone_and_which_stays(field: Field, monkeypatch, capsys):
+    monkeypatch.setenv("MARKCHECK_RUN", str(field.run))
+    home = ["--home", str(field.home.folder)]
+    field.keeper().begin_shift()
+    for told in ("the key of the shift is destroyed\n", "there was no key of a shift\n"):
+        assert main(["shift", "end", *home]) == 0
+        assert capsys.readouterr().out == told
+    field.keeper().begin_shift(PIN)
+    memory_file(field.run, field.home.folder).unlink()  # a reboot: only the wrapped one is left
+    write_secret(field.home.epoch_key, K.hex().encode())
+    for told in ("the key of the shift is destroyed", "there was no key of a shift"):
+        assert main(["shift", "end", *home]) == 0
+        assert capsys.readouterr().out == f"{told}; the one in epoch.key beside the data stays\n"
+
+
+def test_a_lost_device_that_begins_a_shift_says_that_it_was_erased_and_so_does_what_comes_after(
+    field: Field, monkeypatch, capsys
+):
+    monkeypatch.setenv("MARKCHECK_RUN", str(field.run))
+    home = ["--home", str(field.home.folder)]
+    field.sync()
+    field.world.store.set_state(NAME, DeviceState.LOST)
+    assert main(["shift", "begin", *home]) == 1
+    assert ERASED not in capsys.readouterr().err
+    field.world.store.set_state(NAME, DeviceState.LOST, wipe=True)
+    assert main(["shift", "begin", *home]) == 1
+    told = capsys.readouterr().err
+    assert REASONS[Why.LOST] in told
+    assert ERASED in told
+    assert main(["audit", "upload", *home]) == 1
+    assert capsys.readouterr().err == f"markcheck: {ERASED}\n"
+
+
+def test_an_upload_without_a_certificate_says_to_enrol(tmp_path: Path, capsys):
+    assert main(["audit", "upload", "--centre", "https://127.0.0.1:9", "--home", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"markcheck: {REASONS[Why.NOT_ENROLLED]}\n"

@@ -224,6 +224,14 @@ def test_one_number_hastens_once_because_it_may_be_another_regions():
     assert len(counting.run(55_000, hint=lambda _: 99)) == 2
 
 
+def test_after_a_hint_that_was_a_lie_the_next_true_one_hastens():
+    counting = Counting()
+    counting.run(10_000)
+    counting.run(20_000, hint=lambda _: 1 << 31)
+    lied = len(counting.calls)
+    assert len(counting.run(30_000, hint=lambda _: 8)) == lied + 1
+
+
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize(("brings", "fails", "hastened"), [(7, False, True), (99, False, False), (7, True, True)])
 def test_a_hint_that_comes_while_a_fetch_runs_hastens_the_next_one_unless_that_fetch_brought_it(

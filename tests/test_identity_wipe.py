@@ -295,6 +295,38 @@ def test_a_program_that_starts_beside_an_unfinished_wipe_is_not_ended_again_and_
     assert ended == [True]
 
 
+def test_a_key_that_cannot_be_destroyed_saves_nothing_else_and_the_wipe_goes_on_at_the_next_start(field: Field):
+    stuck = field.home.folder / "console-keys"
+    stuck.mkdir()
+    forgotten: list[bool] = []
+    wiper = Wiper(wipe_files(field.home, field.run), system_clock, forget=lambda: forgotten.append(True))
+    with pytest.raises(OSError, match="console-keys"):
+        wiper.by_hand()
+    assert forgotten == [True]
+    assert left_of(field) == KEPT
+    record = wiper.record()
+    assert record is not None
+    assert not record.done
+    stuck.rmdir()
+    assert finish_wipe(field.home, system_clock, field.run) == ERASED
+
+
+def test_a_file_of_the_data_that_cannot_be_removed_saves_no_other(field: Field, monkeypatch):
+    def broken(path):
+        if path == field.home.audit:
+            raise OSError(errno.EIO, "Input/output error")
+        destroy(path)
+
+    with monkeypatch.context() as patched:
+        destroy = wipe.destroy
+        patched.setattr(wipe, "destroy", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            field.keeper().wiper.by_hand()
+    assert left_of(field) == KEPT | {"audit.jsonl"}
+    assert finish_wipe(field.home, system_clock, field.run) == ERASED
+    assert left_of(field) == KEPT
+
+
 def test_one_key_that_cannot_be_destroyed_saves_no_other(field: Field, monkeypatch):
     def broken(path):
         if path.name == "epoch-key.wrapped":

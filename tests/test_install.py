@@ -348,6 +348,13 @@ def test_a_device_gets_every_library_that_it_needs_and_none_of_the_tests() -> No
     assert kept & {canonicalize_name(Requirement(text).name) for text in extras["test"]} == set()
 
 
+def test_what_the_spi_panel_needs_beside_the_locked_libraries_is_a_debian_package() -> None:
+    """spidev has no wheel for the device, so it is Debian's, as the camera's library is."""
+    packages = re.search(r"^packages=\((.+)\)$", INSTALL.read_text(), re.MULTILINE)[1].split()
+    assert "python3-spidev" in packages
+    assert "--system-site-packages" in INSTALL.read_text()
+
+
 def test_the_lock_is_parted_without_losing_a_hash(tmp_path: Path) -> None:
     """The shell function by itself, on the real lock."""
     text = INSTALL.read_text()

@@ -64,8 +64,9 @@ def test_a_shift_that_ends_while_its_key_is_on_the_way_leaves_no_key(field: Fiel
     assert keeper.key_is_gone()
 
 
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "no space left"), TypeError("a mistake of ours")])
 def test_rechecks_that_fail_keep_no_device_from_renewing_its_certificate(
-    field: Field, monkeypatch: pytest.MonkeyPatch
+    field: Field, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     field.keeper().begin_shift()
     field.aged(hours=60)
@@ -74,7 +75,7 @@ def test_rechecks_that_fail_keep_no_device_from_renewing_its_certificate(
     assert device.online is not None
 
     def full(standing: object) -> None:
-        raise OSError(errno.ENOSPC, "no space left")
+        raise failure
 
     monkeypatch.setattr(device.online.rechecker, "run", full)
     device.online.upkeep.step()
@@ -82,8 +83,9 @@ def test_rechecks_that_fail_keep_no_device_from_renewing_its_certificate(
     assert field.serial() != old
 
 
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "no space left"), TypeError("a mistake of ours")])
 def test_an_upkeep_without_a_certificate_outlives_a_recheck_that_fails(
-    field: Field, monkeypatch: pytest.MonkeyPatch
+    field: Field, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
     """Its thread is never begun again, and a thread that dies ends the program."""
     field.keeper().begin_shift()
@@ -93,7 +95,7 @@ def test_an_upkeep_without_a_certificate_outlives_a_recheck_that_fails(
 
     def full(standing: object) -> None:
         tries.append(standing)
-        raise OSError(errno.ENOSPC, "no space left")
+        raise failure
 
     monkeypatch.setattr(device.online.rechecker, "run", full)
     upkeep = Upkeep(device.online.centre, device.online.verifier, device.online.rechecker)

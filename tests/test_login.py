@@ -280,7 +280,7 @@ def test_a_lock_does_not_silence_a_checkpoint() -> None:
     hand.happens(ev.Passed(3)).happens(lane_alarm())
     assert hand.heard() == ["stop"]
     assert "京A·12345" in texts(hand.state), "the car that is to be stopped"
-    hand.press("ok")
+    hand.wait(0.5).press("ok")
     assert isinstance(hand.page, st.Checkpoint)
     assert hand.page.waiting == ()
     assert hand.state.mode is Mode.CHECKPOINT
@@ -297,14 +297,22 @@ def test_to_leave_a_locked_checkpoint_or_see_more_takes_the_pin_and_it_goes_on_m
     hand.press(key).happens(lane_alarm())
     assert (hand.heard(), isinstance(hand.page, st.Checkpoint)) == (["stop"], True)
     assert Watch(on=False) not in hand.effects
-    hand.press("back").press(*digit_keys(PIN)).happens(lane_alarm(901))
+    hand.wait(0.5).press("back").press(*digit_keys(PIN)).happens(lane_alarm(901))
     assert hand.heard() == ["stop"]
     assert isinstance(hand.page, st.Login), "a PIN that is being tried is not lost"
     hand.happens(ev.LoggedIn(attempt=asked(hand).attempt, officer=Officer(officer_id=NUMBER, role=Role.OFFICER)))
     assert isinstance(hand.page, st.Checkpoint)
     assert (hand.page.alarms, Watch(on=False) in hand.effects) == (2, False)
-    assert Watch(on=False) in hand.press("back").did
+    assert Watch(on=False) in hand.wait(0.5).press("back").did
     assert isinstance(hand.page, st.Ready)
+
+
+def test_a_key_that_was_meant_for_a_digit_acknowledges_no_alarm() -> None:
+    hand = locked_checkpoint().press("down", "up").happens(lane_alarm()).press("ok", "left")
+    assert isinstance(hand.page, st.Checkpoint)
+    assert len(hand.page.waiting) == 1
+    hand.wait(0.3).press("ok")
+    assert hand.page.waiting == ()
 
 
 def test_a_checkpoint_is_locked_by_ok_held_and_ends_with_who_may_not_have_one() -> None:
@@ -341,12 +349,12 @@ def test_a_technician_tests_and_syncs_and_looks_nobody_up() -> None:
 
 def test_an_auditor_sees_the_history_and_checks_nothing() -> None:
     hand = hand_of().press("ok").sees("car one").answers(result_of(code=V.FORGED))
-    hand.press("back")
+    hand.wait(0.5).press("back")
     let_in(in_menu(hand, MenuItem.LOCK).press("back"), Role.AUDITOR, "110007")
     assert hand.state.menu[0] is MenuItem.HISTORY
     in_menu(hand, MenuItem.HISTORY).press("ok")
     assert isinstance(hand.page, st.Shown)
-    checks = hand.checks
+    checks = hand.wait(0.5).checks
     for key in ("ok", "up"):
         assert isinstance(hand.press(key).page, st.Shown)
         assert hand.heard() == ["refused"]
@@ -372,7 +380,7 @@ def test_who_is_not_the_police_gets_the_limited_answer_with_one_sound_for_all(ro
     for way in (["ok"], ["left"], ["up", *presses("京A12345"), "ok"]):
         hand.press(*way).sees("car two").happens(ev.TagsSeen((tag("AA", -40),)))
         if way == ["left"]:
-            hand.press("ok")
+            hand.wait(0.5).press("ok")
         assert hand.last_seen.purpose is Purpose.OTHER, "enforcement is the police's"
         hand.answers(result_of(code=code)).press("back")
     for keys in (["down"], ["right"]):
@@ -417,7 +425,7 @@ def test_a_purpose_is_asked_for_a_plate_alone_and_for_nothing_else() -> None:
     hand = hand_of().press("ok").sees("car one").answers().press("up", *presses("京B12345"), "ok")
     assert hand.last_seen.code == b"car one"
     hand = hand_of().press("ok").wait(3).press("ok").answers(result_of(code=V.UNREADABLE))
-    hand.press("up", *presses("京B12345"), "ok")
+    hand.wait(0.5).press("up", *presses("京B12345"), "ok")
     assert isinstance(hand.page, st.PurposeChoice), "a code that cannot be read tells of no car"
     hand = hand_of().press("right", "up", *presses("京B12345"), "ok")
     assert hand.state.first_car is not None

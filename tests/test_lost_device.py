@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,19 +20,26 @@ import pytest
 from firmware import in_use, keeper
 from firmware.config import Home
 from firmware.keeper import ERASED, held_file
+from hw.barcode import BarcodeEngine
+from hw.rfid.emulator.scene import Tag
+from scripts.cli import erasing
 from scripts.cli.main import main
+from scripts.demonstration.handheld import PROTOCOL, Parts
 from scripts.sandbox.json_schema import check
 from scripts.sandbox.status_api import HEARTBEAT_REQUEST
 from scripts.sandbox.status_store import DeviceState
+from scripts.sandbox.tags import TagForm
 from tests.handhelds import NAME, Field, every_byte
 from tests.officer import Officer
 from tests.status_world import World, make_world
 from tests.test_appliance import NO_CAMERA, check_plate
+from tests.test_barcode import Plug, plug
 from verifier.clock import system_clock
 from verifier.epoch_key import is_in_memory
-from verifier.types import Plate
+from verifier.types import CodeSeen, Plate
 from verifier.verdict import Reason, VerdictCode
 
+__all__ = ["plug"]
 UNKNOWN = Plate("京A00001", "02")  # the centre is asked about it
 V = VerdictCode
 
@@ -193,9 +202,97 @@ def test_a_device_that_is_enrolled_anew_before_the_program_has_ended_keeps_what_
     assert field.home.device_key.read_bytes() == given
 
 
+def test_a_device_that_was_erased_and_came_back_under_another_name_obeys_again(field: Field) -> None:
+    for name in (NAME, "hand-8"):
+        field.enrolled(name)
+        field.sync()
+        field.world.store.set_state(name, DeviceState.LOST, wipe=True)
+        assert upload(field) == 1
+        assert not field.home.device_key.exists()
+
+
 def test_a_wipe_by_hand_ends_a_running_program_too(field: Field, officer: Officer) -> None:
     assert main(["device", "wipe", "--yes", "--home", str(field.home.folder)]) == 0
     officer.until(lambda: officer.program.over)
+
+
+# ------------------------------------------------------------------------------- commands that run for long
+
+
+def held(field: Field, plate: Plate) -> Tag:
+    """The tag of this car, which names it in its EPC."""
+    made = field.world.live.authority.tag(plate, TagForm.TC0)
+    return Tag(epc=made.epc, tid=made.tid, user=made.user)
+
+
+def cars_with_tags(field: Field) -> list[Plate]:
+    vehicles = field.world.live.authority.registry.vehicles
+    return [plate for plate, car in vehicles.items() if car.tid is not None and plate.kind == "02"]
+
+
+def test_a_checkpoint_at_the_terminal_ends_when_the_device_is_erased_and_names_no_car_on_its_card(
+    field: Field, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = cars_with_tags(field)[:2]
+    ended: list[int] = []
+    with closing(Parts(tmp_path / "parts")) as parts:
+        parts.plug(True)
+        parts.hold_tags([held(field, first)])
+        words = [
+            "--protocol",
+            PROTOCOL,
+            "--power",
+            "20",
+            "--port",
+            parts.port,
+            "--seconds",
+            "15",
+            "--home",
+            str(field.home.folder),
+        ]
+        command = threading.Thread(target=lambda: ended.append(main(["checkpoint", *words])))
+        command.start()
+        while command.is_alive() and first.text.encode() not in every_byte(field.home.folder):
+            pass
+        field.world.store.set_state(NAME, DeviceState.LOST, wipe=True)
+        assert upload(field) == 1
+        parts.hold_tags([held(field, second)])
+        command.join()
+    assert ended == [1]
+    assert capsys.readouterr().err.count(ERASED) == 2  # told by the upload, and by the checkpoint
+    assert_erased(field, first)
+    assert second.text.encode() not in every_byte(field.home.folder)
+
+
+def test_a_check_that_waits_while_the_device_is_erased_is_none_any_more(
+    field: Field, plug: Plug, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for a code from the engine."""
+    plate, home = lawful(field), ["--home", str(field.home.folder)]
+    waits = threading.Event()
+
+    class Told(BarcodeEngine):
+        def poll(self, timeout_s: float = 0.0) -> list[CodeSeen]:
+            codes = super().poll(timeout_s if waits.is_set() else 0)
+            waits.set()
+            return codes
+
+    def others() -> None:
+        waits.wait()
+        field.world.store.set_state(NAME, DeviceState.LOST, wipe=True)
+        assert upload(field) == 1
+        plug.send(b"https://example.com/\r")
+
+    monkeypatch.setattr("hw.barcode.BarcodeEngine", Told)
+    monkeypatch.setattr(erasing, "EVERY_S", 0.0)  # as if it had waited for long
+    thread = threading.Thread(target=others)
+    thread.start()
+    assert main(["check", "--port", str(plug.path), "--baud", "115200", "--plate", plate.text, *home]) == 1
+    thread.join()
+    told = capsys.readouterr()
+    assert told.err.count(ERASED) == 2  # told by the upload, and by the check
+    assert plate.text not in told.out
+    assert_erased(field, plate)
 
 
 # ------------------------------------------------------------------------------------------- the sign of life

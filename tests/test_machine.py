@@ -12,6 +12,7 @@ from hypothesis import strategies as some
 
 from firmware.machine import events as ev
 from firmware.machine import states as st
+from firmware.machine.checking import CONFIRM_MS
 from firmware.machine.effects import (
     Aid,
     Check,
@@ -35,7 +36,18 @@ from tests.test_plate_entry import presses
 from verifier.adapters import NOTHING_READ
 from verifier.check import Observation
 from verifier.recheck_queue import News
-from verifier.types import CodeEvidence, CodeReading, Evidence, Hint, Plate, Purpose, StatusAnswer, TagAuth, TagEvidence
+from verifier.types import (
+    CodeEvidence,
+    CodeReading,
+    Evidence,
+    Hint,
+    Plate,
+    Purpose,
+    StatusAnswer,
+    TagAuth,
+    TagEvidence,
+    TagSeen,
+)
 from verifier.verdict import Action, Grade, Reason, Tone, VerdictCode
 
 V = VerdictCode
@@ -153,16 +165,68 @@ def test_the_banner_of_a_check_without_an_answer_goes_with_the_next_verdict() ->
 
 
 @pytest.mark.parametrize("left", [lambda hand: hand.wait(5.1), lambda hand: hand.hold("back")])
-def test_a_verdict_that_comes_when_the_officer_has_gone_on_is_in_the_history_and_nowhere_else(
+def test_a_good_verdict_that_comes_when_the_officer_has_gone_on_is_in_the_history_and_nowhere_else(
     left: Callable[[Hand], Hand],
 ) -> None:
     hand = left(Hand.ready().press("ok").sees("car one"))
-    assert hand.answers(result_of("a", V.FORGED)).heard() == []
-    assert isinstance(hand.page, st.Ready)
-    assert [one.result.verdict.code for one in hand.state.history] == [V.FORGED]
-    hand.answers(result_of("a", V.VALID), late=True)
-    (missed,) = (effect.news for effect in hand.did if isinstance(effect, Missed))
-    assert (missed.then, missed.now) == (V.FORGED, V.VALID)
+    assert hand.answers(result_of("a", V.VALID)).did == ()
+    assert (hand.page, hand.state.faults) == (st.Ready(), {})
+    assert [one.result.verdict.code for one in hand.state.history] == [V.VALID]
+    hand.answers(result_of("a", V.FORGED), late=True)
+    assert [(one.then, one.now) for one in missed(hand)] == [(V.VALID, V.FORGED)]
+
+
+def missed(hand: Hand) -> list[News]:
+    return [effect.news for effect in hand.did if isinstance(effect, Missed)]
+
+
+@pytest.mark.parametrize("code", [V.REVOKED, V.NOT_FOUND])
+def test_a_warning_after_the_time_of_its_check_comes_up_where_the_officer_still_stands(code: VerdictCode) -> None:
+    hand = Hand.ready().press("ok").sees("car one").wait(8)
+    assert hand.state.faults == {"check": "no answer"}
+    hand.answers(result_of("a", code))
+    assert (verdict_of(hand), hand.heard(), hand.state.faults) == (code, [result_of("", code).verdict.tone], {})
+    assert SetLight(Light.ON, 2) in hand.did
+    hand.press("ok")
+    assert verdict_of(hand) is code, "the key was meant for the next car"
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        lambda hand: hand.hold("back"),
+        lambda hand: hand.wait(5.1).press("ok"),
+        lambda hand: hand.wait(5.1).press("down"),
+        lambda hand: hand.wait(25),
+        lambda hand: hand.wait(5.1).press("ok").sees("car two").wait(5.1),
+    ],
+)
+def test_a_warning_after_the_time_of_its_check_is_news_where_the_officer_has_gone_on(
+    left: Callable[[Hand], Hand],
+) -> None:
+    hand = left(Hand.ready().press("ok").sees("car one"))
+    page, last = hand.page, hand.asked.number
+    hand.answers(result_of("a", V.REVOKED), number=1)
+    (news,) = missed(hand)
+    assert (news.check_id, news.now, news.plate, hand.heard()) == ("a", V.REVOKED, CAR, [])
+    assert isinstance(hand.page, type(page))
+    assert ("check" in hand.state.faults) is (last == 2), "the second check had no answer"
+    hand.happens(ev.NewsRead((news,)))
+    assert [one.check_id for one in hand.state.news] == ["a"]
+
+
+def test_a_check_that_ends_late_leaves_the_cursor_of_the_history_on_its_car() -> None:
+    hand = Hand.ready()
+    for code in (V.VALID_STALE, V.VALID):
+        hand.press("ok").sees("a car").answers(result_of(code.value, code)).press("back")
+    hand.press("ok").sees("slow").wait(5.1).press("down")
+    hand.answers(result_of("late", V.REVOKED)).press("ok")
+    assert verdict_of(hand) is V.VALID
+    full = replace(hand.state, history=hand.state.history[:1] * st.HISTORY, page=st.HistoryList(cursor=st.HISTORY - 1))
+    hand = Hand(full).happens(ev.Checked(number=99, results=(result_of("b"),)))
+    assert hand.page == st.HistoryList(cursor=st.HISTORY - 1)
+    hand = Hand(replace(full, history=(), page=st.HistoryList()))
+    assert hand.happens(ev.Checked(number=99, results=(result_of("b"),))).page == st.HistoryList()
 
 
 # -------------------------------------------------------------------------------- whose verdict is on the panel
@@ -245,6 +309,67 @@ def test_a_press_that_was_meant_for_what_stood_there_before_confirms_no_plate() 
     assert hand.checks == 2
 
 
+WARNED = [V.FORGED, V.NOT_FOUND]
+
+
+@pytest.mark.parametrize("key", list(Key))
+@pytest.mark.parametrize("code", WARNED)
+def test_a_key_that_was_meant_for_what_stood_there_before_takes_no_warning_away(code: VerdictCode, key: Key) -> None:
+    before = Hand.ready().press("ok").sees("car one")
+    fresh = Hand(before.state, before.now_ms).happens(ev.Checked(number=1, results=(result_of("a", code),)))
+    green = Hand(before.state, before.now_ms).happens(ev.Checked(number=1, results=(result_of("a", V.VALID),))).wait(2)
+    for hand in (fresh, green.happens(ev.Checked(number=1, results=(result_of("a", code),), late=True))):
+        page = hand.page
+        hand.now_ms += 300
+        assert (hand.press(key).page, hand.did) == (page, ())
+        for touch in (Touch.HOLD, Touch.REPEAT):
+            hand.now_ms -= 1
+            assert hand.happens(KeyEvent(key, touch)).page == page
+        hand.now_ms += 10
+        assert hand.press(key).page != page
+
+
+def test_the_same_warning_once_more_and_its_sheets_hold_up_no_key() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.EXPIRED, grade=Grade.STALE_CACHE)).wait(1)
+    hand.answers(result_of("a", V.EXPIRED, grade=Grade.ONLINE), late=True).press("right", "right")
+    assert isinstance(hand.press("ok").page, st.Aim)
+
+
+def test_good_news_hold_up_no_key() -> None:
+    hand = Hand.ready().press("ok").sees("car one").answers(result_of("a", V.SIGNED_ONLY)).press("ok")
+    assert isinstance(hand.page, st.Aim)
+
+
+def test_no_alarm_is_acknowledged_that_has_not_stood_there_for_a_moment() -> None:
+    hand = in_menu(Hand.ready(), MenuItem.CHECKPOINT).happens(ev.Passed(1))
+    hand.happens(ev.Alarm(number=-1, result=result_of("x", V.EXPIRED), lane=1)).wait(3)
+    hand.happens(ev.Alarm(number=-2, result=result_of("y", V.FORGED), lane=2))
+    assert waiting(hand.press("ok", "back")) == ["y", "x"]
+    assert waiting(hand.wait(0.3).press("ok", "ok")) == ["x"], "the second press was meant for the first alarm"
+    assert waiting(hand.wait(0.3).press("ok")) == []
+
+
+def waiting(hand: Hand) -> list[str]:
+    assert isinstance(hand.page, st.Checkpoint)
+    return [outcome.result.check_id for outcome, _ in hand.page.waiting]
+
+
+def test_a_checkpoint_with_alarms_without_end_is_left_by_a_held_key() -> None:
+    hand = in_menu(Hand.ready(), MenuItem.CHECKPOINT)
+    hand.happens(ev.Alarm(number=-1, result=result_of("x", V.EXPIRED), lane=1)).happens(KeyEvent(Key.BACK))
+    for number in range(8):
+        hand.now_ms += 200
+        hand.happens(ev.Alarm(number=number, result=result_of(str(number), V.EXPIRED), lane=1))
+    assert isinstance(hand.happens(KeyEvent(Key.BACK, Touch.HOLD)).page, st.Ready)
+
+
+def test_a_trigger_of_an_engine_that_was_meant_for_the_next_car_takes_no_stop_away_and_is_refused() -> None:
+    hand = Hand.ready().happens(engine("car one")).answers(result_of("a", V.VALID)).wait(2)
+    hand.answers(result_of("a", V.REVOKED), late=True).happens(engine("car two"))
+    assert (verdict_of(hand), hand.heard(), hand.checks) == (V.REVOKED, ["refused"], 1)
+    assert hand.wait(0.5).happens(engine("car two")).checks == 2
+
+
 # ------------------------------------------------------------------------------------------------- plates
 
 
@@ -299,7 +424,7 @@ def test_an_accident_is_two_cars_in_one_record() -> None:
     hand.answers(result_of("a"), result_of("b", V.EXPIRED))
     assert hand.heard() == ["stop"]
     assert verdict_of(hand) is V.VALID
-    hand.press("right", "right")
+    hand.wait(0.5).press("right", "right")
     assert verdict_of(hand) is V.EXPIRED
     assert isinstance(hand.press("ok").page, st.Accident)
     assert hand.state.first_car is None
@@ -314,10 +439,57 @@ def test_the_strongest_tag_comes_first_and_a_chosen_one_stays_chosen() -> None:
     hand = Hand.ready().press("left")
     assert hand.did == (ReadTags(on=True),)
     hand.happens(ev.TagsSeen((tag("AA", -60), tag("BB", -40)))).press("down")
-    hand.happens(ev.TagsSeen((tag("AA", -30), tag("BB", -40)))).press("ok")
+    hand.happens(ev.TagsSeen((tag("AA", -30), tag("BB", -40))))
+    hand.happens(ev.TagsSeen((tag("AA", -41), tag("BB", -40)))).press("ok")
     assert hand.last_seen.tag is not None
     assert hand.last_seen.tag.tid == "AA"
     assert ReadTags(on=False) in hand.did
+
+
+def read_tag(epc: str, rssi: float, tid: str = "") -> ev.SeenTag:
+    seen = TagSeen(epc=epc.encode(), tid=bytes.fromhex(tid) or None)
+    return ev.SeenTag(evidence=replace(tag(tid, rssi).evidence, seen=seen), rssi_dbm=rssi)
+
+
+def under_cursor(hand: Hand) -> tuple[bytes, str]:
+    assert isinstance(hand.page, st.Tags)
+    evidence = hand.page.tags[hand.page.cursor].evidence
+    assert evidence.seen is not None
+    return evidence.seen.epc, evidence.tid
+
+
+def test_a_chosen_tag_stays_chosen_before_and_after_its_tid_is_read() -> None:
+    unread = ev.TagsSeen((read_tag("a", -40), read_tag("b", -50), read_tag("c", -60)))
+    hand = Hand.ready().press("left").happens(unread).press("down", "down").happens(unread)
+    assert under_cursor(hand) == (b"c", "")
+    hand.happens(ev.TagsSeen((read_tag("a", -40, "a1"), read_tag("c", -30, "c1"), read_tag("b", -50))))
+    hand.happens(ev.TagsSeen((read_tag("a", -40, "a1"), read_tag("c", -60, "c1")))).press("ok")
+    assert hand.last_seen.tag is not None
+    assert hand.last_seen.tag.tid == "c1"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        (read_tag("a", -40), read_tag("c", -60)),  # it is gone
+        (read_tag("a", -40), read_tag("b", -50, "b2")),  # another chip with its EPC
+        (read_tag("a", -40), read_tag("b", -50, "b1"), read_tag("b", -60, "b1")),  # two of which each may be it
+    ],
+)
+def test_when_the_chosen_tag_is_gone_no_other_car_is_checked_in_its_place(after: tuple[ev.SeenTag, ...]) -> None:
+    hand = Hand.ready().press("left")
+    hand.happens(ev.TagsSeen((read_tag("a", -40), read_tag("b", -50, "b1")))).press("down").happens(ev.TagsSeen(after))
+    assert (hand.press("ok").checks, hand.heard(), under_cursor(hand)) == (0, ["refused"], (b"a", ""))
+    assert hand.press("down", "ok").checks == 1, "a key chooses another one"
+
+
+def test_a_tag_that_has_only_just_become_the_strongest_is_not_checked_by_a_press_for_the_one_before() -> None:
+    hand = Hand.ready().press("left").happens(ev.TagsSeen((read_tag("a", -40), read_tag("b", -50)))).wait(1)
+    hand.happens(ev.TagsSeen((read_tag("a", -40), read_tag("b", -39)))).press("ok")
+    assert (hand.checks, hand.heard(), under_cursor(hand)) == (0, ["refused"], (b"b", ""))
+    hand.happens(ev.TagsSeen((read_tag("a", -40), read_tag("b", -39, "b1")))).wait(0.3).press("ok")
+    assert hand.last_seen.tag is not None
+    assert hand.last_seen.tag.tid == "b1"
 
 
 def test_a_checkpoint_is_silent_for_those_in_order_and_alarms_for_the_others() -> None:
@@ -328,7 +500,7 @@ def test_a_checkpoint_is_silent_for_those_in_order_and_alarms_for_the_others() -
     assert hand.heard() == ["stop"]
     assert isinstance(hand.page, st.Checkpoint)
     assert (hand.page.passed, hand.page.alarms, hand.page.waiting[0][1]) == (8, 1, 3)
-    hand.press("ok")
+    hand.wait(0.5).press("ok")
     assert hand.page.waiting == ()
     assert Watch(on=False) in hand.press("back").did
 
@@ -345,7 +517,8 @@ def test_a_checkpoint_does_not_fall_asleep_and_a_flood_of_alarms_is_bounded() ->
 def test_history_shows_the_last_checks_and_the_counts_are_those_of_the_audit_log() -> None:
     hand = Hand.ready()
     for at in range(60):
-        hand.press("ok").sees(str(at)).answers(result_of(str(at), V.EXPIRED if at % 2 else V.VALID)).press("back")
+        hand.press("ok").sees(str(at)).answers(result_of(str(at), V.EXPIRED if at % 2 else V.VALID))
+        hand.wait(0.5).press("back")
     assert len(hand.state.history) == st.HISTORY
     hand.press("down", "down", "ok")
     assert verdict_of(hand) is V.VALID
@@ -439,7 +612,7 @@ def test_the_trigger_of_a_barcode_engine_begins_a_check_from_wherever_the_office
     hand = Hand.ready().press(*way).happens(engine("car one"))
     assert hand.checks == 1
     assert hand.heard() == ["decoded"]
-    hand.answers(result_of(code=V.FORGED)).happens(engine("car two"))
+    hand.answers(result_of(code=V.FORGED)).wait(0.5).happens(engine("car two"))
     assert (hand.checks, hand.last_seen.code) == (2, b"car two")
 
 
@@ -634,6 +807,7 @@ def test_a_verdict_on_the_panel_always_belongs_to_what_was_checked_and_nobody_is
 def _comes_home(state: State, now: int) -> None:
     """Liveness: from anywhere two held keys and a moment lead back to the trigger."""
     state = replace(step(state, ev.Started(), now)[0])
+    now += CONFIRM_MS
     for touch in (Touch.PRESS, Touch.RELEASE, Touch.PRESS, Touch.HOLD):
         state, _ = step(state, KeyEvent(Key.BACK, touch), now)
     assert isinstance(state.page, st.Ready | st.Off)

@@ -32,7 +32,8 @@ def test_somebody_is_entered_listed_lets_himself_in_and_is_taken_out(tmp_path: P
     assert told == [{"number": "110001", "role": "officer"}, {"number": "110007", "role": "auditor"}]
     file = OfficerFile(home / "officers.json")
     assert file.login("110007", PIN, NOW).role is Role.AUDITOR
-    assert run(home, "remove", "110007").exit_code == 0
+    removed = run(home, "remove", "110007")
+    assert (removed.exit_code, removed.output) == (0, "110007: removed\n")
     with pytest.raises(LoginError):
         file.login("110007", PIN, NOW)
 

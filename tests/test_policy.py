@@ -12,6 +12,20 @@ from verifier.types import WorkMode
 GOOD = json.loads(dump_policy(Policy()))
 
 
+FIRST_VERSION = b"""{
+ "name": "default", "version": 1, "fresh_h": 26, "stale_h": 168, "watch_stale_h": 168, "propagation_h": 24,
+ "live_code_max_age_s": 300, "clock_skew_s": 300
+}"""
+
+
+def test_a_policy_of_the_first_version_loads_for_ever_and_each_of_its_ages_is_needed():
+    assert load_policy(FIRST_VERSION) == Policy()
+    first = json.loads(FIRST_VERSION)
+    for age in first.keys() - {"name", "version"}:
+        with pytest.raises(PolicyError, match=f"policy.{age}: missing"):
+            load_policy(json.dumps({name: value for name, value in first.items() if name != age}).encode())
+
+
 def test_a_policy_survives_the_file():
     policy = Policy(name="night", version=7, fresh=timedelta(hours=20))
     assert load_policy(dump_policy(policy)) == policy

@@ -354,3 +354,14 @@ def test_an_authority_whose_root_names_another_key_makes_no_file(device: Device,
     publisher = Publisher(store, system_clock, keys=PublisherKeys.load(tmp_path / "keys"))
     with pytest.raises(RegistryError, match="another key"):
         make_provisioning(publisher, **device.values())
+
+
+def test_without_a_root_the_command_says_how_one_comes(
+    device: Device, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file.cose").write_bytes(device.file())
+    words = ["--root", str(tmp_path / "none.json"), "--home", str(tmp_path / "home")]
+    assert main(["provision", str(tmp_path / "file.cose"), *words]) == 1
+    how = "none.json: No such file or directory; scripts/install --trust-root, or --root FILE"
+    assert how in capsys.readouterr().err
+    assert (tmp_path / "file.cose").exists()

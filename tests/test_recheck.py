@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -20,8 +21,9 @@ from verifier.audit import read_log, replay
 from verifier.cache.keys import PLATE, plate_bytes
 from verifier.codec.online import MAX_IDS, AskedId, IdKind, ReportReason, decode_request, encode_report
 from verifier.link import Mode
-from verifier.recheck import LONGEST_WAIT, RECHECK_EVERY_MS, report_of
+from verifier.recheck import LONGEST_WAIT, RECHECK_EVERY_MS, Rechecker, report_of
 from verifier.recheck_queue import MAX_WAITING, News, RecheckQueue
+from verifier.trusted_time import Doubt, TrustedTime
 from verifier.types import Month, Plate
 from verifier.verdict import VerdictCode
 
@@ -350,3 +352,203 @@ def test_a_plate_that_nobody_can_hash_is_not_queued_for_ever(world, hand):
     hand.check(Plate("X" * 3, None))
     run(hand)
     assert hand.queue.waiting() == []
+
+
+# ----------------------------------------------------------------------------------- the time of the check counts
+
+
+@pytest.fixture
+def november(tmp_path: Path) -> Iterator[tuple[OnlineWorld, Handset, Plate]]:
+    """Offline on 30 November with data of three days ago, before a car whose month is November."""
+    world = OnlineWorld(now=datetime(2026, 11, 27, 10, 0, tzinfo=UTC))
+    vehicle = world.vehicle()
+    world.authority.registry.vehicles[vehicle.plate] = replace(vehicle, valid_until=Month(2026, 11))
+    world.authority.publish()
+    world.sync(tmp_path)
+    world.now = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+    with world.serving() as url:
+        hand = Handset(world, tmp_path, url, mode=Mode.OFFLINE)
+        yield world, hand, vehicle.plate
+        hand.close()
+
+
+@pytest.mark.parametrize("letter", [False, True])
+def test_who_was_lawful_when_checked_is_told_no_stop_because_the_month_has_ended_since(november, letter):
+    world, hand, plate = november
+    assert hand.check(plate)[0].verdict.code is V.VALID_STALE
+    world.now = datetime(2026, 12, 1, 2, 0, tzinfo=UTC)
+    if letter:
+        world.authority.registry.lapse(plate, Month(2026, 11))
+    (news,) = run(hand).settled
+    assert (news.then, news.now) == (V.VALID_STALE, V.VALID)
+    (report,) = world.reports
+    assert report.now is V.VALID
+    assert all(replay(entry)[1] for entry in read_log(hand.audit))
+
+
+@pytest.mark.parametrize("month", [Month(2026, 10), Month(2026, 12)])
+def test_an_overdue_that_does_not_come_of_the_months_end_is_told_all_the_same(november, month):
+    """Over before the check, or by letter Q of another reason."""
+    world, hand, plate = november
+    hand.check(plate)
+    world.now = datetime(2026, 12, 1, 2, 0, tzinfo=UTC)
+    world.authority.registry.lapse(plate, month)
+    (news,) = run(hand).settled
+    assert news.now is V.EXPIRED
+
+
+def test_a_letter_q_that_the_data_had_at_the_check_does_not_come_of_a_month_that_ended_since(november, tmp_path):
+    world, hand, plate = november
+    world.authority.registry.lapse(plate, Month(2026, 11))
+    world.now = datetime(2026, 11, 27, 11, 0, tzinfo=UTC)
+    world.authority.publish()
+    world.sync(tmp_path)
+    world.now = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+    assert hand.check(plate)[0].verdict.code is V.EXPIRED_UNCONFIRMED
+    world.now = datetime(2026, 12, 1, 2, 0, tzinfo=UTC)
+    (news,) = run(hand).settled
+    assert news.now is V.EXPIRED
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [(datetime(2026, 11, 30, 18, 0, tzinfo=UTC), V.UNDECIDED), (datetime(2026, 11, 30, 14, 0, tzinfo=UTC), V.VALID)],
+)
+def test_by_a_clock_under_suspicion_a_month_that_may_have_ended_since_the_check_is_left_open(november, asked, told):
+    world, hand, plate = november
+    hand.verifier._time = Doubted(hand.audit.with_name("state.db"), world.clock)
+    assert hand.check(plate)[0].verdict.code is V.UNDECIDED
+    world.now = asked
+    (news,) = run(hand).settled
+    assert news.now is told
+
+
+class Doubted(TrustedTime):
+    """A clock that is under suspicion."""
+
+    def doubts(self, now: datetime) -> tuple[Doubt, ...]:
+        return (Doubt.MOVED,)
+
+
+def test_by_a_clock_under_suspicion_no_check_is_too_old_to_be_asked_about(world, hand, tmp_path):
+    check_id = hand.check(world.vehicle().plate)[0].check_id
+    good = world.now
+    world.now += LONGEST_WAIT + timedelta(days=300)
+    world.centre_clock = lambda: good
+    doubting = Rechecker(
+        hand.queue, hand.centre, hand.verifier, world.clock, Doubted(tmp_path / "state.db", world.clock)
+    )
+    hand.centre.choose(Mode.AUTO)
+    (news,) = doubting.run(hand.verifier.standing()).settled
+    assert news.check_id == check_id
+
+
+def test_a_check_by_a_clock_under_suspicion_is_not_too_old_when_the_clock_is_set_right(world, hand, tmp_path):
+    right, world.now = world.now, START - timedelta(days=300)
+    hand.verifier._time = Doubted(tmp_path / "state.db", world.clock)
+    assert hand.queue.add(hand.check(world.vehicle().plate)[0])
+    world.now = right
+    done = run(hand)
+    assert (len(done.settled), done.gone) == (1, 0)
+
+
+def test_a_check_that_the_officer_was_answered_meanwhile_is_not_settled_once_more(world, hand, tmp_path, url):
+    plate = world.vehicle().plate
+    check_id = hand.check(plate)[0].check_id
+
+    def answered_meanwhile(wire: faults.Wire) -> None:
+        wire.read_request()
+        hand.queue.drop(check_id)
+        answer = wire.forward()
+        wire.send(faults.http(200, answer.content, answer.headers["Content-Type"]))
+
+    with fault_proxy(answered_meanwhile, url) as proxy:
+        other = Handset(world, tmp_path, proxy.url)
+        assert other.rechecker.run(other.verifier.standing()).settled == ()
+        other.close()
+    assert [entry["kind"] for entry in read_log(hand.audit)] == ["check"]
+    late = News(check_id=check_id, at=START, then=V.VALID_STALE, now=V.EXPIRED)
+    assert not hand.queue.settle(late, report_of(late, AskedId(IdKind.PLATE, bytes(16)), bytes(16)))
+    assert (hand.queue.news(), hand.queue.outbox(), world.reports) == ([], [], [])
+
+
+# ------------------------------------------------------------------------------------------------- a rotten queue
+
+
+def test_a_flipped_bit_anywhere_in_the_queue_raises_nothing_and_the_next_check_is_queued(world, hand, tmp_path):
+    results = [hand.check(world.vehicle().plate)[0] for _ in range(4)]
+    key, path = world.authority.epoch_key, tmp_path / "flipped.db"
+    queue, next_one = RecheckQueue(path, key), results.pop()
+    for result in results:
+        queue.add(result)
+        news = News(check_id=result.check_id, at=START, then=V.VALID_STALE, now=V.EXPIRED, plate=result.verdict.plate)
+        queue.tell(news)
+        queue.post(report_of(news, AskedId(IdKind.PLATE, bytes(16)), bytes(16)))
+    sound, draw = path.read_bytes(), Random(5)
+    written = [place for place, byte in enumerate(sound) if byte]
+    for place in draw.sample(written, 120):
+        rotten = bytearray(sound)
+        rotten[place] ^= 1 << draw.choice((0, 3, 7))
+        path.write_bytes(rotten)
+        for ask in (queue.waiting, queue.records, queue.news, queue.outbox):
+            ask()
+        assert queue.add(next_one) or queue.add(next_one), place
+        assert next_one.check_id in {number for number, _, _ in queue.waiting()}, place
+        assert next_one.check_id in (queue.records() or ()), place
+        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE seen SET box = 'text'",
+        "UPDATE seen SET box = 7",
+        "UPDATE about SET box = 7",
+        "UPDATE outbox SET report = 7",
+        "UPDATE waiting SET code = CAST(X'FF5A' AS TEXT)",
+        "UPDATE seen SET id = CAST(X'FF5A' AS TEXT)",
+        "ALTER TABLE waiting RENAME COLUMN at TO au",
+    ],
+)
+def test_a_row_of_another_type_or_another_encoding_raises_nothing(world, hand, tmp_path, damage):
+    result = hand.check(world.vehicle().plate)[0]
+    news = News(check_id=result.check_id, at=START, then=V.VALID_STALE, now=V.EXPIRED)
+    hand.queue.tell(news)
+    hand.queue.post(report_of(news, AskedId(IdKind.PLATE, bytes(16)), bytes(16)))
+    with closing(sqlite3.connect(tmp_path / "rechecks.db")) as connection, connection:
+        connection.execute(damage)
+    for ask in (hand.queue.waiting, hand.queue.records, hand.queue.news, hand.queue.outbox):
+        ask()
+    run(hand)
+    assert hand.queue.add(result) or hand.queue.add(result)
+    assert [number for number, _, _ in hand.queue.waiting()] == [result.check_id]
+
+
+def test_a_report_under_another_number_is_not_sent_for_ever(world, hand, tmp_path):
+    news = News(check_id="00" * 16, at=START, then=V.VALID_STALE, now=V.EXPIRED)
+    hand.queue.post(report_of(news, AskedId(IdKind.PLATE, bytes(16)), bytes(16)))
+    with closing(sqlite3.connect(tmp_path / "rechecks.db")) as connection, connection:
+        connection.execute("UPDATE outbox SET id = ?", (bytes(16),))
+    run(hand)
+    assert world.reports == []
+
+
+def test_a_queue_that_another_program_has_locked_is_not_set_aside(world, hand, tmp_path, monkeypatch):
+    hand.check(world.vehicle().plate)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=0))
+    with closing(connect(tmp_path / "rechecks.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert hand.queue.waiting() == []
+    assert len(hand.queue.waiting()) == 1
+
+
+def test_a_mistake_of_ours_ends_no_upkeep_and_is_told_once(hand, capsys):
+    def mistaken() -> None:
+        raise TypeError("a plate would stand here")
+
+    for _ in range(2):
+        hand.upkeep.outlive(mistaken)
+    told = capsys.readouterr().err
+    assert told.count("our mistake: TypeError in test_recheck.py") == 1
+    assert "plate" not in told

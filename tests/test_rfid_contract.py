@@ -26,7 +26,6 @@ from hw.errors import (
     TagProblem,
     UnsupportedError,
 )
-from hw.interfaces import TagReader
 from hw.rfid.driver import Driver
 from hw.rfid.emulator.device import EmulatedReader
 from hw.rfid.emulator.faults import Fault, FaultKind
@@ -111,12 +110,11 @@ def is_read(event: Event) -> bool:
 
 
 def test_it_says_who_it_is_and_confirms_band_and_power(reader):
-    asked: TagReader = reader
     caps = reader.identify()
     assert (caps.antennas >= 1, bool(caps.model), bool(caps.protocols)) == (True, True, True)
     assert reader.get_region() is Region.CHINA_920
     assert reader.get_power() == reader.radio.power_dbm
-    assert asked.health().timeouts == 0
+    assert reader.health().timeouts == 0
 
 
 def test_it_leaves_the_band_for_nobody(reader):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from firmware.settings import MAX_BYTES, ReaderSettings, Settings, SettingsError, load_settings, read_settings
 from hw.rfid.models import MODELS
+from tests.conftest import ROOT
 
 
 def test_an_empty_file_is_the_standard_device() -> None:
@@ -52,7 +54,14 @@ def test_a_device_file_is_no_port_of_a_reader_in_the_network_and_of_any_other_it
         ("[keys]\nup = '5'", "keys.up: a whole number is needed"),
         ("[keys]\nup = true", "keys.up: a whole number is needed"),
         ("[keys]\nup = 99", "GPIO numbers are 0 to 27"),
-        ("[keys]\nup = 6", "two parts on one GPIO"),
+        ("[keys]\nup = 6", "keys.left: two parts on one GPIO, 6 is keys.up too"),
+        ("[sound]\nred = 24", "sound.red: two parts on one GPIO, 24 is panel.dc too"),
+        ("[panel]\nreset = 12", "sound.buzzer: two parts on one GPIO, 12 is panel.reset too"),
+        ("[sound]\nmotor = 7", "sound.motor: two parts on one GPIO, 7 is the panel's spi too"),
+        ("[keys]\nback = 11", "keys.back: two parts on one GPIO, 11 is the panel's spi too"),
+        ("[panel]\nbus = 'i2c'\n[keys]\nup = 3", "keys.up: two parts on one GPIO, 3 is the panel's i2c too"),
+        ("[panel]\ndc = 28", "GPIO numbers are 0 to 27"),
+        ("[panel]\ndc = 0", "panel.dc: 1 to 27"),
         ("[device]\nprovince = 'X'", "device.province: no province"),
         ("[reader]\npower_dbm = 40", "reader.power_dbm: 0 to 33"),
         ("[centre]\nurl = 'https://centre'", r"centre: no such setting"),
@@ -72,6 +81,28 @@ def test_a_device_file_is_no_port_of_a_reader_in_the_network_and_of_any_other_it
 def test_a_mistake_is_named_by_its_place(text: str, problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
         read_settings(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[panel]\nbus = 'i2c'\n[sound]\nred = 24\nmotor = 8\n",
+        "[panel]\nbus = 'simulated'\n[sound]\nred = 24\nmotor = 2\n",
+        "[sound]\nsource = 'none'\nred = 24\n",
+        "[keys]\nsource = 'none'\nup = 12\n",
+    ],
+)
+def test_pins_of_what_is_not_in_use_are_free(text: str) -> None:
+    read_settings(text)
+
+
+def test_the_standard_pins_and_those_of_the_example_leave_the_buses_alone() -> None:
+    for text in ("", (ROOT / "docs/examples/markcheck.toml").read_text(encoding="utf-8")):
+        settings = read_settings(text)
+        parts = (asdict(settings.keys), asdict(settings.sound), asdict(settings.panel))
+        pins = [value for part in parts for value in part.values() if isinstance(value, int)]
+        assert len(pins) == len(set(pins)) == 12
+        assert not set(pins) & {0, 1, 2, 3, 7, 8, 9, 10, 11, 14, 15}  # ID EEPROM, I2C1, SPI0, UART
 
 
 def test_a_bad_file_leaves_the_last_good_one_in_force_and_says_so(tmp_path: Path) -> None:

@@ -115,6 +115,15 @@ def test_the_pins_sound_light_and_shake(factory: MockFactory) -> None:
     outputs.close()
 
 
+def test_outputs_of_which_one_is_not_there_hold_none_of_the_others(factory: MockFactory) -> None:
+    wrong = SoundPins(motor=4000)
+    with pytest.raises(HardwareError, match="sound"):
+        GpioOutputs(wrong, factory)
+    with pytest.raises(HardwareError, match="4000"):  # and not that the buzzer's is in use
+        GpioOutputs(wrong, factory)
+    GpioOutputs(SoundPins(), factory).close()
+
+
 def test_the_battery_is_read_from_sysfs(tmp_path: Path) -> None:
     assert read_power(tmp_path) == PowerReading(None)
     write_power(tmp_path, 57)

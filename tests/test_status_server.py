@@ -783,11 +783,14 @@ def test_one_command_serves_everything_and_devices_are_kept_by_another(tmp_path,
     assert main([*device, "enrol", "h-1"]) == 0
     assert len(capsys.readouterr().out.strip()) == 23
     assert main([*device, "lost", "h-1", "--wipe"]) == 0
+    assert capsys.readouterr().out == "h-1: lost, ordered to erase itself\n"
     assert main([*device, "list", "--json"]) == 0
     known = json.loads(capsys.readouterr().out)
     assert (known["device"], known["state"], known["wipe_ordered"]) == ("h-1", "lost", True)
     assert main([*device, "enrol", "h-1"]) == 1
-    assert "restore it first" in capsys.readouterr().err
+    assert "restore it first: markcheck sandbox device restore h-1" in capsys.readouterr().err
+    assert main([*device, "restore", "h-1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"device": "h-1", "state": "active", "wipe": False}
     for wrong in (["list", "h-1"], ["lost"], ["hold", "h-1", "--wipe"], ["lost", "h-1", "--new-log"]):
         assert main([*device, *wrong]) == 2
     assert main(["sandbox", "device", "list", "--folder", str(tmp_path / "nowhere")]) == 1

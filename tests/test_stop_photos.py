@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from firmware import build
 from firmware.config import Home
 from firmware.eyes import Eyes
 from firmware.fault_frames import FaultFrames
@@ -33,8 +34,10 @@ from tests.officer import Officer, home_of
 from tests.sealed_logs import PRIVATE, write_key
 from tests.test_appliance import NO_CAMERA, check_plate, code_of
 from tests.test_audit_photos import jpeg, small_disk
+from tests.test_plate_entry import presses
 from tests.test_scanner import loaded_by
 from verifier.check import CheckResult, Observation
+from verifier.codec.online import OnlineAnswer
 from verifier.photos import MAX_PHOTO as MOST_STORED
 from verifier.photos import PhotoStore
 from verifier.types import Plate
@@ -217,6 +220,74 @@ def test_a_car_that_only_the_centre_calls_a_stop_has_the_photo_of_its_code(tmp_p
         assert codes_in(opened(home, record)) == {code.encode()}
 
 
+def goes_to_another_car(officer: Officer) -> None:
+    officer.hold("back")
+    officer.press("ok")
+    assert isinstance(officer.page, st.Aim)
+
+
+def looks_at_it_once_more_later(officer: Officer) -> None:
+    goes_to_another_car(officer)
+    officer.ready().press("down", "ok")
+    assert isinstance(officer.page, st.Shown)
+
+
+@pytest.mark.parametrize(
+    ("goes", "why"),
+    [(None, None), (goes_to_another_car, "no frame"), (looks_at_it_once_more_later, "no frame")],
+    ids=["stays", "another car", "another car, then the history"],
+)
+def test_a_plate_that_only_the_centre_calls_a_stop_has_a_photo_only_while_the_officer_has_not_left_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes: Callable[[Officer], None] | None, why: str | None
+) -> None:
+    """What is before the camera afterwards is another car."""
+    monkeypatch.setattr(build, "TOTAL_MS", 30_000)
+    world, gone = OnlineWorld(), threading.Event()
+
+    def after_that(answer: OnlineAnswer) -> OnlineAnswer:
+        gone.wait(30)
+        return answer
+
+    world.spoil = after_that
+    with world.serving() as url:
+        home = home_of(world, tmp_path / "home")
+        write_key(home / "audit-key.pem")
+        (home / "online.toml").write_text(f'url = "{url}"\n')
+        plate = world.vehicle().plate
+        world.now += OLD
+        world.authority.registry.set_status(plate, "C")
+        with closing(Officer(world, home)) as officer:
+            eyes = officer.holds_up().appliance.parts.eyes
+            officer.until(lambda: eyes.frame_s is not None)
+            local = check_plate(officer, plate).shown.outcome.result
+            assert local.verdict.tone is not Tone.STOP
+            if goes is not None:
+                goes(officer)
+            gone.set()
+            officer.until(lambda: bool(photo_records(home)))
+        [record] = photo_records(home)
+        assert (record["id"], record.get("why")) == (local.check_id, why)
+        assert record["of"] == "scene" if why is None else record["name"] is None
+
+
+def test_of_two_cars_of_an_accident_only_the_second_is_before_the_camera_when_both_are_judged(
+    world: OnlineWorld, stolen: Plate, officer: Officer, home: Path
+) -> None:
+    eyes = officer.holds_up().appliance.parts.eyes
+    officer.until(lambda: eyes.frame_s is not None)
+    officer.press("right", "up", *presses(stolen.text))
+    while isinstance(officer.page, st.Typing) and officer.page.kind != stolen.kind:
+        officer.press("right")
+    officer.press("ok")
+    assert isinstance(officer.page, st.Accident)
+    officer.scans(code_of(world))
+    first = officer.shown.outcomes[0].result
+    assert first.verdict.code is V.WANTED
+    officer.until(lambda: bool(photo_records(home)))
+    [record] = photo_records(home)
+    assert (record["id"], record["name"], record["why"]) == (first.check_id, None, "no frame")
+
+
 # -------------------------------------------------------------------------------------------------- parts of it
 
 
@@ -333,7 +404,7 @@ def test_of_two_cars_that_wait_for_the_centre_the_first_has_its_own_photo_too(
         for code, check_id in ((b"first", stop.check_id), (b"second", "0" * 32)):
             waiting.put(frozenset([code]), jpeg())
             photos.judged(Observation(code=code), replace(caution, check_id=check_id), settled=False)
-        photos.late(stop, on_screen=False)
+        photos.late(stop, here=False)
     assert [record["of"] for record in photo_records(tmp_path / "device")] == ["code"]
 
 
@@ -348,9 +419,9 @@ def test_a_stop_that_is_learnt_after_the_screen_was_left_has_the_photo_of_its_co
         photos.judged(Observation(code=b"code"), caution, settled=False)
         if not held_still:
             waiting.drop(b"code")
-        photos.late(replace(stop, check_id="0" * 32), on_screen=False)  # another check's
-        photos.late(stop, on_screen=False)
-        photos.late(stop, on_screen=False)  # twice the same answer is one photo
+        photos.late(replace(stop, check_id="0" * 32), here=False)  # another check's
+        photos.late(stop, here=False)
+        photos.late(stop, here=False)  # twice the same answer is one photo
     folder = tmp_path / "device"
     (record,) = photo_records(folder)
     assert (record["of"] if held_still else record["why"]) == ("code" if held_still else "no frame")

@@ -443,6 +443,18 @@ def test_the_line_that_the_settings_give_to_a_reader_or_an_engine_gets_no_consol
     assert run.returncode == 1
 
 
+def test_new_settings_end_the_console_on_a_line_that_they_give_to_a_part() -> None:
+    """The console asks for its line when it starts, so whatever starts the program anew starts the consoles, too."""
+    for unit in SERVICES:
+        after = [shlex.split(value) for value in lines(unit, "ExecStartPost")]
+        restarted = {
+            name for words in after if "try-restart" in words for name in words[words.index("try-restart") + 1 :]
+        }
+        consoles = any(fnmatch("markcheck-console@ttyUSB0.service", name) for name in restarted)
+        assert consoles is ("markcheck.service" in restarted), unit.name
+        assert consoles or unit.name != "markcheck-provision.service"
+
+
 def test_the_console_of_the_unit_serves_its_line_and_a_hang_up_ends_it_well(appliance: Path, tmp_path: Path) -> None:
     words, variables = by_hand(appliance, CONSOLE, tmp_path / "home")
     ours, theirs = pty.openpty()

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from firmware.machine import checking
+from firmware.machine import checking, modes
 from firmware.settings import SettingsError, read_settings
+from hw.buttons.keys import Key
 from tests import torture_stand_ins
 from tests.conftest import ROOT
 from tests.fuzz_credential import world
@@ -32,7 +33,7 @@ from tests.torture.promises import PROMISES
 from tests.torture.run import NotHereError, Promise, Run
 from tests.torture.runner import prove
 from verifier.types import Plate
-from verifier.verdict import Tone
+from verifier.verdict import Grade, Tone, VerdictCode
 
 
 def small_run(folder: Path, seed: int = 1, **figures: int) -> Run:
@@ -252,6 +253,26 @@ def test_a_verdict_that_never_goes_is_noticed(monkeypatch, capsys):
     monkeypatch.setitem(checking.SHOWN_MS, Tone.CAUTION, 10**9)
     with pytest.raises(AssertionError):
         mirrors.run_machine(screens.Screens, 1, 200, steps=50, shortest=False)
+
+
+def test_a_key_that_takes_a_warning_away_unseen_is_noticed(monkeypatch):
+    monkeypatch.setattr(checking, "CONFIRM_MS", 0)
+    hand = screens.Screens()
+    hand.press(Key.OK)
+    hand.codes(1, mark=True, triggered=False)
+    hand.answer(0, VerdictCode.FORGED, confirm=False, late=False, grade=Grade.ONLINE)
+    with pytest.raises(AssertionError, match="unseen"):
+        hand.press(Key.BACK)
+
+
+def test_a_cursor_that_moves_to_another_tag_by_itself_is_noticed(monkeypatch):
+    monkeypatch.setattr(modes, "_is_tag", lambda before, now: False)
+    hand = screens.Screens()
+    hand.press(Key.LEFT)
+    hand.tags({0: (-40, False), 1: (-50, False)})
+    hand.press(Key.DOWN)
+    with pytest.raises(AssertionError, match="by itself"):
+        hand.tags({0: (-40, False), 1: (-50, True)})
 
 
 def test_nobody_unknown_gets_anything_done_at_the_console():

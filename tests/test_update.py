@@ -359,6 +359,17 @@ def test_what_a_device_lacks_anyway_is_no_fault_of_a_release_and_what_it_cannot_
     assert problems(config, home) == []
 
 
+def test_a_release_whose_panel_lacks_a_library_of_its_bus_does_not_work_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, demo = tmp_path / "markcheck.toml", (ROOT / "docs/examples/demo.toml").read_text()
+    for bus, library in (("spi", "spidev"), ("i2c", "smbus2")):
+        monkeypatch.setitem(sys.modules, library, None)
+        config.write_text(demo.replace('bus = "simulated"', f'bus = "{bus}"'))
+        (problem,) = problems(config, tmp_path / "home")
+        assert problem.startswith(f"{library}: ")
+
+
 # ------------------------------------------------------------------------------------------------------ power cuts
 
 CUT = """

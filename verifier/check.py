@@ -55,7 +55,7 @@ from verifier.types import (
     WatchHit,
     same_plate,
 )
-from verifier.verdict import Action, Age, Tone, Verdict, VerdictCode
+from verifier.verdict import LOUD, Action, Age, Verdict, VerdictCode
 from verifier.vin import Vin
 
 
@@ -135,7 +135,6 @@ class _Rules:
 
 
 _NO_VIN = "VIN: not compared; there is no proven credential and no word of the centre, or it seems to be mistyped"
-_LOUD = frozenset({Tone.CAUTION, Tone.STOP})
 _CARD_CHARACTERS = frozenset("0123456789ABCDEF")
 _MAX_CARD_INPUT = 24  # characters, before the gaps are taken out
 _TRIES = 3  # generations that may come and go during one check
@@ -247,7 +246,7 @@ class Verifier:
         verdict = decide(evidence, self._rules.policy, now)
         plate, cache = evidence.plate_seen, evidence.cache
         known = evidence.tag is not None and evidence.tag.record is TagRecord.BOUND
-        if not seen.card or known or plate is None or (verdict.tone in _LOUD and _has_record(cache)):
+        if not seen.card or known or plate is None or (verdict.tone in LOUD and _has_record(cache)):
             return evidence, verdict
         # Where the data could have given it, the doubt stays in the evidence: the centre is not asked about cards.
         doubt = TagEvidence(auth=TagAuth.UNSUPPORTED, tid="", plate=None, suspicions=(TagSuspicion.OTHER_CARD,))

@@ -45,14 +45,16 @@ class HotFollower(Generic[F_co]):
         self._due: int | None = None  # at once
         self._asked: int | None = None
         self._failures = 0
-        self._seq = 0
+        self._seq = 0  # of a list that was verified
+        self._tried = 0  # what was hinted at last when a fetch was hastened
         self._runs = False
         self._hinted = 0  # while a fetch runs
 
     def hint(self, hot_seq: int) -> None:
         """The centre knows a hot list of this number. A claim: it hastens a fetch, and no more than one in 5 s."""
         with self._lock:
-            if hot_seq <= self._seq:
+            # One number hastens once: it may be that of another region's list, or a lie.
+            if hot_seq <= self._seq or hot_seq == self._tried:
                 return
             if self._runs:  # which may have been answered before
                 self._hinted = max(self._hinted, hot_seq)
@@ -60,7 +62,7 @@ class HotFollower(Generic[F_co]):
                 self._hasten(hot_seq, self._due)
 
     def _hasten(self, hot_seq: int, due: int) -> None:
-        self._seq = hot_seq  # one number hastens once: it may be that of another region's list
+        self._tried = hot_seq
         self._due = min(due, max(self._now(), (self._asked or 0) + LEAST_MS))
 
     def due_in_ms(self) -> int:

@@ -67,14 +67,15 @@ _AGES = {
     "live_code_max_age_s": ("live_code_max_age", "seconds"),
     "clock_skew_s": ("clock_skew", "seconds"),
 }
-_OPTIONAL_AGES = frozenset({"trust_stale_h"})  # not in files of earlier versions
+# The ages of the first version, for ever: a later one may be missing, because published policies do not have it.
+_REQUIRED = frozenset({"fresh_h", "stale_h", "watch_stale_h", "propagation_h", "live_code_max_age_s", "clock_skew_s"})
 _MAX_SECONDS = 366 * 86400
 
 
 def load_policy(data: bytes) -> Policy:
     """Read a policy file; PolicyError names the setting that is wrong.
 
-    JSON with name, version and the ages; the trust list's age, look-up limit, roles, mode and modes may be left out.
+    JSON with name, version and the ages of the first version; whatever came later may be left out.
     """
     if len(data) > MAX_POLICY_BYTES:
         raise PolicyError(f"policy: longer than {MAX_POLICY_BYTES} bytes")
@@ -94,7 +95,7 @@ def load_policy(data: bytes) -> Policy:
     ages: dict[str, Any] = {
         field: _age(raw.get(setting), setting, unit)
         for setting, (field, unit) in _AGES.items()
-        if setting in raw or setting not in _OPTIONAL_AGES
+        if setting in raw or setting in _REQUIRED
     }
     lookups = raw.get("lookups_per_hour", Policy().lookups_per_hour)
     if type(lookups) is not int or lookups < 1:

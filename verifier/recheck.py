@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from verifier.audit import recorded
@@ -19,6 +21,8 @@ from verifier.decide import decide
 from verifier.errors import AuditError, FetchError, StatusError, VerifierError
 from verifier.online import Centre, Exchange, Inquiry, Outcome, Standing, boottime_ms, questions
 from verifier.recheck_queue import News, RecheckQueue, seconds_of
+from verifier.trusted_time import TrustedTime
+from verifier.types import Evidence, Month, OnlineEvidence, StatusLetter
 from verifier.verdict import VerdictCode
 
 LONGEST_WAIT = timedelta(days=14)
@@ -41,10 +45,13 @@ class Rechecker:
 
     Not for the thread that serves the officer: `run` waits for the network. What the centre cannot answer yet goes on
     waiting; what it can is recorded beside its check, and told to the officer (`RecheckQueue.news`) and to the centre.
+    By a clock that `time` doubts no check is too old; without it the clock is believed.
     """
 
-    def __init__(self, queue: RecheckQueue, centre: Centre, verifier: Verifier, clock: Clock) -> None:
-        self._queue, self._centre, self._verifier, self._clock = queue, centre, verifier, clock
+    def __init__(
+        self, queue: RecheckQueue, centre: Centre, verifier: Verifier, clock: Clock, time: TrustedTime | None = None
+    ) -> None:
+        self._queue, self._centre, self._verifier, self._clock, self._time = queue, centre, verifier, clock, time
         self._tell: Callable[[CheckResult], None] = lambda result: None
 
     def tells(self, tell: Callable[[CheckResult], None]) -> None:
@@ -79,12 +86,11 @@ class Rechecker:
     ) -> list[_Case]:
         """What can be asked about; the rest is taken out."""
         now = self._clock()
+        oldest = now - LONGEST_WAIT if self._time is None or not self._time.doubts(now) else None
         cases = []
         for number, at, then in waiting:
             record = records.get(number)
-            case = None
-            if record is not None and now - at <= LONGEST_WAIT:
-                case = self._case(record, at, then, standing, now)
+            case = None if record is None else self._case(record, at, then, standing, oldest)
             if case is None:
                 self._queue.drop(number)
             else:
@@ -92,15 +98,19 @@ class Rechecker:
         return cases
 
     def _case(
-        self, record: dict[str, Any], at: datetime, then: VerdictCode, standing: Standing, now: datetime
+        self, record: dict[str, Any], at: datetime, then: VerdictCode, standing: Standing, oldest: datetime | None
     ) -> _Case | None:
+        """The check as it was, at its own time. None when it waited since before `oldest`, if both clocks are believed,
+        and for what cannot be asked about."""
         try:
-            evidence, _, policy = recorded(record)
+            evidence, when, policy = recorded(record)
         except AuditError:
             return None
-        verdict = decide(evidence, policy, now)
+        if oldest is not None and evidence.clock_trusted and at < oldest:
+            return None
+        verdict = decide(evidence, policy, when)
         result = CheckResult(
-            check_id=record["id"], verdict=verdict, evidence=evidence, now=now, policy=policy, earliest=now
+            check_id=record["id"], verdict=verdict, evidence=evidence, now=when, policy=policy, earliest=when
         )
         if not names_a_vehicle(result):
             return None
@@ -112,9 +122,10 @@ class Rechecker:
     def _settle(self, case: _Case, exchange: Exchange) -> News | None:
         """What became of a check; None when the centre cannot say yet, or when that could not be kept."""
         outcome = Outcome(evidence=self._centre.understand(case.inquiry, exchange), exchange=exchange)
-        if not outcome.answered:
+        if not outcome.answered or not self._queue.waits(case.result.check_id):  # answered late, it is out meanwhile
             return None
-        late = self._verifier.upgrade(case.result, outcome.evidence, outcome.sources)
+        online = of_that_day(outcome.evidence, case.result.evidence, case.result.now)
+        late = self._verifier.upgrade(case.result, online, outcome.sources)
         verdict = late.verdict
         news = News(
             check_id=late.check_id, at=case.at, then=case.then, now=verdict.code, tone=verdict.tone, plate=verdict.plate
@@ -149,12 +160,26 @@ class Upkeep:
         self._centre, self._verifier, self._rechecker = centre, verifier, rechecker
         self._now = monotonic_ms
         self._due = 0
+        self._told: set[str] = set()
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set."""
         while not stop.wait(STEP_S):
-            with suppress(OSError, VerifierError):  # tried again
-                self.step()
+            self.outlive(self.step)
+
+    def outlive(self, work: Callable[[], None]) -> None:
+        """Do it; what fails is tried again. A mistake of ours is told once each, and stops nothing else: this thread
+        is never begun again, and what it dies of would wait on the card for the next one."""
+        try:
+            work()
+        except (OSError, VerifierError):
+            pass
+        except Exception as exc:  # noqa: BLE001 - the outermost edge of the thread
+            place = traceback.extract_tb(exc.__traceback__)[-1]
+            told = f"{type(exc).__name__} in {Path(place.filename).name}, line {place.lineno}"
+            if told not in self._told:
+                self._told.add(told)
+                print(f"markcheck: our mistake: {told} (upkeep)", file=sys.stderr)
 
     def step(self) -> None:
         """What is due now; waits for the network, and does nothing in offline mode."""
@@ -175,6 +200,30 @@ def names_a_vehicle(result: CheckResult) -> bool:
     seen = result.evidence
     by_tag = seen.tag is not None and seen.tag.plate is not None
     return seen.plate_seen is not None or by_tag or result.credential is not None
+
+
+def of_that_day(online: OnlineEvidence, seen: Evidence, at: datetime) -> OnlineEvidence:
+    """What the centre says of the vehicle today, for a verdict of `at`, when `seen` was seen.
+
+    Months, insurance and lifetimes are judged at the time of the check: whoever was lawful then is told no stop because
+    a month has ended since. So the centre's time, which would take the place of the clock's (R5), is left out, and
+    letter Q too where the month that it repeats had not ended yet, unless the data of then had it already. Where the
+    clock was under suspicion nobody knows when the check was; the centre's time counts then, unless a month has ended
+    since the data of that check.
+    """
+    vehicle = online.answer.vehicle if online.answer is not None else None
+    earliest = at if seen.clock_trusted else seen.cache.as_of
+    month, today = vehicle.inspection_valid_until if vehicle is not None else None, online.server_time
+    ended = month is not None and today is not None and month < Month.at(today)
+    ended_since = ended and month is not None and (earliest is None or not month < Month.at(earliest))
+    if not seen.clock_trusted and not ended_since:
+        return online
+    before = seen.cache.answer.vehicle if seen.cache.answer is not None else None
+    new = before is None or StatusLetter.OVERDUE not in before.status
+    if online.answer is not None and vehicle is not None and ended_since and new:
+        status = (vehicle.status - {StatusLetter.OVERDUE}) or frozenset({StatusLetter.NORMAL})
+        online = replace(online, answer=replace(online.answer, vehicle=replace(vehicle, status=status)))
+    return replace(online, server_time=None)
 
 
 def report_of(news: News, vehicle: AskedId, key_check: bytes) -> Report:

@@ -81,9 +81,10 @@ class RecheckQueue:
         with suppress(sqlite3.Error, OSError):
             with self._transaction() as connection:
                 connection.execute("INSERT OR REPLACE INTO waiting VALUES (?, ?, ?)", row)
-                _keep_newest(connection, "waiting", MAX_WAITING)
                 sealed = (result.check_id, self._box.close(result.check_id, _seen(result)))
                 connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", sealed)
+                _read_back(connection, row, sealed)
+                _keep_newest(connection, "waiting", MAX_WAITING)
                 _drop_unwanted(connection)
             return True
         return False
@@ -110,20 +111,30 @@ class RecheckQueue:
         """Number, time and verdict of each check that waits, oldest first."""
         return [(number, at, code) for number, at, (code, *_) in self._rows("waiting")]
 
-    def settle(self, news: News, report: Report) -> bool:
-        """Take a check out, and the report of it in; one whose verdict changed becomes news. Whether it is on disk."""
-        with suppress(sqlite3.Error, OSError):
-            self._settle(news, report)
-            return True
+    def waits(self, check_id: str) -> bool:
+        """Whether this check still waits: the officer may have been answered meanwhile."""
+        with suppress(sqlite3.Error, OSError), self._transaction() as connection:
+            return connection.execute("SELECT 1 FROM waiting WHERE id = ?", (check_id,)).fetchone() is not None
         return False
 
-    def _settle(self, news: News, report: Report) -> None:
+    def settle(self, news: News, report: Report) -> bool:
+        """Take a check out, and the report of it in; one whose verdict changed becomes news. Whether it is on disk.
+
+        Nothing happens to a check that does not wait any more.
+        """
+        with suppress(sqlite3.Error, OSError):
+            return self._settle(news, report)
+        return False
+
+    def _settle(self, news: News, report: Report) -> bool:
         with self._transaction() as connection:
-            connection.execute("DELETE FROM waiting WHERE id = ?", (news.check_id,))
+            if connection.execute("DELETE FROM waiting WHERE id = ?", (news.check_id,)).rowcount == 0:
+                return False
             _drop_unwanted(connection)
             _post(connection, report)
             if news.now is not news.then:
                 self._tell(connection, news)
+        return True
 
     def tell(self, news: News) -> None:
         """The officer is to be told of this, whoever found it out."""
@@ -176,8 +187,8 @@ class RecheckQueue:
     def outbox(self) -> list[Report]:
         """What the centre has given no receipt for yet, oldest first."""
         with suppress(sqlite3.Error, OSError), self._transaction() as connection:
-            rows = connection.execute("SELECT report FROM outbox ORDER BY at, id").fetchall()
-            return [report for (data,) in rows if (report := _readable(data)) is not None]
+            rows = connection.execute("SELECT id, report FROM outbox ORDER BY at, id").fetchall()
+            return [report for number, data in rows if (report := _readable(number, data)) is not None]
         return []
 
     def delivered(self, report: Report) -> None:
@@ -192,7 +203,7 @@ class RecheckQueue:
             return [
                 (number, datetime.fromtimestamp(at, UTC), tuple(VerdictCode(code) for code in codes))
                 for number, at, *codes in rows
-                if _CODES.issuperset(codes)  # another version's are not read
+                if type(number) is str and _CODES.issuperset(codes)  # another version's are not read
             ]
         return []
 
@@ -202,11 +213,13 @@ class RecheckQueue:
         try:
             with self._opened() as connection:
                 yield connection
-        except sqlite3.DatabaseError as exc:
-            if not isinstance(exc, sqlite3.OperationalError):
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as exc:  # the latter of a schema that is no UTF-8
+            if _is_damage(exc):
                 self._path.replace(self._path.with_suffix(".bad"))  # the next one begins anew
                 self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
-            raise
+            if isinstance(exc, sqlite3.Error):
+                raise
+            raise sqlite3.DatabaseError("the schema is no UTF-8") from exc
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -223,18 +236,39 @@ def seconds_of(moment: datetime) -> int:
     return max(1, min(int(moment.timestamp()), _LATEST))
 
 
-def _readable(data: bytes) -> Report | None:
-    """None for another version's, which must not hold up the others."""
+def _readable(number: object, data: object) -> Report | None:
+    """None for another version's and for a damaged one, which must not hold up the others."""
+    if type(data) is not bytes:
+        return None
     try:
-        return decode_report(data)
+        report = decode_report(data)
     except OnlineFormatError:
         return None
+    return report if report.report_id == number else None  # under another number no receipt could take it out
+
+
+def _is_damage(exc: Exception) -> bool:
+    """Whether it is the file that is wrong, and not the disk, or another program that has it locked.
+
+    Our statements are right: where SQLite takes one for an error, it is the schema that is damaged. The module itself
+    says of a text that it is no UTF-8, with no code.
+    """
+    if not isinstance(exc, sqlite3.OperationalError):
+        return True
+    return getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF == sqlite3.SQLITE_ERROR
 
 
 def _post(connection: sqlite3.Connection, report: Report) -> None:
     row = (report.report_id, int(report.checked_at.timestamp()), encode_report(report))
     connection.execute("INSERT OR REPLACE INTO outbox VALUES (?, ?, ?)", row)
     _keep_newest(connection, "outbox", MAX_OUTBOX)
+
+
+def _read_back(connection: sqlite3.Connection, row: tuple[str, int, str], sealed: tuple[str, bytes]) -> None:
+    """What a damaged page swallows is not queued: DatabaseError."""
+    found = "SELECT * FROM waiting WHERE id = ?", "SELECT * FROM seen WHERE id = ?"
+    if [connection.execute(one, row[:1]).fetchone() for one in found] != [row, sealed]:
+        raise sqlite3.DatabaseError("what was written is not there")
 
 
 def _keep_newest(connection: sqlite3.Connection, table: str, limit: int) -> None:
@@ -271,8 +305,10 @@ class _Box:
         nonce = secrets.token_bytes(_NONCE)
         return nonce + self._cipher.encrypt(nonce, json.dumps(record).encode(), check_id.encode())
 
-    def open(self, check_id: str, box: bytes) -> dict[str, Any] | None:
-        """None for what another shift's key closed, or a damaged one."""
+    def open(self, check_id: object, box: object) -> dict[str, Any] | None:
+        """None for what another shift's key closed, or a damaged one: SQLite keeps the type with each value."""
+        if type(check_id) is not str or type(box) is not bytes:
+            return None
         with suppress(InvalidTag, ValueError):
             record: dict[str, Any] = json.loads(self._cipher.decrypt(box[:_NONCE], box[_NONCE:], check_id.encode()))
             return record

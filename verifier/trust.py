@@ -10,7 +10,7 @@ from typing import Any
 from verifier.codec import cbor
 from verifier.errors import CodeError, TrustListError
 from verifier.signature import PublicKey, load_public_key
-from verifier.types import Algorithm, KeyId, KeyRole, KeyState
+from verifier.types import Algorithm, CodeFault, KeyId, KeyRole, KeyState
 
 MAX_BYTES = 4 * 1024 * 1024
 ANY_REGION = "*"
@@ -42,6 +42,14 @@ class TrustedKey:
     def covers(self, plate_text: str) -> bool:
         """Whether this key may sign for such a plate."""
         return any(region == ANY_REGION or plate_text.startswith(region) for region in self.regions)
+
+    def fault_at(self, signed: float, now: float) -> CodeFault | None:
+        """Why a signature of this key at that moment proves nothing now; None when it does."""
+        if self.state is KeyState.COMPROMISED:
+            return CodeFault.KEY_COMPROMISED
+        if not self.not_before <= signed <= self.not_after:
+            return CodeFault.KEY_WINDOW
+        return CodeFault.KEY_RETIRED if now > self.until else None
 
 
 class TrustList:

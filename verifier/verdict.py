@@ -28,8 +28,14 @@ class Tone(Code):
     STOP = "stop"
 
 
+LOUD = frozenset({Tone.CAUTION, Tone.STOP})
+"""The tones that hold a vehicle up."""
+
+
 class VerdictCode(Code):
     """All verdicts, in order of precedence (the last three reading faults share one rank)."""
+
+    # A new one: docs/developers.md, "A verdict". `ANSWERS` of roles.py and `_SETTLED` of late.py decide about it, too.
 
     WANTED = "WANTED"
     FORGED = "FORGED"

@@ -13,10 +13,12 @@ from verifier.codec.credential import HolderKey, SignedCredential, decode, parse
 from verifier.errors import CodeError, UntrustedError
 from verifier.signature import PublicKey, load_public_key, verify_with
 from verifier.trust import TrustList
-from verifier.types import Algorithm, CodeFault, Credential, KeyRole, KeyState, PresentationMode
+from verifier.types import Algorithm, CodeFault, Credential, KeyRole, PresentationMode
 
-CLOCK_SKEW = 30  # seconds a credential or a live code may lie in the future
-LIVE_CODE_AGE = 90  # seconds a live code counts as fresh
+# The format's own limits (docs/credential-format.md), equal for every verifier; the policy's `clock_skew` and
+# `live_code_max_age` are for the verdict (`verifier.facts`) and do not move these.
+FORMAT_SKEW = 30  # seconds a credential or a live code may lie in the future
+FORMAT_LIVE_AGE = 90  # seconds a live code counts as fresh
 LONGEST_LIFE = {
     PresentationMode.LIVE: 35 * 86400,
     PresentationMode.STORED: 31 * 86400,
@@ -77,18 +79,13 @@ def _verify_issuer(sign1: Sign1, trust: TrustList, now: float) -> tuple[Credenti
     if fault := _unproved(sign1, key.alg, key.public):
         raise UntrustedError(fault, claims=_unproven_claims(sign1))
     credential, holder = parse_claims(sign1.payload)
-    issued = credential.issued_at.timestamp()
-    if key.state is KeyState.COMPROMISED:
-        fault = CodeFault.KEY_COMPROMISED
-    elif credential.issuer != key.issuer or not key.covers(credential.plate.text):
+    lawful = credential.issuer == key.issuer and key.covers(credential.plate.text)
+    fault = key.fault_at(credential.issued_at.timestamp(), now)
+    if fault is not CodeFault.KEY_COMPROMISED and not lawful:
         fault = CodeFault.JURISDICTION
-    elif not key.not_before <= issued <= key.not_after:
-        fault = CodeFault.KEY_WINDOW
-    elif now > key.until:
-        fault = CodeFault.KEY_RETIRED
-    else:
-        return credential, holder
-    raise UntrustedError(fault, claims=credential)
+    if fault:
+        raise UntrustedError(fault, claims=credential)
+    return credential, holder
 
 
 def _life(credential: Credential, now: float) -> CodeFault | None:
@@ -97,7 +94,7 @@ def _life(credential: Credential, now: float) -> CodeFault | None:
     begin = credential.not_before.timestamp() if credential.not_before else issued
     if end - issued > LONGEST_LIFE[credential.mode or PresentationMode.STORED]:
         return CodeFault.LIFETIME
-    if max(begin, issued) > now + CLOCK_SKEW:
+    if max(begin, issued) > now + FORMAT_SKEW:
         return CodeFault.NOT_YET_VALID
     return CodeFault.EXPIRED if now >= end else None
 
@@ -109,14 +106,14 @@ def _verify_presentation(
     assert outer is not None  # noqa: S101 - the caller has looked
     assert shown is not None  # noqa: S101 - decoded together with the wrapper
     if credential.mode not in (PresentationMode.LIVE, PresentationMode.STORED):
-        raise UntrustedError(CodeFault.CLAIMS, "presentation of a printed credential", credential)
+        raise UntrustedError(CodeFault.CLAIMS, "presentation of a credential whose mode takes none", credential)
     if outer.kid is None:
         _check_holder(outer, holder, credential)
     else:
         _check_freshness_key(outer, trust, shown, now, credential)
     if shown < credential.issued_at.timestamp():
         raise UntrustedError(CodeFault.CLAIMS, "shown before it was issued", credential)
-    late = not -CLOCK_SKEW <= now - shown <= LIVE_CODE_AGE
+    late = not -FORMAT_SKEW <= now - shown <= FORMAT_LIVE_AGE
     return VerifiedCredential(
         credential=credential,
         mode=PresentationMode.LIVE,
@@ -140,16 +137,8 @@ def _check_holder(outer: Sign1, holder: HolderKey | None, credential: Credential
 def _check_freshness_key(outer: Sign1, trust: TrustList, shown: int, now: float, credential: Credential) -> None:
     key = trust.find(outer.kid, KeyRole.FRESHNESS)
     if key is None:
-        fault: CodeFault | None = CodeFault.UNKNOWN_KEY
-    elif key.state is KeyState.COMPROMISED:
-        fault = CodeFault.KEY_COMPROMISED
-    elif not key.not_before <= shown <= key.not_after:
-        fault = CodeFault.KEY_WINDOW
-    elif now > key.until:
-        fault = CodeFault.KEY_RETIRED
-    else:
-        fault = _unproved(outer, key.alg, key.public)
-    if fault:
+        raise UntrustedError(CodeFault.UNKNOWN_KEY, claims=credential)
+    if fault := key.fault_at(shown, now) or _unproved(outer, key.alg, key.public):
         raise UntrustedError(fault, claims=credential)
 
 

@@ -14,7 +14,7 @@ from verifier.signature import verify_with
 from verifier.trust import TrustedKey, TrustList
 from verifier.types import SHANGHAI, CodeFault, KeyId, KeyRole, KeyState
 
-CLOCK_SKEW = timedelta(seconds=30)
+FORMAT_SKEW = timedelta(seconds=30)  # the format's, as that of `verify`; not the policy's `clock_skew`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ def _key_fault(key: TrustedKey, certificate: TagCertificate, now: datetime) -> C
         return CodeFault.KEY_WINDOW
     if now.timestamp() > key.until:
         return CodeFault.KEY_RETIRED
-    if issued is not None and issued > (now + CLOCK_SKEW).astimezone(SHANGHAI).date():
+    if issued is not None and issued > (now + FORMAT_SKEW).astimezone(SHANGHAI).date():
         return CodeFault.NOT_YET_VALID
     return None
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -103,55 +103,47 @@ class Wiper:
         return None if before is None else self._carry_out(replace(before, done=False))
 
     def _carry_out(self, record: WipeRecord) -> WipeRecord:
-        files = self._files
-        files.record.parent.mkdir(parents=True, exist_ok=True)
+        """All that can be destroyed, whatever one file does; then the first OSError, and the record is not done."""
+        files, failures = self._files, list[OSError]()
         with suppress(OSError):  # a full card must not save the keys
+            files.record.parent.mkdir(parents=True, exist_ok=True)
             self._keep(record)
         self._step("recorded")
-        self._destroy_keys()
+        for path in files.keys:
+            with _noted(failures):
+                destroy(path)
+            self._step(f"destroyed {path.name}")
         self._forget()
         with suppress(OSError):  # once more: there is room where the keys were, and a running program waits for it
             if self.record() != record:
                 self._keep(record)
-        self._empty_cache()
+        with _noted(failures):
+            self._empty_cache(failures)
         for path in files.data:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                destroy(path)
+            with _noted(failures):
+                _remove(path, destroy)
+        if failures:
+            raise failures[0]
         self._step("data gone")
         done = replace(record, done=True)
         self._keep(done)
         self._step("done")
         return done
 
-    def _destroy_keys(self) -> None:
-        """All that can be destroyed, whatever one of them does; then the first OSError."""
-        failures = []
-        for path in self._files.keys:
-            try:
-                destroy(path)
-            except OSError as exc:
-                failures.append(exc)
-            self._step(f"destroyed {path.name}")
-        if failures:
-            raise failures[0]
-
-    def _empty_cache(self) -> None:
+    def _empty_cache(self, failures: list[OSError]) -> None:
         """All but the lock, which is held: a sync that ran meanwhile would put back what is removed here."""
         if not self._files.cache.exists():
             return
         with exclusive(self._files.cache):
             # First what is in use: no look-up may find half a set.
-            (self._files.cache / schema.CURRENT).unlink(missing_ok=True)
+            with _noted(failures):
+                (self._files.cache / schema.CURRENT).unlink(missing_ok=True)
             self._step("out of use")
             for path in sorted(self._files.cache.iterdir()):
                 if path.name == schema.LOCK:
                     continue
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                with _noted(failures):
+                    _remove(path, Path.unlink)
                 self._step(f"removed {path.name}")
 
     def _keep(self, record: WipeRecord) -> None:
@@ -160,6 +152,25 @@ class Wiper:
             "done": record.done,
         }  # fmt: skip
         replace_file(self._files.record, json.dumps(raw).encode() + b"\n")
+
+
+@contextmanager
+def _noted(failures: list[OSError]) -> Iterator[None]:
+    """What cannot be done is kept for later, and the rest goes on."""
+    try:
+        yield
+    except OSError as exc:
+        failures.append(exc)
+
+
+def _remove(path: Path, file: Callable[[Path], None]) -> None:
+    """A file by `file`, or a folder with all in it that can be removed; then the OSError of what cannot."""
+    if path.is_symlink() or not path.is_dir():
+        file(path)
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        shutil.rmtree(path)
 
 
 def _read(data: bytes | None) -> WipeRecord | None:

@@ -17,7 +17,7 @@ from verifier.recheck_queue import News
 from verifier.roles import Duty, LimitedAnswer, limited_answer
 from verifier.types import Hint, PlateSeen
 from verifier.vehicle_words import vehicle_words
-from verifier.verdict import Tone, View
+from verifier.verdict import Tone, VerdictCode, View
 from verifier.wording import Text
 
 TRIGGER_MS = 3_000  # from the press to a verdict or a named reason
@@ -25,6 +25,7 @@ AIM_MS = 60_000  # then the camera rests
 FOREIGN_MS = 500  # for which a mark is looked for once a foreign code was read
 CHECK_MS = 5_000  # a check that takes longer has failed
 CONFIRM_MS = 400  # a press before that was meant for what stood there before
+WARNINGS = (Tone.CAUTION, Tone.STOP)
 ANSWER_MS = 15_000  # for which a limited answer is shown
 SHOWN_MS: dict[Tone, int | None] = {Tone.PASS: 5_000, Tone.NOTE: 15_000, Tone.CAUTION: 15_000, Tone.STOP: None}
 PART = "check"  # of the banner that a check had no answer
@@ -114,12 +115,9 @@ def checked(state: State, page: st.Page, event: ev.Checked, now_ms: int) -> Step
     if isinstance(page, st.Checking) and page.number == event.number and len(page.seen) == len(event.results):
         pairs = zip(page.seen, event.results, strict=True)
         outcomes = tuple(Outcome(number=event.number, seen=car, result=result) for car, result in pairs)
-        state = replace(state, faults={part: problem for part, problem in state.faults.items() if part != PART})
-        return _answered(remembered(state, outcomes), outcomes, now_ms)
-    if not event.late and all(one.number != event.number for one in state.history):  # the officer has not waited for it
-        pairs = zip(event.seen or (Observation(),) * len(event.results), event.results, strict=True)
-        unseen = (Outcome(number=event.number, seen=car, result=result) for car, result in pairs)
-        return remembered(state, tuple(unseen)), ()
+        return _answered(remembered(_without_banner(state), outcomes), outcomes, now_ms)
+    if not event.late and all(one.number != event.number for one in state.history):
+        return _unwaited(state, page, event, now_ms)
     before, state = state.history, replace(state, history=_renewed(state.history, event))
     if isinstance(page, st.Answer) and page.number == event.number:
         return replace(state, page=replace(page, answer=_limited(event.results[0]))), ()
@@ -131,6 +129,28 @@ def checked(state: State, page: st.Page, event: ev.Checked, now_ms: int) -> Step
         return replace(state, page=replace(page, outcomes=outcomes, sheet=sheet)), ()
     shown = replace(page, outcomes=outcomes, since_ms=now_ms, sheet=0)
     return lit(replace(state, page=shown, touched_ms=now_ms), Light.ON, Play(_tone(event.results)))
+
+
+def _unwaited(state: State, page: st.Page, event: ev.Checked, now_ms: int) -> Step:
+    """A verdict after the time for it. A warning comes up where the officer was just told that nothing was checked and
+    has begun nothing else; elsewhere it is news. All others are in the history and nowhere else."""
+    pairs = zip(event.seen or (Observation(),) * len(event.results), event.results, strict=True)
+    outcomes = tuple(Outcome(number=event.number, seen=car, result=result) for car, result in pairs)
+    is_last, told = event.number == state.numbers, PART in state.faults
+    state = remembered(_without_banner(state) if is_last else state, outcomes)
+    warnings = [one.result for one in outcomes if one.result.verdict.tone in WARNINGS]
+    if not warnings:
+        return state, ()
+    stands = isinstance(page, st.Ready) and is_last and told and now_ms - state.touched_ms < ANSWER_MS
+    if not stands or not event.seen or view_of(state, event.results) is not View.FULL:
+        return state, tuple(Missed(_news(VerdictCode.UNDECIDED, result)) for result in warnings)
+    state, effects = _answered(state, outcomes, now_ms)
+    return lit(replace(state, touched_ms=now_ms), Light.ON, *effects)
+
+
+def _without_banner(state: State) -> State:
+    """The state without the banner of a check that had no answer."""
+    return replace(state, faults={part: problem for part, problem in state.faults.items() if part != PART})
 
 
 def _answered(state: State, outcomes: tuple[Outcome, ...], now_ms: int) -> Step:
@@ -169,18 +189,21 @@ def _renewed(outcomes: tuple[Outcome, ...], event: ev.Checked) -> tuple[Outcome,
 def _missed(before: tuple[Outcome, ...], after: tuple[Outcome, ...]) -> tuple[Effect, ...]:
     """What the officer would go on believing: verdicts that have another word now."""
     pairs = zip(before, after, strict=True)
-    return tuple(Missed(_news(old, new)) for old, new in pairs if _word(old) != _word(new))
+    return tuple(Missed(_news(_code(old), new.result)) for old, new in pairs if _word(old) != _word(new))
 
 
 def _word(outcome: Outcome) -> Text:
     return headline_of(outcome.result.verdict.code, outcome.result.verdict.tone)
 
 
-def _news(old: Outcome, new: Outcome) -> News:
-    verdict = new.result.verdict
+def _code(outcome: Outcome) -> VerdictCode:
+    return outcome.result.verdict.code
+
+
+def _news(then: VerdictCode, result: CheckResult) -> News:
+    verdict = result.verdict
     return News(
-        check_id=new.result.check_id, at=new.result.now, then=old.result.verdict.code, now=verdict.code,
-        tone=verdict.tone, plate=verdict.plate,
+        check_id=result.check_id, at=result.now, then=then, now=verdict.code, tone=verdict.tone, plate=verdict.plate
     )  # fmt: skip
 
 
@@ -195,27 +218,48 @@ def _tone(results: tuple[CheckResult, ...]) -> Tone:
 
 
 def remembered(state: State, outcomes: tuple[Outcome, ...]) -> State:
-    """The state with these checks in the history; the day's counts come from the audit log."""
-    return replace(state, history=(*outcomes, *state.history)[: st.HISTORY])
+    """The state with these checks in the history, whose cursor stays on its check; the day's counts come from the audit
+    log."""
+    history = (*outcomes, *state.history)[: st.HISTORY]
+    if isinstance(page := state.page, st.HistoryList) and state.history:
+        state = replace(state, page=replace(page, cursor=min(page.cursor + len(outcomes), len(history) - 1)))
+    return replace(state, history=history)
 
 
 def waiting(state: State, page: st.Checking, event: ev.Tick, now_ms: int) -> Step:
     """The program answers a check or says why not; should it do neither, the officer is not left waiting."""
     if now_ms - page.since_ms < CHECK_MS:
         return state, ()
-    state, effects = home(replace(state, faults={**state.faults, PART: "no answer"}))
+    state, effects = home(replace(state, faults={**state.faults, PART: "no answer"}, touched_ms=now_ms))
     return state, (*effects, Play(Signal.REFUSED))
 
 
 # ------------------------------------------------------------------------------------------------- a verdict
 
 
+def warning(page: st.Page) -> tuple[object, ...]:
+    """What no key may take away, or answer, that was meant for what stood there before: a stop, a caution, a plate to
+    confirm, the alarm of a lane. Empty without any."""
+    if isinstance(page, st.Checkpoint):
+        return page.waiting[:1]
+    results = [one.result for one in page.outcomes] if isinstance(page, st.Shown) else []
+    return tuple(
+        (result.check_id, result.verdict.code, result.verdict.tone, result.plate_to_confirm)
+        for result in results
+        if result.verdict.tone in WARNINGS or result.plate_to_confirm is not None
+    )
+
+
+def too_soon(state: State, now_ms: int) -> bool:
+    """Whether a key was meant for what stood there before the warning."""
+    came_ms = state.warned_ms if warning(state.page) else None
+    return came_ms is not None and now_ms - came_ms < CONFIRM_MS
+
+
 def shown_ok(state: State, page: st.Shown, event: object, now_ms: int) -> Step:
     """Confirm the plate where that is asked for, else the next car."""
     plate = page.outcome.result.plate_to_confirm
     if len(page.outcomes) == 1 and plate is not None:
-        if now_ms - page.since_ms < CONFIRM_MS:
-            return state, ()
         confirmed = PlateSeen(plate=plate, confirmed=True)
         return _check(state, (replace(page.outcome.seen, plate_seen=confirmed),), now_ms)
     if state.mode is Mode.ACCIDENT:

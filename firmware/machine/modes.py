@@ -7,7 +7,7 @@ from dataclasses import replace
 from firmware.choices import BRIGHTNESSES
 from firmware.machine import events as ev
 from firmware.machine import states as st
-from firmware.machine.checking import TURNS, remembered, seen, view_of
+from firmware.machine.checking import CONFIRM_MS, TURNS, remembered, seen, view_of
 from firmware.machine.effects import Dispute, Play, PowerOff, ReadTags, SelfTest, Signal, Sync, UseNetwork, Watch
 from firmware.machine.going import Handler, Step, back, lit, lock, purpose, to, typing
 from firmware.machine.news import opened
@@ -18,7 +18,7 @@ from verifier.adapters import NOTHING_READ
 from verifier.check import Observation
 from verifier.plates import kinds_of, parse_plate
 from verifier.roles import Duty
-from verifier.types import PlateSeen, Purpose
+from verifier.types import PlateSeen, Purpose, TagEvidence
 from verifier.verdict import View
 
 # --------------------------------------------------------------------------------------------- typing a plate
@@ -107,16 +107,25 @@ def tags(state: State, *_: object) -> Step:
 
 
 def tags_seen(state: State, page: st.Tags, event: ev.TagsSeen, now_ms: int) -> Step:
-    """The strongest first; a cursor that was moved stays on its tag."""
+    """The strongest first; a cursor that was moved stays on its tag, until that is gone."""
     strongest = tuple(sorted(event.tags, key=lambda tag: -tag.rssi_dbm))
-    chosen = page.tags[page.cursor].evidence.tid if page.tags and page.cursor else None
-    cursor = next((at for at, tag in enumerate(strongest) if tag.evidence.tid == chosen), 0)
-    return replace(state, page=st.Tags(tags=strongest, cursor=cursor)), ()
+    under = page.tags[page.cursor].evidence if page.tags else None
+    places = [at for at, tag in enumerate(strongest) if under is not None and _is_tag(under, tag.evidence)]
+    moved = page.moved and len(places) == 1  # of two that may be it, neither is
+    cursor = places[0] if moved else 0
+    since_ms = page.since_ms if places == [cursor] else now_ms
+    return replace(state, page=st.Tags(tags=strongest, cursor=cursor, moved=moved, since_ms=since_ms)), ()
+
+
+def _is_tag(before: TagEvidence, now: TagEvidence) -> bool:
+    """Whether it is the tag of before, whose TID may have been read since; a copy has its EPC and another TID."""
+    epcs = [None if tag.seen is None else tag.seen.epc for tag in (before, now)]
+    return epcs[0] == epcs[1] and before.tid in ("", now.tid)
 
 
 def tag_chosen(state: State, page: st.Tags, event: object, now_ms: int) -> Step:
-    """Check the car of the tag under the cursor."""
-    if not page.tags:
+    """Check the car of the tag under the cursor, unless it has only just come there by itself."""
+    if not page.tags or (page.since_ms is not None and now_ms - page.since_ms < CONFIRM_MS):
         return state, (Play(Signal.REFUSED),)
     car = Observation(tag=page.tags[page.cursor].evidence, purpose=purpose(state))
     return seen(state, car, now_ms, Play(Signal.DECODED))
@@ -167,6 +176,8 @@ def looked_up(state: State, page: st.HistoryList, event: object, now_ms: int) ->
 def turned(state: State, page: st.Menu | st.HistoryList | st.Tags | st.Choose, event: KeyEvent, now_ms: int) -> Step:
     """The cursor of a list, round and round."""
     cursor = (page.cursor + TURNS[event.key]) % max(_length(state, page), 1)
+    if isinstance(page, st.Tags):
+        return replace(state, page=replace(page, cursor=cursor, moved=True, since_ms=None)), ()
     return replace(state, page=replace(page, cursor=cursor)), ()
 
 

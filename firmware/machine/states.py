@@ -170,10 +170,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tags:
-    """Tags in the field, the strongest first."""
+    """Tags in the field, the strongest first. The cursor is on the strongest, or on the one that a key has `moved` it
+    to; `since_ms`: when a list put another tag under it, None where a key did."""
 
     tags: tuple[SeenTag, ...] = ()
     cursor: int = 0
+    moved: bool = False
+    since_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +290,7 @@ class State:
     light: Light = Light.ON
     touched_ms: int = 0
     swallowed: Key | None = None  # the key that woke the panel, until it is let go
+    warned_ms: int | None = None  # when the panel's last warning came up (`checking.warning`)
     numbers: int = 0  # checks begun since the start
     first_car: Observation | None = None  # what was seen of car A of an accident, until car B is seen
     history: tuple[Outcome, ...] = ()  # newest first

@@ -26,7 +26,7 @@ def step(state: State, event: ev.Event, now_ms: int) -> Step:
     after, effects = _answered(login.note_ends(state, now_ms), event, now_ms)
     offered = after.mode is state.mode or after.mode in state.offered
     if offered and (type(after.page) is type(state.page) or login.admitted(after)):
-        return _on_its_line(state, after), effects
+        return _warned(state, _on_its_line(state, after), now_ms), effects
     touched = replace(state, touched_ms=after.touched_ms, acted_ms=after.acted_ms, swallowed=after.swallowed)
     return touched, (Play(Signal.REFUSED),)
 
@@ -38,6 +38,12 @@ def _on_its_line(before: State, after: State) -> State:
         return after
     chosen, menu = before.menu[page.cursor], after.menu
     return replace(after, page=replace(page, cursor=menu.index(chosen) if chosen in menu else 0))
+
+
+def _warned(before: State, after: State, now_ms: int) -> State:
+    """Another warning came up, be it in the place of a verdict, or as the next alarm."""
+    shown = checking.warning(after.page)
+    return replace(after, warned_ms=now_ms) if shown and shown != checking.warning(before.page) else after
 
 
 def _answered(state: State, event: ev.Event, now_ms: int) -> Step:
@@ -55,7 +61,8 @@ def _answered(state: State, event: ev.Event, now_ms: int) -> Step:
 
 
 def _touched(state: State, event: KeyEvent, now_ms: int) -> Step:
-    """A key that wakes the panel does nothing else, however long it is held."""
+    """A key that wakes the panel does nothing else, however long it is held; nor does one that comes too soon after a
+    warning. A checkpoint can always be left by a held key: alarms may come without end."""
     state = replace(state, touched_ms=now_ms, acted_ms=now_ms)
     if event.touch is Touch.PRESS:
         woken = state.light is not Light.ON
@@ -64,7 +71,10 @@ def _touched(state: State, event: KeyEvent, now_ms: int) -> Step:
             return lit(state, Light.ON)
     if state.swallowed is event.key or event.touch is Touch.RELEASE:
         return state, ()
-    if event.touch is Touch.HOLD:
+    held = event.touch is Touch.HOLD
+    if checking.too_soon(state, now_ms) and not (held and isinstance(state.page, st.Checkpoint)):
+        return state, ()
+    if held:
         return _held(state, event.key)
     if event.touch is Touch.REPEAT and event.key not in checking.TURNS:
         return state, ()
@@ -90,6 +100,8 @@ def _triggered(state: State, page: st.Page, event: ev.CodesSeen, now_ms: int) ->
     of the next car: no verdict is taken for that of a car whose code was read later."""
     if not event.triggered or isinstance(page, _TYPED_ON | st.Boot | st.Checkpoint) or _is_checked(page, event):
         return state, ()
+    if checking.too_soon(state, now_ms):
+        return state, (Play(Signal.REFUSED),)  # the engine has chirped: its car is not that of the warning
     state, effects = lit(replace(state, touched_ms=now_ms, acted_ms=now_ms), Light.ON)
     if state.mode is not Mode.ACCIDENT:
         state = replace(state, mode=Mode.ROADSIDE)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from gpiozero import Button, Factory
-from gpiozero.exc import GPIOZeroError
 
 from hw.buttons.keys import Key
 from hw.errors import HardwareError
+from hw.pins import pin_errors
 
 Edge = Callable[[Key, bool], None]
 
@@ -30,8 +30,10 @@ class GpioKeys:
                 button.when_released = lambda key=key: edge(key, False)
                 if button.is_pressed:
                     edge(key, True)
-        except (GPIOZeroError, ImportError, OSError) as exc:  # a pin library named and not there is an ImportError
+        except pin_errors() as exc:
             self.close()
+            for key in pins:
+                edge(key, False)  # one that was told as closed would stay so, and be held for ever
             raise HardwareError("keys", f"pin {pin}: {exc}") from exc
 
     def close(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from gpiozero import DigitalOutputDevice, Factory, PWMOutputDevice
-from gpiozero.exc import GPIOZeroError
 
 from hw.errors import HardwareError
+from hw.pins import pin_errors
 from hw.sound.patterns import Beat, Colour
 
 _GREEN = frozenset({Colour.GREEN, Colour.AMBER})
@@ -20,8 +21,8 @@ class SoundPins:
 
     buzzer: int = 12  # a pin with hardware PWM
     green: int = 23
-    red: int = 24
-    motor: int = 25
+    red: int = 22
+    motor: int = 27
 
 
 class GpioOutputs:
@@ -30,11 +31,14 @@ class GpioOutputs:
     def __init__(self, pins: SoundPins = SoundPins(), factory: Factory | None = None) -> None:
         """HardwareError when the machine has no such pins or another program holds them."""
         try:
-            self._buzzer = PWMOutputDevice(pins.buzzer, pin_factory=factory)
-            self._green, self._red, self._motor = (
-                DigitalOutputDevice(pin, pin_factory=factory) for pin in (pins.green, pins.red, pins.motor)
-            )
-        except (GPIOZeroError, ImportError, OSError) as exc:
+            with ExitStack() as stack:
+                self._buzzer = stack.enter_context(PWMOutputDevice(pins.buzzer, pin_factory=factory))
+                self._green, self._red, self._motor = (
+                    stack.enter_context(DigitalOutputDevice(pin, pin_factory=factory))
+                    for pin in (pins.green, pins.red, pins.motor)
+                )
+                stack.pop_all()  # all four are there; else none is held
+        except pin_errors() as exc:
             raise HardwareError("sound", str(exc)) from exc
 
     def put(self, beat: Beat) -> None:
@@ -46,7 +50,7 @@ class GpioOutputs:
             self._green.value = beat.colour in _GREEN
             self._red.value = beat.colour in _RED
             self._motor.value = beat.motor
-        except (GPIOZeroError, OSError) as exc:
+        except pin_errors() as exc:
             raise HardwareError("sound", str(exc)) from exc
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import click
 
 from scripts.cli.console import FILE, write_private
 from scripts.cli.sandbox_devices import open_books
+from scripts.cli.sandbox_options import FOLDER
 from scripts.sandbox.audit_keys import (
     PUBLIC_FILE,
     load_private_key,
@@ -35,13 +36,7 @@ def unsealing(key: Path) -> Callable[[str, bytes], bytes]:
 
 
 @click.command("key")
-@click.option(
-    "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("sandbox"),
-    show_default=True,
-    help="Folder of the sandbox authority.",
-)
+@FOLDER
 def key_command(folder: Path) -> None:
     """The authority's key for sealed logs, made at the first time. A device is given the public half by hand.
 
@@ -59,13 +54,7 @@ def key_command(folder: Path) -> None:
 
 @click.command("received")
 @click.argument("device")
-@click.option(
-    "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("sandbox"),
-    show_default=True,
-    help="Folder of the sandbox authority.",
-)
+@FOLDER
 @click.option("--database", metavar="URL", help="As given to 'sandbox serve'.  [default: in FOLDER]")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A file, mode 0600.")
 def received_command(device: str, folder: Path, database: str | None, out: Path) -> None:

@@ -14,6 +14,7 @@ from firmware.build import open_store, software_version, trusted_time
 from firmware.config import REGION, Home, OnlineSettings, load_audit, load_online
 from firmware.keeper import open_keeper
 from scripts.cli.console import home_option, json_option, print_json, problem
+from scripts.cli.enrol import why_not_enrolled
 from verifier.adapters import online_failure
 from verifier.audit_file import read_lines, start_of
 from verifier.audit_upload import AcknowledgedHead, AuditUploader, Uploaded, purge
@@ -52,6 +53,9 @@ def upload_command(centre: str | None, as_json: bool, home: Home) -> int:
         settings = replace(named, url=centre)
     if settings is None:
         raise click.UsageError("give --centre: this device has no online.toml")
+    if any(path is not None and not path.exists() for path in (settings.certificate, settings.key)):
+        problem(why_not_enrolled(home))
+        return 1
     try:
         done, failure, word = send(home, _poster(settings))
     except FetchError as exc:

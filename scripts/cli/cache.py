@@ -29,9 +29,11 @@ from verifier.repository import check_root
 from verifier.resync import resync
 from verifier.secret_files import write_secret
 from verifier.sync import SyncClient, sync_history
-from verifier.sync_report import HotReport, SyncReport
+from verifier.sync_report import HotReport, KeyNeededError, SyncReport
 from verifier.trust import load_trust_list
 from verifier.trusted_time import TrustedTime, clock_report
+
+KEY_FROM = "run 'markcheck shift begin' (sandbox: --epoch-key FILE)"
 
 
 @click.command()
@@ -112,9 +114,10 @@ def sync(
         try:
             report: SyncReport | HotReport = _until_done(attempt, home) if retry else attempt()
         except SyncError as exc:
-            if not as_json:
-                raise
-            print_json({"outcome": "failed", "region": region, "error": str(exc)})
+            if as_json:
+                print_json({"outcome": "failed", "region": region, "error": _text(exc)})
+            else:
+                problem(_text(exc))
             return 1
     _show(report, as_json)
     return 0 if _kept(home, told_time).wiped is None else 1  # the new data may be of another epoch
@@ -127,7 +130,11 @@ def _checked_source(source: str, *, retry: bool) -> None:
     if retry:
         raise click.UsageError("--retry goes with an address")
     if not Path(source).is_dir():
-        raise click.UsageError("--from takes an http or https address, or a folder")
+        raise click.UsageError(f"--from: {source}: no such folder, and not an http or https address")
+
+
+def _text(error: SyncError) -> str:
+    return f"{error}: {KEY_FROM}" if isinstance(error, KeyNeededError) else str(error)
 
 
 def _attempt(
@@ -145,7 +152,7 @@ def _follow_hot(follower: HotFollower[HotReport], as_json: bool) -> int:
         try:
             report = follower.step()
         except SyncError as exc:
-            problem(str(exc))
+            problem(_text(exc))
         else:
             if report is not None:
                 _show(report, as_json)
@@ -170,7 +177,7 @@ def _until_done(attempt: Callable[[], SyncReport | HotReport], home: Home) -> Sy
     """Call a sync until it ends well, and tell each failure and when it will be tried again."""
 
     def told(error: SyncError, again: datetime) -> None:
-        problem(f"{error}; trying again at {again.astimezone().strftime('%H:%M:%S')}")
+        problem(f"{_text(error)}; trying again at {again.astimezone().strftime('%H:%M:%S')}")
 
     return until_done(
         attempt, failures=sync_history(home.cache).failures, clock=system_clock, sleep=time.sleep,

@@ -28,9 +28,10 @@ from firmware.scanner import (
     usual,
     video,
 )
-from firmware.views import VerdictView, printable, terminal_card, verdict_view
+from firmware.views import CARS, VerdictView, printable, terminal_card, verdict_view
 from hw.errors import DeviceTimeoutError, FrameError, one_line
 from scripts.cli.console import home_option, json_option, print_json, problem
+from scripts.cli.erasing import unless_erased
 from verifier.adapters import NOTHING_READ
 from verifier.audit import verdict_to_json
 from verifier.check import CheckResult, Observation, read_card
@@ -45,7 +46,6 @@ from verifier.vin import Vin, read_vin
 from verifier.wording import AIM_AGAIN, HINTS, Language, Text
 
 SCREEN_SCALE = 4  # a panel pixel in the saved picture
-CARS = (Text("甲车", "CAR A"), Text("乙车", "CAR B"))
 EMPTY_CODE = b"\n"  # a foreign code that is empty was read all the same
 POLL_S = 0.5
 ENGINE_S = 60.0  # for which a code is waited for
@@ -137,11 +137,11 @@ def check(
         plate_seen=_typed(plate, kind), paper_displayed=paper, vin=_typed_vin(vin), card=_typed_card(card)
     )
     output = _Output(lang, screens, Role(role), as_json)
-    with _device(home) as device:
+    with _device(home) as (device, look):
         run = _asking(device) if online else lambda seen: [device.verifier.check(seen)]
         if port is not None:
             seen = dataclasses.replace(seen, code=_from_engine(port, baud))
-        for name, result in _checks(run, pictures, seen):
+        for name, result in _checks(run, pictures, seen, look):
             output.show(name, result)
     return 1 if output.unusable else 0
 
@@ -163,7 +163,7 @@ def accident(cars: tuple[str, str], lang: Language, as_json: bool, home: Home) -
     """
     a, b = (_observe(car) for car in cars)
     output = _Output(lang, None, Role.OFFICER, as_json)
-    with _device(home) as device:
+    with _device(home) as (device, _):
         for name, result in zip(CARS, device.verifier.check_pair(a, b), strict=True):
             output.show(name.in_(lang), result)
     return 0
@@ -216,14 +216,16 @@ def _typed_card(card: str | None) -> str:
 
 
 @contextmanager
-def _device(home: Home) -> Iterator[Device]:
-    device = build_device(home, system_clock)
-    for warning in device.warnings:
-        problem(f"note: {warning}")
-    try:
-        yield device
-    finally:
-        device.store.close()
+def _device(home: Home) -> Iterator[tuple[Device, Callable[[], None]]]:
+    """The device, and what is called before each check, as `unless_erased` has it."""
+    with unless_erased(home) as look:
+        device = build_device(home, system_clock)
+        for warning in device.warnings:
+            problem(f"note: {warning}")
+        try:
+            yield device, look
+        finally:
+            device.store.close()
 
 
 Run = Callable[[Observation], list[CheckResult]]
@@ -233,7 +235,7 @@ Run = Callable[[Observation], list[CheckResult]]
 def _asking(device: Device) -> Run:
     """Checks that wait for the centre: a terminal has nothing else to show meanwhile."""
     if device.online is None:
-        raise click.UsageError("there is no centre to ask: settings (online.toml) or the epoch key are missing")
+        raise click.UsageError("there is no centre to ask: run 'markcheck enrol', then 'markcheck shift begin'")
     device.online.poster.prepare()
     shown: list[CheckResult] = []
     late = device.online.late(shown.append, start=at_once)
@@ -246,8 +248,11 @@ def _asking(device: Device) -> Run:
     return run
 
 
-def _checks(run: Run, paths: tuple[Path, ...], seen: Observation) -> Iterator[tuple[str, CheckResult | FrameError]]:
+def _checks(
+    run: Run, paths: tuple[Path, ...], seen: Observation, look: Callable[[], None]
+) -> Iterator[tuple[str, CheckResult | FrameError]]:
     if not paths:
+        look()
         for result in run(seen):
             yield "", result
         return
@@ -255,6 +260,7 @@ def _checks(run: Run, paths: tuple[Path, ...], seen: Observation) -> Iterator[tu
         if isinstance(code, FrameError):
             yield name, code
             continue
+        look()
         for result in run(dataclasses.replace(seen, code=code)):
             yield name, result
 

@@ -6,7 +6,7 @@ import json
 import queue
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +20,11 @@ from firmware.config import Home
 from firmware.machine.events import Alarm, Event, PartFault
 from firmware.tags import TC1_WORDS, Field, TagThread
 from firmware.views import printable
+from hw.rfid.driver import Driver
 from hw.rfid.models import MODELS
 from hw.rfid.types import AirProtocol, RadioConfig
 from scripts.cli.console import FILE, home_option, json_option, print_json, problem, progress_bar
+from scripts.cli.erasing import unless_erased
 from verifier.clock import system_clock
 from verifier.errors import PlateError
 from verifier.plates import display_text, parse_plate
@@ -76,11 +78,12 @@ def checkpoint(
       markcheck checkpoint --protocol a0 --simulate             1,000 cars on four lanes at 120 km/h
 
     The data on this device decide; the network is never waited for. Every car is recorded before it is told of. Ctrl-C
-    ends it. A reader that can reads TID and certificate along, 63 times a second at 115200 baud; otherwise a tag is
-    known by its EPC alone, and one that names no plate is counted as unchecked. A watch list is {"as_of": TIME,
-    "plates": [{"plate": ..., "plate_kind": ..., "kind": ...}]}.
+    ends it, and so does the erasing of the device. A reader that can reads TID and certificate along, 63 times a second
+    at 115200 baud; otherwise a tag is known by its EPC alone, and one that names no plate is counted as unchecked. A
+    watch list is {"as_of": TIME, "plates": [{"plate": ..., "plate_kind": ..., "kind": ...}]}.
 
-    Exit status: 1 when the reader was never there; with --simulate, when the alarms are not exactly the planted cars.
+    Exit status: 1 when the reader was never there, or the device was erased; with --simulate, when the alarms are not
+    exactly the planted cars.
     """
     if simulate:
         return _simulated(protocol, as_json, given)
@@ -148,8 +151,20 @@ class _Run:
         given, model = self._given, MODELS[protocol]
         line = model.line(port, given["baud"] or model.baudrate, None)
         radio = RadioConfig(power_dbm=given["power"])
-        antennas = given["antennas"] or (1,)
+        field = Field(
+            antennas=given["antennas"] or (1,), air=AirProtocol(given["air"]), user_words=TC1_WORDS
+        )  # fmt: skip
         watch_list = None if given["watch_list"] is None else load_watch_list(given["watch_list"])
+        with unless_erased(self._home) as look:
+            thread = self._watch(lambda: model.driver(line, radio, reader_id=protocol), field, watch_list, look)
+        self._tell_rest()
+        self._output.counts(self._counts)
+        return 0 if thread.opened else 1
+
+    def _watch(
+        self, driver: Callable[[], Driver], field: Field, watch_list: WatchList | None, look: Callable[[], None]
+    ) -> TagThread:
+        """Until the time is over or Ctrl-C, or what `look` raises."""
         device = build_device(self._home, system_clock)
         verifier = device.verifier
 
@@ -158,26 +173,22 @@ class _Run:
             fresh.counts = self._counts  # goes on where the one before the reader was lost ended
             return fresh
 
-        thread = TagThread(
-            lambda: model.driver(line, radio, reader_id=protocol), self._queue.put, verifier.look_at, made,
-            field=Field(antennas=antennas, air=AirProtocol(given["air"]), user_words=TC1_WORDS),
-        )  # fmt: skip
+        thread = TagThread(driver, self._queue.put, verifier.look_at, made, field=field)
         thread.start()
         thread.watch(on=True)
         try:
-            self._told(given["seconds"])
+            self._told(self._given["seconds"], look)
         finally:
             thread.close()
             device.store.close()
-        self._tell_rest()
-        self._output.counts(self._counts)
-        return 0 if thread.opened else 1
+        return thread
 
-    def _told(self, seconds: float | None) -> None:
-        """Tell until the time is over or Ctrl-C."""
+    def _told(self, seconds: float | None, look: Callable[[], None]) -> None:
+        """Tell until the time is over or Ctrl-C, or what `look` raises."""
         end = None if seconds is None else time.monotonic() + seconds
         try:
             while end is None or time.monotonic() < end:
+                look()
                 with suppress(queue.Empty):
                     self._tell(self._queue.get(timeout=POLL_S))
         except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from firmware.config import Home
-from firmware.console_login import Challenge, ConsoleKey, ConsoleKeyError, KeyKind, hmac_answer
+from firmware.console_login import NAME, Challenge, ConsoleKey, ConsoleKeyError, KeyKind, hmac_answer, read_nonce
 from scripts.cli.console import EXIT_USAGE, FILE, home_option, problem
 from verifier.secret_files import MAX_READ, write_secret
 
@@ -57,6 +57,8 @@ def key(name: str, kind: str, out: Path) -> int:
     Examples:
       markcheck console key --name field-3 --out field-3.key >> console-keys
     """
+    if NAME.fullmatch(name) is None:
+        raise click.UsageError("--name: 1 to 20 of a-z, 0-9 and -: no device reads another")
     if out.exists():
         problem(f"{out.name} is there already")
         return 1
@@ -69,7 +71,7 @@ def key(name: str, kind: str, out: Path) -> int:
 
 
 @console.command()
-@click.option("--key", "file", type=FILE, required=True)
+@click.option("--key", "file", type=FILE, required=True, help="The technician's half, as 'console key' wrote it.")
 @click.option("--device", required=True, help="As the console names it.")
 @click.option("--challenge", required=True, help="The 16 letters that the console shows.")
 def answer(file: Path, device: str, challenge: str) -> int:
@@ -80,6 +82,10 @@ def answer(file: Path, device: str, challenge: str) -> int:
       markcheck console answer --key field-3.key --device MC-0001 --challenge 0123456789ABCDEF
     """
     try:
+        asked = Challenge(device, read_nonce(challenge))
+    except ValueError as exc:
+        raise click.UsageError(f"--challenge: {exc}") from exc
+    try:
         with file.open("rb") as opened:
             kind, _, text = opened.read(MAX_READ).decode("ascii").split()
         secret = base64.b64decode(text, validate=True)
@@ -87,7 +93,6 @@ def answer(file: Path, device: str, challenge: str) -> int:
         raise ConsoleKeyError("console key: not a kind, a name and a key") from exc
     if kind not in (KeyKind.HMAC.value, _PRIVATE) or len(secret) != 32:
         raise ConsoleKeyError("console key: of no kind that answers")
-    asked = Challenge(device, challenge.strip().upper())
     click.echo(hmac_answer(secret, asked) if kind == KeyKind.HMAC.value else _signature(secret, asked))
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import date, datetime
 from pathlib import Path
@@ -51,6 +52,8 @@ MEANINGS: dict[CodeFault, str] = {
 }
 """One sentence for the technician for each fault; the order of the checks is in docs/credential-format.md."""
 
+A_FILE = "this is a file: use 'markcheck check', or - for standard input"
+
 
 class Refusal(NamedTuple):
     """Why a text is not accepted. `detail` holds no text from the code."""
@@ -94,7 +97,8 @@ def inspect(words: tuple[str, ...], entries: Path | None, at: datetime, as_json:
     payload = _payload(words[0])
     found = examine(payload, trust_source(entries, home).trust, at)
     if isinstance(found, Refusal):
-        _show_refusal(found, as_json)
+        is_path = found.fault is CodeFault.NOT_A_MARK and os.path.isfile(words[0])  # noqa: PTH113 - any text, no error
+        _show_refusal(found._replace(detail=A_FILE) if is_path else found, as_json)
         return 1
     _show_accepted(found, decode(payload), as_json)
     return 0

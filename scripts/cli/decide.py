@@ -32,6 +32,9 @@ def decide(file: Path, policy_file: Path | None, lang: Language, as_json: bool) 
     Examples:
       markcheck decide case.json
       markcheck decide case.json --json
+
+    The file holds the evidence of one check: as one entry's `evidence` in tests/data/decision_cases.json, and as that
+    of a record of the audit log.
     """
     try:
         evidence, now = evidence_from_json(json.loads(file.read_bytes()))

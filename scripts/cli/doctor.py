@@ -20,6 +20,7 @@ import segno
 
 from firmware.build import EPOCH_KEY_IN_A_FILE, SOFTWARE, open_store, software_version
 from firmware.config import Home
+from firmware.diagnostics import Ended
 from firmware.scanner import CodeEvent, FaultEvent, HintEvent, Scanner, pictures
 from hw.camera.files import FileSource
 from hw.errors import FrameError, HardwareError
@@ -29,28 +30,19 @@ from hw.qr.symbol import QUIET_ZONE, measure_symbol
 from scripts.cli.console import home_option, json_option, print_json
 from verifier.clock import Clock, system_clock
 from verifier.errors import VerifierError
-from verifier.policy import Policy
+from verifier.policy import Policy, load_policy
 from verifier.sm2 import libcrypto
-from verifier.types import Code
 
 _SPECIMEN = "VM0:MARKCHECK DOCTOR"
 # What a section's parts are known to raise when they are broken: the section fails with it, the others go on.
 _EXPECTED = (VerifierError, HardwareError, OSError, sqlite3.Error, ImportError, AttributeError)
 
 
-class State(Code):
-    """How a section ended."""
-
-    PASS = "PASS"  # noqa: S105 - no password
-    NOTE = "NOTE"  # works, with something missing
-    FAIL = "FAIL"
-
-
 @dataclass(frozen=True, slots=True)
 class Section:
     """What was found: one line for people, and the same as facts for machines."""
 
-    state: State
+    state: Ended
     detail: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,7 +68,7 @@ def doctor(picture: Path | None, as_json: bool, home: Home) -> int:
     sections = _SECTIONS if picture is None else {"codes": lambda _: _codes(picture)}
     for name, examine in sections.items():
         section = _examined(examine, home)
-        failed += section.state is State.FAIL
+        failed += section.state is Ended.FAIL
         if as_json:
             print_json({"section": name, "state": section.state, "detail": section.detail, **section.facts})
         else:
@@ -90,7 +82,7 @@ def _examined(examine: Callable[[Home], Section], home: Home) -> Section:
     try:
         return examine(home)
     except _EXPECTED as exc:
-        return Section(State.FAIL, str(exc) or type(exc).__name__)
+        return Section(Ended.FAIL, str(exc) or type(exc).__name__)
 
 
 def _codes(picture: Path) -> Section:
@@ -105,9 +97,9 @@ def _codes(picture: Path) -> Section:
             facts = {} if symbol is None else asdict(symbol)
             found.append({"picture": frame.name, "decoder": code.decoder, "quiet_zone_missing": faulty, **facts})
     if not found:
-        return Section(State.FAIL, "no code is read")
+        return Section(Ended.FAIL, "no code is read")
     faulty = any(code["quiet_zone_missing"] for code in found)
-    return Section(State.NOTE if faulty else State.PASS, "; ".join(map(_made, found)), {"codes": found})
+    return Section(Ended.NOTE if faulty else Ended.PASS, "; ".join(map(_made, found)), {"codes": found})
 
 
 def _made(code: Mapping[str, Any]) -> str:
@@ -123,7 +115,7 @@ def _made(code: Mapping[str, Any]) -> str:
 def _software(_: Home) -> Section:
     python = platform.python_version()
     detail = f"{software_version()}, Python {python} on {platform.system()} {platform.machine()}"
-    return Section(State.PASS, detail, {"software": software_version(), "python": python, "executable": sys.executable})
+    return Section(Ended.PASS, detail, {"software": software_version(), "python": python, "executable": sys.executable})
 
 
 def _libraries(_: Home) -> Section:
@@ -131,7 +123,7 @@ def _libraries(_: Home) -> Section:
     found = {name: _version(name) for name in _needed()}
     unknown = [name for name, number in found.items() if number is None]
     detail = ", ".join(f"{name} {number or '?'}" for name, number in found.items())
-    return Section(State.NOTE if unknown else State.PASS, detail, {"versions": found})
+    return Section(Ended.NOTE if unknown else Ended.PASS, detail, {"versions": found})
 
 
 def _needed() -> list[str]:
@@ -154,8 +146,8 @@ def _decoders(_: Home) -> Section:
     facts = {"decoders": [decoder._asdict() for decoder in report], "ladder": stages}
     detail = ", ".join(f"{d.name} {d.detail}" for d in report)
     if not working:
-        return Section(State.FAIL, detail, facts)
-    state = State.PASS if len(working) == len(report) else State.NOTE
+        return Section(Ended.FAIL, detail, facts)
+    state = Ended.PASS if len(working) == len(report) else Ended.NOTE
     return Section(state, f"{detail}; {len(stages)} stages, first {', '.join(stages[:2])}", facts)
 
 
@@ -175,40 +167,45 @@ def _scanner(_: Home) -> Section:
             event = next((e for e in scanner.events() if isinstance(e, CodeEvent | FaultEvent | HintEvent)), None)
     facts = {"ms": round((time.monotonic() - began) * 1000)}
     if isinstance(event, CodeEvent) and event.code.payload == _SPECIMEN.encode():
-        return Section(State.PASS, f"a process was started and read a code: {facts['ms']} ms", facts)
+        return Section(Ended.PASS, f"a process was started and read a code: {facts['ms']} ms", facts)
     problem = event.problem if isinstance(event, FaultEvent) else "the process did not read a code"
-    return Section(State.FAIL, problem, facts)
+    return Section(Ended.FAIL, problem, facts)
 
 
 def _sm2(_: Home) -> Section:
     library = libcrypto()
     if library is None:
-        return Section(State.NOTE, "no libcrypto of OpenSSL 3 with SM2: codes signed with SM2 cannot be proven")
+        return Section(Ended.NOTE, "no libcrypto of OpenSSL 3 with SM2: codes signed with SM2 cannot be proven")
     return Section(
-        State.PASS, f"{library._name}, OpenSSL {library.OPENSSL_version_major()}", {"library": library._name}
+        Ended.PASS, f"{library._name}, OpenSSL {library.OPENSSL_version_major()}", {"library": library._name}
     )
 
 
 def _data(home: Home, clock: Clock = system_clock) -> Section:
     store, warning = open_store(home)
     try:
-        held = store.info()
+        held, policy = store.info(), load_policy(store.policy())
     finally:
         store.close()
     age = clock() - held.as_of
-    remarks = [*held.notes, warning, *_remarks_on(age)]
+    remarks = [*held.notes, warning, *_remarks_on(age, policy)]
     facts = {"seq": held.seq, "as_of": held.as_of.isoformat(), "age_s": int(age.total_seconds()), "remarks": remarks}
     harmless = remarks == [EPOCH_KEY_IN_A_FILE]
     detail = f"no. {held.seq} of {held.as_of.isoformat(timespec='minutes')}, {held.vehicles:,} vehicles"
-    return Section(State.PASS if harmless else State.NOTE, "; ".join([detail, *remarks]), facts)
+    return Section(Ended.PASS if harmless else Ended.NOTE, "; ".join([detail, *remarks]), facts)
 
 
-def _remarks_on(age: timedelta, policy: Policy = Policy()) -> list[str]:  # noqa: B008 - frozen
+def _remarks_on(age: timedelta, policy: Policy) -> list[str]:
     if age < -policy.clock_skew:
         return ["the clock is behind the data"]
     if age > policy.stale:
-        return [f"older than {policy.stale.days} days: verdicts are limited"]
-    return ["older than a day"] if age > policy.fresh else []
+        return [f"older than {_hours(policy.stale)}: verdicts are limited"]
+    return [f"older than {_hours(policy.fresh)}"] if age > policy.fresh else []
+
+
+def _hours(age: timedelta) -> str:
+    hours = age // timedelta(hours=1)
+    return f"{hours} hours" if hours % 24 or hours < 48 else f"{hours // 24} days"
 
 
 _SECTIONS: Mapping[str, Callable[[Home], Section]] = {

@@ -23,7 +23,7 @@ from scripts.cli.console import FILE, home_option, json_option, print_json, prob
 from verifier.clock import system_clock
 from verifier.errors import SyncBusyError
 from verifier.identity import REASONS, Certificate, IdentityError, Why
-from verifier.wipe import Wiper
+from verifier.wipe import Wiper, WipeRecord
 
 
 @click.command()
@@ -100,13 +100,22 @@ def _show_status(home: Home, as_json: bool) -> int:
     certificate = None if keeper is None else keeper.identity.certificate()
     if certificate is not None:
         return _told(certificate, as_json)
-    wiped = Wiper(wipe_files(home, None), system_clock).record()
+    wiped = _wiped(home)
     if as_json:
         erased = None if wiped is None else wiped.at.isoformat()
         print_json({"enrolled": False, "why": Why.NOT_ENROLLED.value, "erased_at": erased})
     else:
-        problem(REASONS[Why.NOT_ENROLLED] if wiped is None else ERASED)
+        problem(why_not_enrolled(home))
     return 1
+
+
+def why_not_enrolled(home: Home) -> str:
+    """Of a device without key or certificate, for people: it never had them, or it was erased."""
+    return REASONS[Why.NOT_ENROLLED] if _wiped(home) is None else ERASED
+
+
+def _wiped(home: Home) -> WipeRecord | None:
+    return Wiper(wipe_files(home, None), system_clock).record()
 
 
 def certificate_json(certificate: Certificate, now: datetime) -> dict[str, Any]:
@@ -151,7 +160,7 @@ def shift() -> None:
 @click.option("--pin", is_flag=True, help="Ask for a PIN and keep the key on the card under it.")
 @json_option
 @home_option
-def begin(pin: bool, as_json: bool, home: Home) -> None:
+def begin(pin: bool, as_json: bool, home: Home) -> int:
     """Fetch the epoch key; good for 72 hours, and gone with the power unless a PIN wraps it.
 
     \b
@@ -161,8 +170,16 @@ def begin(pin: bool, as_json: bool, home: Home) -> None:
     """
     keeper = _keeper(home)
     chosen = click.prompt("PIN", hide_input=True, confirmation_prompt=True) if pin else None
-    key = keeper.begin_shift(chosen)
+    before = _wiped(home)
+    try:
+        key = keeper.begin_shift(chosen)
+    except IdentityError as exc:
+        problem(str(exc))
+        if _wiped(home) != before:
+            problem(ERASED)
+        return 1
     _told_key(key.epoch, key.valid_until, as_json)
+    return 0
 
 
 @shift.command()
@@ -183,14 +200,15 @@ def unlock(as_json: bool, home: Home) -> None:
 @shift.command()
 @home_option
 def end(home: Home) -> None:
-    """Destroy the key, in memory and on the card.
+    """Destroy the key of the shift, in memory and on the card; not one that 'sync --epoch-key' keeps in a file.
 
     \b
     Examples:
       markcheck shift end
     """
-    _keeper(home).end_shift()
-    click.echo("the epoch key is destroyed")
+    was_one = _keeper(home).end_shift()
+    told = "the key of the shift is destroyed" if was_one else "there was no key of a shift"
+    click.echo(f"{told}; the one in {home.epoch_key.name} beside the data stays" if home.epoch_key.exists() else told)
 
 
 def _told_key(epoch: int, until: datetime, as_json: bool) -> None:

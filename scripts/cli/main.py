@@ -82,7 +82,7 @@ def cli() -> None:
     \b
     Examples:
       markcheck sandbox serve                      an authority with made-up vehicles, on this machine
-      markcheck sync --from http://127.0.0.1:8122/ --root sandbox/root.json
+      markcheck sync --from http://127.0.0.1:8122/ --root sandbox/root.json --epoch-key sandbox/private/epoch.key
       markcheck check photo.png                    the verdict on a picture of a code
       markcheck check --plate 京A12345             the verdict on a plate
     """

@@ -96,6 +96,7 @@ def remove(number: str, home: Home) -> int:
       markcheck officers remove 110001
     """
     if OfficerFile(home.officers).remove(number):
+        click.echo(f"{number}: removed")
         return 0
     problem("there is no such number here")
     return 1

@@ -8,7 +8,7 @@ import click
 
 from firmware.config import Home
 from firmware.keeper import default_run
-from firmware.provision import MAX_FILE, ConsumedError, Provisioner, board_serial
+from firmware.provision import MAX_FILE, ConsumedError, Provisioner, ProvisionError, board_serial
 from scripts.cli.console import home_option, problem
 from scripts.cli.enrol import certificate_text
 from verifier.clock import system_clock
@@ -52,7 +52,7 @@ def provision(file: Path, config: Path, root_file: Path, home: Home) -> int:
     """
     with file.open("rb") as opened:
         data = opened.read(MAX_FILE + 1)
-    device = Provisioner(home, config, root_file.read_bytes(), system_clock, default_run(), board_serial())
+    device = Provisioner(home, config, _root(root_file), system_clock, default_run(), board_serial())
     try:
         certificate = device.apply(data)
     except ConsumedError as exc:
@@ -65,6 +65,13 @@ def provision(file: Path, config: Path, root_file: Path, home: Home) -> int:
     click.echo(certificate_text(certificate, system_clock()))
     _destroy(file)
     return 0
+
+
+def _root(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        raise ProvisionError(f"{file}: {exc.strerror}; scripts/install --trust-root, or --root FILE") from exc
 
 
 def _destroy(file: Path) -> None:

@@ -165,7 +165,13 @@ def inventory(
 @reader.command()
 @_scanning
 @click.option("--epc", help="Read the memory of the tag with this EPC (hex) instead.")
-@click.option("--bank", type=click.Choice([bank.name.lower() for bank in Bank]), default="tid", show_default=True)
+@click.option(
+    "--bank",
+    type=click.Choice([bank.name.lower() for bank in Bank]),
+    default="tid",
+    show_default=True,
+    help="With --epc: which of its memories.",
+)
 @click.option("--word", type=click.IntRange(0, 0xFFFF), default=0, show_default=True, help="First word.")
 @click.option("--count", type=click.IntRange(1, 64), default=4, show_default=True, help="Words of 16 bits.")
 @_port_options

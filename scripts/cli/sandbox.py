@@ -23,9 +23,10 @@ from scripts.sandbox.codes import PaperMark, card_number, print_sheet, print_tag
 from scripts.sandbox.device_ca import DeviceCa, ca_file
 from scripts.sandbox.fleet import MAX_SCALE, Vehicle
 from scripts.sandbox.follow import LiveAuthority
+from scripts.sandbox.issue_sources import is_valid
 from scripts.sandbox.nightly import PublicationError
 from scripts.sandbox.regions import NATIONAL, Region, region_of
-from scripts.sandbox.registry import RegistryError
+from scripts.sandbox.registry import ACTIVE, RegistryError
 from scripts.sandbox.republish import Republisher
 from scripts.sandbox.server import serve as serve_files
 from scripts.sandbox.server import serve_answers
@@ -33,7 +34,7 @@ from scripts.sandbox.status_http import serve_https
 from scripts.sandbox.status_server import ROUTES, StatusService
 from scripts.sandbox.wallet import Wallet
 from verifier.clock import system_clock
-from verifier.types import PresentationMode
+from verifier.types import SHANGHAI, Month, PresentationMode
 
 DEFAULT_SCALE = 20_000
 PORT = 8122
@@ -242,7 +243,8 @@ def serve(
 ) -> None:
     """Publish, and serve the distribution and the status server on this machine until Ctrl-C.
 
-    What 'event' records meanwhile is published as the hot list within seconds, and counts in the status server at once.
+    What 'event' records meanwhile counts in the status server at once. Vehicles' records are published as the hot list
+    within seconds, keys as a trust list; a credential's state waits for the next 'publish'.
 
     \b
     Examples:
@@ -307,7 +309,9 @@ def issue(
     label: Path | None,
     as_json: bool,
 ) -> None:
-    """Issue credentials as texts, QR pictures or a sheet to print. Without --plate, vehicles are drawn at random.
+    """Issue credentials as texts, QR pictures or a sheet to print. Without --plate, for vehicles drawn at random.
+
+    Drawn are those that are found valid; others only where these are too few.
 
     \b
     Examples:
@@ -333,9 +337,12 @@ def issue(
         text = authority.text(vehicle.plate, MODES[mode], by_holder=signer == "holder")
         marks.append(PaperMark(text, vehicle.plate, vehicle.valid_until, vehicle.city.code))
         if as_json:
-            print_json({"plate": vehicle.plate.text, "kind": vehicle.plate.kind, "mode": mode, "text": text})
-        elif out is None and sheet is None and label is None:
-            click.echo(text)
+            named = {"plate": vehicle.plate.text, "kind": vehicle.plate.kind, "vin": vehicle.vin}
+            print_json({**named, "mode": mode, "text": text})
+        else:
+            click.echo(f"{vehicle.plate.text} (kind {vehicle.plate.kind}), VIN {vehicle.vin}", err=True)
+            if out is None and sheet is None and label is None:
+                click.echo(text)
         if out is not None:
             _save(text, out if count == 1 else out / f"{vehicle.plate.text}-{vehicle.plate.kind}.png")
         if label is not None and vehicle.tid is not None:
@@ -358,7 +365,16 @@ def _vehicles(
         return
     everyone = [v for v in authority.registry.vehicles.values() if v.tid is not None or not tagged]
     random.shuffle(everyone)
+    everyone.sort(key=lambda vehicle: not _is_faultless(authority, vehicle))
     yield from islice(everyone, count)
+
+
+def _is_faultless(authority: Authority, vehicle: Vehicle) -> bool:
+    """Whether a device that knows all says that it is valid, and nothing beside."""
+    record, now = vehicle.record(), authority.clock()
+    state = authority.registry.states[authority.registry.credential(vehicle.plate).index]
+    is_insured = vehicle.ctp_until >= now.astimezone(SHANGHAI).date()
+    return state == ACTIVE and is_valid(record, Month.at(now)) and not record.status - {"A"} and is_insured
 
 
 def _save(text: str, path: Path) -> None:

@@ -96,6 +96,7 @@ def device(
                 _provision(AuthorityFolder(folder), books, name, new_log, **given)
             else:
                 books.set_state(name, ACTIONS[action], wipe=wipe)
+                _tell_state(name, ACTIONS[action], wipe=wipe, as_json=as_json)
         except (DeviceError, DatabaseError) as exc:
             raise RegistryError(str(exc)) from exc
 
@@ -126,6 +127,13 @@ def _provision(
     )
     write_secret(out, data)
     click.echo(f"wrote {out}: good for one enrolment within a day", err=True)
+
+
+def _tell_state(name: str, state: DeviceState, *, wipe: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"device": name, "state": state.value, "wipe": wipe})
+    else:
+        click.echo(f"{name}: {state.value}{', ordered to erase itself' if wipe else ''}")
 
 
 def _list(books: StatusStore, as_json: bool) -> None:

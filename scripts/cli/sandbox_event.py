@@ -34,6 +34,15 @@ _EVENT_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
     "compromise-key": ({"issuer"}, {"kid"}),
 }
 
+# What becomes of it. The state of a credential comes with a night's status list, and not with the hot list.
+_AS_HOT = ": 'markcheck sandbox publish' publishes it, and a running 'serve' does so itself"
+_WITH_A_NIGHT = ": 'markcheck sandbox publish' publishes it, and then a sync brings it; a running 'serve' does not"
+_BOTH = f"{_AS_HOT}; that the old credential is superseded waits for the next 'publish'"
+_PUBLISHED = {
+    "revoke": _WITH_A_NIGHT, "reissue": _WITH_A_NIGHT, "transfer": _WITH_A_NIGHT, "lost-paper": ": it changes nothing",
+    "renew": _BOTH, "replate": _BOTH,
+}  # fmt: skip
+
 
 @click.command()
 @click.argument("event", metavar="EVENT", type=click.Choice([*EVENTS, *KEY_EVENTS]))
@@ -48,7 +57,10 @@ _EVENT_OPTIONS: dict[str, tuple[set[str], set[str]]] = {
 @click.option("--issuer", metavar="CODE", help="Whose key: a city's code, or 000000 for the platform's freshness key.")
 @click.option("--kid", metavar="HEX", help="For compromise-key: a retired key instead of the signing one.")
 def event(event: str, folder: Path, **given: str | None) -> None:
-    """Change the register or an issuer's key; 'publish' publishes the change, and a running 'serve' does so itself.
+    """Change the register or an issuer's key; 'publish' publishes the change.
+
+    A running 'serve' does so itself for vehicles and keys; a credential that is revoked or superseded waits for the
+    next 'publish'.
 
     \b
     Examples:
@@ -70,6 +82,7 @@ def event(event: str, folder: Path, **given: str | None) -> None:
     home = AuthorityFolder(folder)
     if event in EVENTS:
         home.record(*_vehicle_event(home, event, options))
+        click.echo(f"{event} recorded{_PUBLISHED.get(event, _AS_HOT)}", err=True)
         return
     authority = home.open(clock=system_clock)
     if "kid" in options:

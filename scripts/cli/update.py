@@ -80,7 +80,7 @@ def _source(config: Path) -> str:
     try:
         source = load_settings(config)[0].sync.source
     except SettingsError as exc:
-        raise click.UsageError(f"--from is needed: {exc}") from exc
+        raise click.UsageError(f"--from is needed: {config.absolute().parent}/{exc}") from exc
     if not source:
         raise click.UsageError("--from is needed: the settings name no sync.source")
     return source

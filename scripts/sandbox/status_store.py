@@ -111,7 +111,8 @@ class StatusStore:
             if run("UPDATE devices SET log = log WHERE id = ? RETURNING state", device) != [
                 (DeviceState.ACTIVE.value,)
             ]:
-                raise DeviceError("the device is held or lost: restore it first")
+                told = f"restore it first: markcheck sandbox device restore {device}"
+                raise DeviceError(f"the device is held or lost: {told}")
             run("DELETE FROM codes WHERE device = ?", device)
             run(
                 "INSERT INTO codes (hash, device, expires_at, new_log) VALUES (?, ?, ?, ?)",
@@ -126,7 +127,8 @@ class StatusStore:
                 raise DeviceError("no such device")
             run("UPDATE devices SET state = ?, wipe = ? WHERE id = ?", state.value, int(wipe), device)
             if wipe:
-                run("UPDATE devices SET order_seq = order_seq + 1 WHERE id = ?", device)
+                # Numbered over all devices: a handheld that was erased may come back under another name.
+                run("UPDATE devices SET order_seq = (SELECT MAX(order_seq) FROM devices) + 1 WHERE id = ?", device)
             if state is not DeviceState.ACTIVE:
                 run("DELETE FROM codes WHERE device = ?", device)
 

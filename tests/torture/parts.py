@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from firmware.machine import events as ev
+from firmware.machine.checking import CONFIRM_MS
 from firmware.machine.states import State
 from firmware.machine.steps import step
 from firmware.scanner import CodeEvent, FaultEvent, FaultReason, Scanner, ScanSource
@@ -273,4 +274,5 @@ class _Day:
                 self.state, _ = step(self.state, event, self.now_ms)
             if self.numbers % DRAWN == 0:
                 pages_ink(result_view(result, "zh"))
+            self.now_ms += CONFIRM_MS  # a key at once takes no warning away
             self.state, _ = step(self.state, KeyEvent(Key.BACK), self.now_ms)

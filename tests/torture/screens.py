@@ -26,16 +26,38 @@ from tests.torture.mirrors import run_machine
 from tests.torture.run import Run
 from verifier.audit import read_log
 from verifier.check import CheckResult, Observation
-from verifier.types import Hint, Plate, TagAuth, TagEvidence
+from verifier.types import Hint, Plate, TagAuth, TagEvidence, TagSeen
 from verifier.verdict import Action, Grade, Tone, VerdictCode
 from verifier.wording import VERDICTS
 
 LONGEST_SHOWN_MS = 20_000
 LONGEST_CHECK_MS = 5_000
+SEEN_MS = 400  # a key before that was meant for what stood there before
 TICK_MS = 100
 
 _KEYS = some.sampled_from(list(Key))
 _CODES = some.sampled_from(list(VerdictCode))
+
+
+def _warning(page: st.Page) -> list[tuple[str, VerdictCode]]:
+    """The stops and cautions of a page of verdicts, or the alarm that is to be acknowledged."""
+    if isinstance(page, st.Checkpoint):
+        return [(outcome.result.check_id, outcome.result.verdict.code) for outcome, _ in page.waiting[:1]]
+    outcomes = page.outcomes if isinstance(page, st.Shown) else ()
+    verdicts = [(one.result.check_id, one.result.verdict) for one in outcomes]
+    return [(number, said.code) for number, said in verdicts if said.tone in (Tone.STOP, Tone.CAUTION)]
+
+
+def _tag(number: int, read: bool) -> TagEvidence:
+    tid = f"E2{number:022X}" if read else ""
+    seen = TagSeen(epc=b"tag %d" % number, tid=bytes.fromhex(tid) or None)
+    return TagEvidence(tid=tid, auth=TagAuth.UNSUPPORTED, plate=Plate("京A12345", "02"), seen=seen)
+
+
+def _under(page: st.Page) -> bytes | None:
+    """The EPC of the tag under the cursor."""
+    seen = page.tags[page.cursor].evidence.seen if isinstance(page, st.Tags) and page.tags else None
+    return None if seen is None else seen.epc
 
 
 class Screens(RuleBasedStateMachine):
@@ -51,12 +73,17 @@ class Screens(RuleBasedStateMachine):
         self.answers: dict[int, dict[str, CheckResult]] = {}  # by check number, then by id: the newest one
         self.seen = self.checks = 0
         self.shown_ms: int | None = None  # since when the same page of verdicts stands, whatever is answered meanwhile
+        self.warned_ms = 0  # since when the same warning stands
+        self.tids: set[int] = set()  # of these tags
+        self.under_ms: int | None = None  # when a list put another tag under the cursor; None: a key did
         self.happens(ev.Started())
 
     def happens(self, event: ev.Event) -> tuple[Effect, ...]:
         """One event, now."""
         before = self.state.page
         self.state, effects = step(self.state, event, self.now_ms)
+        self._takes_nothing_away_unseen(before, event)
+        self._checks_the_tag_that_was_chosen(before, event, effects)
         for effect in effects:
             if isinstance(effect, Check):
                 assert effect.number not in self.asked, "two checks of one number"
@@ -64,6 +91,39 @@ class Screens(RuleBasedStateMachine):
         if isinstance(self.state.page, st.Shown) and (self.state.page is not before):
             self.shown_ms = self.now_ms
         return effects
+
+    def _takes_nothing_away_unseen(self, before: st.Page, event: ev.Event) -> None:
+        """No finger, and no trigger of an engine, ends a stop, a caution or an alarm that has only just come up."""
+        stood, stands = _warning(before), _warning(self.state.page)
+        finger = isinstance(event, KeyEvent) or (isinstance(event, ev.CodesSeen) and event.triggered)
+        leaves = isinstance(before, st.Checkpoint) and isinstance(event, KeyEvent) and event.touch is Touch.HOLD
+        if stood and finger and not leaves and self.now_ms - self.warned_ms < SEEN_MS:
+            assert stands == stood, "a warning was taken away unseen"
+        if stands != stood:
+            self.warned_ms = self.now_ms
+
+    def _checks_the_tag_that_was_chosen(self, before: st.Page, event: ev.Event, effects: tuple[Effect, ...]) -> None:
+        """The tag under the cursor is the one a key has moved it to while that is there, and is checked only after the
+        officer could see that it is the one."""
+        after = self.state.page
+        if isinstance(after, st.Tags):
+            under, is_under = _under(before), _under(after)
+            if isinstance(event, KeyEvent) and event.touch is not Touch.RELEASE and after != before:
+                self.under_ms = None if isinstance(before, st.Tags) else self.now_ms
+            elif under != is_under:
+                there = [tag.evidence.seen for tag in after.tags if tag.evidence.seen is not None]
+                assert self.under_ms is not None or under not in [seen.epc for seen in there], (
+                    "the cursor has moved by itself"
+                )
+                self.under_ms = self.now_ms
+        if isinstance(before, st.Tags) and isinstance(event, KeyEvent):
+            for effect in effects:
+                if isinstance(effect, Check):
+                    assert self.under_ms is None or self.now_ms - self.under_ms >= SEEN_MS, "another car's tag"
+                    seen = effect.seen[-1].tag
+                    assert seen is not None
+                    assert seen.seen is not None
+                    assert seen.seen.epc == _under(before)
 
     def time(self, milliseconds: int) -> None:
         """It goes by in ticks."""
@@ -105,12 +165,18 @@ class Screens(RuleBasedStateMachine):
         """A frame with none."""
         self.happens(ev.HintSeen(hint))
 
-    @rule(count=some.integers(0, 3))
-    def tags(self, count: int) -> None:
-        """Tags in the field."""
-        car = Plate("京A12345", "02")
-        seen = [TagEvidence(tid=f"E2{at:022X}", auth=TagAuth.UNSUPPORTED, plate=car) for at in range(count)]
-        self.happens(ev.TagsSeen(tuple(ev.SeenTag(evidence=one, rssi_dbm=-40.0) for one in seen)))
+    @rule(heard=some.dictionaries(some.integers(0, 3), some.tuples(some.integers(-60, -40), some.booleans())))
+    def tags(self, heard: dict[int, tuple[int, bool]]) -> None:
+        """Tags in the field, one louder than the other; a TID that was read stays so."""
+        self.tids |= {at for at, (_, read) in heard.items() if read}
+        seen = [ev.SeenTag(evidence=_tag(at, at in self.tids), rssi_dbm=rssi) for at, (rssi, _) in heard.items()]
+        self.happens(ev.TagsSeen(tuple(seen)))
+
+    @precondition(lambda self: isinstance(self.state.page, st.Ready | st.Tags))
+    @rule(key=some.sampled_from([Key.UP, Key.DOWN, Key.OK]))
+    def choose_a_tag(self, key: Key) -> None:
+        """A finger that is after one of them."""
+        self.press(key if isinstance(self.state.page, st.Tags) else Key.LEFT)
 
     @precondition(lambda self: self.asked)
     @rule(back=some.integers(0, 3), code=_CODES, confirm=some.booleans(), late=some.booleans(),

@@ -130,7 +130,10 @@ def _head(raw: dict[str, Any]) -> AuditHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WipeOrder:
-    """The order that one device erases its keys and data. `order_seq` grows: an older order is a replay."""
+    """The order that one device erases its keys and data.
+
+    `order_seq` grows over all orders of a centre, whatever device they are for: an older order is a replay.
+    """
 
     issuer: str  # of the trust list's entry whose key signs
     device: str
