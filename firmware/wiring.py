@@ -363,7 +363,7 @@ class _Builder:
 
         self._watch("sound")
         outputs = OnPins("sound", lambda: GpioOutputs(_sound_pins(sound), self.inputs.pins), self.inputs.now_ms)
-        self.on_pins.append(outputs.probe)
+        self._on_pins(outputs.probe)
         self.player = player = Player(
             OutputsOnPins(outputs), failed=lambda problem: self.program.post(PartFault("sound", problem))
         )
@@ -380,8 +380,14 @@ class _Builder:
         self._watch("keys")
         pins = _key_pins(self.settings.keys)
         keys = OnPins("keys", lambda: GpioKeys(pins, self.program.edge, self.inputs.pins), self.inputs.now_ms)
-        self.on_pins.append(keys.probe)
+        self._on_pins(keys.probe)
         self.stack.callback(keys.close)
+
+    def _on_pins(self, probe: probes.Probe) -> None:
+        """Opened here, so that what is there counts from the first moment; what is not is tried again later."""
+        for event in probe():
+            self.program.post(event)
+        self.on_pins.append(probe)
 
     def _probing(self, in_use: DeviceInUse, time_known: TrustedTime, checks: RunChecks) -> Probing:
         clock = self.inputs.clock
