@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from verifier.capture import Capture
 from verifier.link import Ask, Mode
+from verifier.record_level import Capture
 from verifier.types import Code
 
 E = TypeVar("E", bound=Code)

@@ -116,8 +116,8 @@ def _data(session: Session) -> Row:
 
 def _selftest(session: Session, arguments: list[str]) -> Iterator[Row]:
     """By the program, which holds the parts; without one by itself."""
-    from firmware.diagnostics import Ended  # noqa: PLC0415
     from firmware.logs import masked  # noqa: PLC0415
+    from firmware.self_tests import Ended  # noqa: PLC0415
 
     if not set(arguments) <= set(PARTS):
         raise UsageError(f"selftest [{' '.join(PARTS)}]")
@@ -146,13 +146,13 @@ def _reports(session: Session, named: list[str]) -> Iterator[Any]:
 
 
 def _absent(part: str) -> Any:
-    from firmware.diagnostics import Ended, PartReport  # noqa: PLC0415
+    from firmware.self_tests import Ended, PartReport  # noqa: PLC0415
 
     return PartReport(part, Ended.NOTE, 0, "none is set")
 
 
 def _asked(session: Session, part: str) -> Any:
-    from firmware.diagnostics import Ended, PartReport, limit_of  # noqa: PLC0415
+    from firmware.self_tests import Ended, PartReport, limit_of  # noqa: PLC0415
 
     try:
         told = _ask(session, "selftest", limit_of(part) + 2, part=part)

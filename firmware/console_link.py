@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from firmware.diagnostics import Test
     from firmware.machine.states import State
+    from firmware.self_tests import Test
 
 SOCKET = "console.sock"  # in the folder in memory
 MAX_REQUEST = 1024  # bytes
@@ -174,7 +174,7 @@ def program_requests(state: Callable[[], State], tests: Mapping[str, Test]) -> d
         return {"parts": list(tests)}
 
     def selftest(asked: Mapping[str, Any]) -> dict[str, Any]:
-        from firmware.diagnostics import report_of  # noqa: PLC0415 - loaded with the first self-test
+        from firmware.self_tests import report_of  # noqa: PLC0415 - loaded with the first self-test
 
         part = asked.get("part")
         if not isinstance(part, str) or part not in tests:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from firmware import diagnostics
+from firmware import self_tests
 from firmware.build import open_store, trusted_time
 from firmware.config import ConfigError, Home, file_finder, load_online
-from firmware.diagnostics import Answer, Ended, PartReport, Test, limit_of, report_of
+from firmware.self_tests import Answer, Ended, PartReport, Test, limit_of, report_of
 from firmware.settings import Settings
 from hw.errors import HardwareError, one_line
 from verifier.cache.store import StatusStore
@@ -41,13 +41,13 @@ def own_tests(settings: Settings, home: Home, clock: Clock, beside: Path) -> dic
         "panel": lambda: _panel(settings),
         "keys": lambda: _keys(settings),
         **({"sound": lambda: _sound(settings)} if settings.sound.source != "none" else {}),
-        "cache": lambda: _with_store(home, diagnostics.cache),
-        "trust": lambda: _with_store(home, diagnostics.trust),
-        "clock": diagnostics.clock(time_known, clock),
+        "cache": lambda: _with_store(home, self_tests.cache),
+        "trust": lambda: _with_store(home, self_tests.trust),
+        "clock": self_tests.clock(time_known, clock),
         "network": lambda: _network(home),
-        "battery": diagnostics.battery(file(settings.paths.sysfs)),
-        "disk": diagnostics.disk(home.folder),
-        "audit": diagnostics.audit(home.audit),
+        "battery": self_tests.battery(file(settings.paths.sysfs)),
+        "disk": self_tests.disk(home.folder),
+        "audit": self_tests.audit(home.audit),
     }
 
 

@@ -16,8 +16,8 @@ from firmware.machine import states as st
 from firmware.machine.states import Light, State
 from firmware.page_screens import page_view_ink, rows_of
 from firmware.pages import CARS_SHORT, demo_forms, mode_forms, page_view
-from firmware.screens import PANEL, Around, band, page_ink, verdict_ink
 from firmware.sheet import Box, LayoutError
+from firmware.verdict_screen import PANEL, Around, band, page_ink, verdict_ink
 from firmware.views import CARS, VerdictView, result_view
 from verifier.verdict import Tone, VerdictCode
 

@@ -20,11 +20,11 @@ from firmware.config import ConfigError, Home, load_audit
 from firmware.fault_frames import FaultFrames
 from firmware.machine.events import Alarm, Event, PartFault
 from verifier.audit import AuditLog
-from verifier.capture import Capture, level_of
 from verifier.check import CheckResult, Observation
 from verifier.clock import Clock
 from verifier.errors import AuditError
 from verifier.photos import NoPhoto, PhotoOf, PhotoStore, keep_photo, no_photo_json
+from verifier.record_level import Capture, level_of
 from verifier.seal import seal_photo
 from verifier.verdict import Tone
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from firmware import diagnostics, probes
+from firmware import probes, self_tests
 from firmware.alive import DiskCheck, Notifier, Watchdog
 from firmware.app import Draw, Panel, Parts, Program, monotonic_ms
 from firmware.build import Device, audit_log, build_device, device_context, epoch_key, software_version, trusted_time
@@ -217,7 +217,7 @@ class _Builder:
     file: Callable[[str], Path]
     ring: LogRing
     choices: KeptChoices
-    tests: dict[str, diagnostics.Test] = field(default_factory=dict)
+    tests: dict[str, self_tests.Test] = field(default_factory=dict)
     for_tags: Verifier | None = None  # of the device in use
     held: HeldPhotos = field(default_factory=HeldPhotos)
     player: Sounding | None = None
@@ -303,7 +303,7 @@ class _Builder:
             zoom=lambda on: scanner.adjust(CameraSettings(zoom=on)), keep=self.held.put, alive=alive,
         )  # fmt: skip
         self.stack.callback(eyes.close)
-        self.tests[CAMERA] = diagnostics.camera(lambda: eyes.frame_s, time.monotonic, 3 * IDLE_S)
+        self.tests[CAMERA] = self_tests.camera(lambda: eyes.frame_s, time.monotonic, 3 * IDLE_S)
         return eyes
 
     def _photos(self, eyes: Eyes | None) -> StopPhotos:
@@ -421,19 +421,19 @@ class _Builder:
         tests = MappingProxyType(self.tests)
         return Running(
             self.program.post, lambda: self.program.state.language, sync=process,
-            self_test=lambda language: diagnostics.panel_lines(diagnostics.self_test(tests), language),
+            self_test=lambda language: self_tests.panel_lines(self_tests.self_test(tests), language),
         )  # fmt: skip
 
     def _tests(self, in_use: DeviceInUse, time_known: TrustedTime) -> None:
         self._watch("panel")
         self.tests |= {
-            "cache": lambda: diagnostics.cache(in_use.device.store)(),
-            "trust": lambda: diagnostics.trust(in_use.device.store)(),
-            "clock": diagnostics.clock(time_known, self.inputs.clock),
-            "network": lambda: diagnostics.network(_centre(in_use))(),
-            "battery": diagnostics.battery(self.file(self.settings.paths.sysfs)),
-            "disk": diagnostics.disk(self.home.folder),
-            "audit": diagnostics.audit(self.home.audit),
+            "cache": lambda: self_tests.cache(in_use.device.store)(),
+            "trust": lambda: self_tests.trust(in_use.device.store)(),
+            "clock": self_tests.clock(time_known, self.inputs.clock),
+            "network": lambda: self_tests.network(_centre(in_use))(),
+            "battery": self_tests.battery(self.file(self.settings.paths.sysfs)),
+            "disk": self_tests.disk(self.home.folder),
+            "audit": self_tests.audit(self.home.audit),
         }
 
     def _listen(self, eyes: Eyes | None, tags: TagThread | None, heard: Overheard, panel: SharedPanel) -> None:
@@ -446,7 +446,7 @@ class _Builder:
         return self.program.state
 
     def _watch(self, part: str) -> None:
-        self.tests[part] = diagnostics.standing(part, lambda: self.program.state.faults)
+        self.tests[part] = self_tests.standing(part, lambda: self.program.state.faults)
 
 
 def _centre(in_use: DeviceInUse) -> Centre | None:

@@ -13,7 +13,7 @@ from firmware.machine import states as st
 from firmware.machine.going import shut
 from firmware.machine.states import Light, MenuItem, Mode, Network, Outcome, State, Status
 from firmware.plate_entry import Entry
-from firmware.screens import PANEL, Around, page_ink
+from firmware.verdict_screen import PANEL, Around, page_ink
 from firmware.views import VerdictView
 from hw.buttons.keys import Key
 from tests.hand import Hand

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from firmware import diagnostics, probes
+from firmware import probes, self_tests
 from firmware.build import trusted_time
 from firmware.config import Home
 from firmware.console_commands import _SYNC_WORDS
-from firmware.diagnostics import Ended, PartReport, panel_lines, self_test
 from firmware.jobs import _KINDS, Running, SyncProcess, sync_lines
 from firmware.machine.events import Counted, DataRead, Event, NetworkRead, PartFault, PowerRead, Reported
 from firmware.machine.states import MenuItem
 from firmware.parts import NAMES
 from firmware.probes import Probing, Tally
+from firmware.self_tests import Ended, PartReport, panel_lines, self_test
 from firmware.views import columns
 from hw.power.fake import write_power
 from scripts.bench import appliance
@@ -113,13 +113,13 @@ def test_a_job_runs_once_however_often_it_is_asked_for_and_reports_under_its_own
 
 
 def test_every_part_that_fails_is_named_and_one_that_hangs_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("firmware.diagnostics._USUAL_LIMIT", 0.1)
+    monkeypatch.setattr("firmware.self_tests._USUAL_LIMIT", 0.1)
     go = threading.Event()
 
-    def broken() -> diagnostics.Answer:
+    def broken() -> self_tests.Answer:
         raise CacheMissingError("no data")
 
-    def hangs() -> diagnostics.Answer:
+    def hangs() -> self_tests.Answer:
         go.wait(30)
         return Ended.PASS, ""
 
@@ -136,10 +136,10 @@ def test_every_part_that_fails_is_named_and_one_that_hangs_has_failed(monkeypatc
 def test_self_tests_of_a_part_that_hangs_do_not_add_up_and_only_the_first_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("firmware.diagnostics._USUAL_LIMIT", 0.05)
+    monkeypatch.setattr("firmware.self_tests._USUAL_LIMIT", 0.05)
     go, begun = threading.Event(), []
 
-    def hangs() -> diagnostics.Answer:
+    def hangs() -> self_tests.Answer:
         begun.append(1)
         go.wait(30)
         return Ended.PASS, ""
@@ -154,7 +154,7 @@ def test_self_tests_of_a_part_that_hangs_do_not_add_up_and_only_the_first_waits(
 def test_a_part_that_two_ask_for_at_the_same_time_is_tested_once_and_both_are_told_that_it_is_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("firmware.diagnostics._USUAL_LIMIT", 30.0)
+    monkeypatch.setattr("firmware.self_tests._USUAL_LIMIT", 30.0)
     both, begun, told = threading.Event(), [], []
 
     class Gate:
@@ -172,12 +172,12 @@ def test_a_part_that_two_ask_for_at_the_same_time_is_tested_once_and_both_are_to
                 both.set()
             self.lock.release()
 
-    def slow() -> diagnostics.Answer:
+    def slow() -> self_tests.Answer:
         begun.append(1)
         both.wait(30)
         return Ended.PASS, "well"
 
-    monkeypatch.setattr("firmware.diagnostics._BEGINS", Gate())
+    monkeypatch.setattr("firmware.self_tests._BEGINS", Gate())
     askers = [threading.Thread(target=lambda: told.extend(self_test({"disk": slow}))) for _ in range(2)]
     for asker in askers:
         asker.start()
@@ -205,17 +205,17 @@ def test_the_tests_find_a_good_device_good_and_a_bad_one_bad(world: OnlineWorld,
     time = trusted_time(home, world.clock)
     with closing(StatusStore(home.cache, world.authority.epoch_key)) as store:
         tests = {
-            "cache": diagnostics.cache(store), "trust": diagnostics.trust(store), "disk": diagnostics.disk(home.folder),
-            "audit": diagnostics.audit(home.audit), "clock": diagnostics.clock(time, world.clock),
-            "battery": diagnostics.battery(home.folder / "sys"), "network": diagnostics.network(None),
+            "cache": self_tests.cache(store), "trust": self_tests.trust(store), "disk": self_tests.disk(home.folder),
+            "audit": self_tests.audit(home.audit), "clock": self_tests.clock(time, world.clock),
+            "battery": self_tests.battery(home.folder / "sys"), "network": self_tests.network(None),
         }  # fmt: skip
         good = {one.part: one.state for one in self_test(tests)}
     assert good == dict.fromkeys(tests, Ended.PASS) | {"battery": Ended.NOTE, "network": Ended.NOTE}
     home.audit.write_bytes(b'{"prev":"x"}\n')
     write_power(home.folder / "sys", 5)
-    tests |= {"disk": diagnostics.disk(tmp_path / "gone")}
+    tests |= {"disk": self_tests.disk(tmp_path / "gone")}
     with closing(StatusStore(tmp_path, world.authority.epoch_key)) as store:
-        tests |= {"cache": diagnostics.cache(store), "trust": diagnostics.trust(store)}
+        tests |= {"cache": self_tests.cache(store), "trust": self_tests.trust(store)}
         bad = {one.part for one in self_test(tests) if one.state is Ended.FAIL}
     assert bad == {"cache", "trust", "disk", "audit", "battery"}
 

@@ -25,10 +25,10 @@ from tests.test_check import World as CheckWorld
 from tests.test_check import seen_plate
 from verifier.audit import AuditLog, CheckContext, read_log, replay, verdict_to_json
 from verifier.audit_file import FIRST, digest, log_head, read_lines, remove_up_to, start_of
-from verifier.capture import Capture, captured
 from verifier.check import Observation, Verifier
 from verifier.codec.device import MAX_RECORD
 from verifier.errors import AuditError
+from verifier.record_level import Capture, captured
 from verifier.seal import NONCE, Ratchet, associated, load_audit_key
 from verifier.types import SHANGHAI, Month, Plate, PresentationMode
 from verifier.verdict import VerdictCode

@@ -17,9 +17,9 @@ from PIL import Image
 from scripts.sandbox.audit_keys import open_log, open_photo
 from tests.sealed_logs import KEY, PRIVATE, sealed_log
 from verifier.audit import AuditLog
-from verifier.capture import Capture
 from verifier.errors import AuditError
 from verifier.photos import MAX_PHOTO, PhotoStore, keep_photo
+from verifier.record_level import Capture
 
 CHECK = "0f" * 16
 

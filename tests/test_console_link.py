@@ -16,10 +16,10 @@ import pytest
 from firmware.config import Home
 from firmware.console_link import SOCKET, ConsoleLink, LinkError, NoProgramError, ask, listen, program_requests
 from firmware.console_parts import own_tests, reports
-from firmware.diagnostics import Ended, Test, limit_of, report_of
 from firmware.machine.states import Ready, State
 from firmware.pages import PARTS as PART_BANNERS
 from firmware.parts import NAMES
+from firmware.self_tests import Ended, Test, limit_of, report_of
 from firmware.settings import read_settings
 from scripts.sandbox.codes import any_qr_picture
 from tests.centres import OnlineWorld
@@ -219,7 +219,7 @@ def test_program_and_console_test_all_parts_that_have_a_name_and_a_watched_one_h
 
 
 def test_a_test_that_hangs_is_not_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("firmware.diagnostics._USUAL_LIMIT", 0.05)
+    monkeypatch.setattr("firmware.self_tests._USUAL_LIMIT", 0.05)
     go, begun = threading.Event(), []
 
     def hangs() -> tuple[Ended, str]:

@@ -27,8 +27,8 @@ from firmware.machine.states import Light, MenuItem, Mode, Network, State, Statu
 from firmware.page_screens import page_view_ink, rows_of
 from firmware.pages import _ROWS, PARTS, page_view
 from firmware.plate_entry import Entry
-from firmware.screens import page_ink
 from firmware.sheet import LayoutError, label, words
+from firmware.verdict_screen import page_ink
 from firmware.views import result_view
 from scripts.demonstration.mirror import page_texts
 from tests import make_screens

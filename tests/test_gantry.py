@@ -13,8 +13,8 @@ import pytest
 
 from firmware.config import Home
 from firmware.console_parts import own_tags, own_tests, reports
-from firmware.diagnostics import Ended
 from firmware.machine import states as st
+from firmware.self_tests import Ended
 from firmware.settings import read_settings
 from hw.rfid.emulator.device import EmulatedReader
 from hw.rfid.emulator.faults import Fault, FaultKind

@@ -16,12 +16,12 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from verifier.audit_file import ChainFile, Place, digest, dump, read_lines
-from verifier.capture import Capture, captured
 from verifier.clock import Clock, system_clock
 from verifier.decide import decide
 from verifier.errors import AuditError, EvidenceError, PolicyError
 from verifier.evidence import evidence_from_json, evidence_to_json
 from verifier.policy import Policy, dump_policy, load_policy
+from verifier.record_level import Capture, captured
 from verifier.seal import AuditKey, Session, is_sealed
 from verifier.types import SHANGHAI, Evidence
 from verifier.verdict import Verdict

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from verifier.audit import AuditLog
-from verifier.capture import Capture
 from verifier.durable import sync_folder
 from verifier.errors import AuditError
+from verifier.record_level import Capture
 from verifier.seal import AuditKey, seal_photo
 from verifier.types import Code
 

@@ -20,8 +20,8 @@ import segno
 
 from firmware.build import EPOCH_KEY_IN_A_FILE, SOFTWARE, open_store, software_version
 from firmware.config import Home
-from firmware.diagnostics import Ended
 from firmware.scanner import CodeEvent, FaultEvent, HintEvent, Scanner, pictures
+from firmware.self_tests import Ended
 from hw.camera.files import FileSource
 from hw.errors import FrameError, HardwareError
 from hw.qr.decoders import available_decoders, decoder_report

@@ -18,8 +18,8 @@ from firmware.draw import verdict_picture
 from firmware.fonts import FontFile, FontMissingError, headline_font, plate_font, text_font
 from firmware.icons import ICON_PX, draw_icon
 from firmware.pages import MODES, MODES_SHORT, TEST
-from firmware.screens import PANEL, Around, verdict_ink
 from firmware.sheet import LayoutError, Sheet
+from firmware.verdict_screen import PANEL, Around, verdict_ink
 from firmware.views import LIST_COLUMNS, SHORT_ACTIONS, columns, printable, terminal_card, verdict_view
 from tests.make_screens import SIZES
 from tests.screen_states import AGES, CARS, NOW, PLATES, make_credential, make_verdict, pages_ink
