@@ -159,7 +159,7 @@ def _read_freed(run: Path | None) -> list[float]:
     try:
         moments = json.loads((run / FREED).read_bytes()) if run is not None else []
         return [float(moment) for moment in moments[:_MOST_FREE]]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return []
 
 

@@ -261,13 +261,14 @@ def _value(hint: Any, value: Any, place: str) -> Any:
         if value not in get_args(hint) or isinstance(value, bool):
             raise SettingsError(f"{place}: one of {', '.join(get_args(hint))} is needed")
         return value
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) <= MAX_WHOLE:  # Python's are of any size
         return float(value)
     if type(value) is not hint:
         raise SettingsError(f"{place}: {_NAMES[hint]} is needed")
     return value
 
 
+MAX_WHOLE = 1 << 53  # beyond it not every whole number has a floating one
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 

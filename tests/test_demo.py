@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from firmware.app import monotonic_ms
+from firmware.machine.checking import too_soon
 from firmware.settings import read_settings
 from scripts.demonstration.app import Demo, main, running
 from scripts.demonstration.handheld import settings_text
@@ -78,7 +80,9 @@ class Hand:
             self.look()
 
     def tap(self, *keys: str) -> None:
+        """Keys, each pressed by a finger that leaves a warning the moment it takes to be seen."""
         for key in keys:
+            self._until(lambda: not too_soon(self.demo.handheld.program.state, monotonic_ms()), "a warning seen")
             for closed in (True, False):
                 self.demo.stage.order("key", {"key": key, "closed": closed})
                 time.sleep(FINGER_S)

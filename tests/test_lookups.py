@@ -50,7 +50,7 @@ def test_a_clock_that_is_set_back_does_not_empty_the_count():
     assert lookups.note("110001", NOW - timedelta(minutes=5), 100).flagged
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"1": 5}', b'{"1": ["x"]}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"1": 5}', b'{"1": ["x"]}', b"\xff", b'{"1": [1%0400d]}' % 0])
 def test_a_damaged_file_counts_as_none(tmp_path, content):
     (tmp_path / "lookups.json").write_bytes(content)
     assert Lookups(tmp_path / "lookups.json").note("110001", NOW, 100).count == 1

@@ -68,7 +68,10 @@ def _load(path: Path | None) -> dict[str, list[float]]:
     """What the file has; nothing for one that is missing or damaged."""
     if path is None:
         return {}
-    with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError), path.open("rb") as file:
+    with (
+        suppress(OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError),
+        path.open("rb") as file,
+    ):
         raw = json.loads(file.read(_MAX_FILE))
         return {
             name: [float(moment) for moment in moments][-MAX_COUNTED:]
