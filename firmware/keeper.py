@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -153,13 +153,19 @@ def finish_wipe(home: Home, clock: Clock, run: Path | None) -> str:
 
 def wipe_once_more(home: Home, clock: Clock, run: Path | None) -> Callable[[], None]:
     """What a program calls when it has ended: if the device was erased in its lifetime, what it wrote since goes too,
-    as a queue that was open or a note of how it is. Nothing goes of a device that was enrolled anew meanwhile."""
+    as a queue that was open or a note of how it is. Nothing goes of a device that was enrolled anew meanwhile, or whose
+    wipe of before the program's start only finished it."""
     wiper = Wiper(wipe_files(home, run), clock)
-    before = wiper.record()
+
+    def last() -> WipeRecord | None:
+        record = wiper.record()
+        return None if record is None else replace(record, done=True)
+
+    before = last()
 
     def ended() -> None:
         with suppress(OSError, SyncBusyError):  # the start that follows finishes it
-            if wiper.record() != before and not _has_keys(home):
+            if last() != before and not _has_keys(home):
                 wiper.again()
 
     return ended

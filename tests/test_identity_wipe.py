@@ -15,7 +15,7 @@ import pytest
 
 from firmware.build import build_device
 from firmware.config import Home
-from firmware.keeper import ERASED, finish_wipe, open_keeper, wipe_files
+from firmware.keeper import ERASED, finish_wipe, open_keeper, wipe_files, wipe_once_more
 from firmware.probes import WIPE_ROUNDS, erased
 from scripts.cli.main import main
 from scripts.sandbox.keys import status_key
@@ -325,6 +325,20 @@ def test_a_file_of_the_data_that_cannot_be_removed_saves_no_other(field: Field, 
     assert left_of(field) == KEPT | {"audit.jsonl"}
     assert finish_wipe(field.home, system_clock, field.run) == ERASED
     assert left_of(field) == KEPT
+
+
+def test_a_program_that_finished_a_wipe_at_its_start_keeps_what_it_writes_afterwards(field: Field):
+    with exclusive(field.home.cache), pytest.raises(SyncBusyError):
+        field.keeper().wiper.by_hand()
+    ended = wipe_once_more(field.home, system_clock, field.run)
+    assert finish_wipe(field.home, system_clock, field.run) == ERASED
+    field.home.vitals.write_text("of a device without keys", encoding="utf-8")
+    ended()
+    assert field.home.vitals.exists()
+    field.keeper().wiper.by_hand()
+    field.home.vitals.write_text("of a program that has not ended yet", encoding="utf-8")
+    ended()
+    assert not field.home.vitals.exists()
 
 
 def test_one_key_that_cannot_be_destroyed_saves_no_other(field: Field, monkeypatch):
